@@ -1,0 +1,264 @@
+"""Games of N heterogeneous agents (Def. 1), from a bare simulator to a full model.
+
+Three levels, each a special case of the one before:
+
+- `DynamicGame`: a simulator. Enough to learn a policy and to sample its returns.
+- `TabularGame`: finite states, and the law of every agent can be queried (Def. 1 in full).
+- `PopulationGame`: the agents meet only through an aggregate of what the others do.
+
+Axes: N agents, H steps, S states, A actions, K components of the aggregate.
+"""
+
+import abc
+from typing import Any, ClassVar, Literal, final, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+InAggregate = Literal["free", "affine", "nonlinear"]
+"""How a law depends on the aggregate: not at all, affinely, or in any other way."""
+
+PROBABILITY_TOLERANCE = 1e-5
+"""How far the sum of a probability vector may be from 1 (float32 arithmetic)."""
+
+
+def summed_exactly_as(dtype: np.dtype) -> np.dtype:
+    """The type in which contributions are summed: int32 if they are bool or int."""
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(jnp.int32)
+
+
+class GameError(ValueError):
+    """A game broke its own contract (a NaN, a transition that does not sum to 1, ...)."""
+
+
+def _check_size(argument: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{argument} must be at least {least}, not {value}")
+
+
+class DynamicGame(eqx.Module):
+    """An N-player finite-horizon game that can be simulated (Def. 1, simulator access only).
+
+    A concrete game supplies `num_agents`, `num_actions`, `horizon` (integers) and three methods
+    that treat all agents at once. The state is any pytree; it holds the step h itself.
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    num_agents: eqx.AbstractVar[int]
+    num_actions: eqx.AbstractVar[int]
+    horizon: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def reset(self, key: PRNGKeyArray) -> PyTree:
+        """Draw the joint state at step 0."""
+
+    @abc.abstractmethod
+    def step(
+        self, state: PyTree, actions: Int[Array, " N"], key: PRNGKeyArray
+    ) -> tuple[PyTree, Float[Array, " N"]]:
+        """Let all agents act; return the next joint state and the rewards of this step, [N]."""
+
+    @abc.abstractmethod
+    def observe(self, state: PyTree) -> PyTree:
+        """What each agent sees of the joint state: a pytree of arrays with leading axis N."""
+
+
+class TabularState(eqx.Module):
+    """Joint state of a `TabularGame`: `states` [N] in 0..S-1 and the step h, a scalar."""
+
+    states: Int[Array, " N"]
+    step: Int[Array, ""]
+
+
+class TabularGame(DynamicGame):
+    """A game with states 0..S-1 and actions 0..A-1 whose laws can be queried (Def. 1).
+
+    A concrete game supplies `num_agents`, `num_states`, `num_actions`, `horizon`,
+    `initial_distribution` [S] and `law`.
+    """
+
+    num_states: eqx.AbstractVar[int]
+    initial_distribution: eqx.AbstractVar[Float[Array, " S"]]
+
+    @abc.abstractmethod
+    def law(
+        self,
+        agent: Int[Array, ""],
+        state: Int[Array, ""],
+        action: Int[Array, ""],
+        other_states: Int[Array, " N-1"],
+        other_actions: Int[Array, " N-1"],
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, " S"], Float[Array, ""]]:
+        """P^i(.|s,a,rho^-i) and R^i(s,a,rho^-i) of one agent at one step (Def. 1).
+
+        **Arguments:** `agent` the index i in 0..N-1; `state`, `action` its own; `other_states`,
+        `other_actions` those of the agents j != i in ascending order of j; `step` h in 0..H-1.
+
+        **Returns:** next-state probabilities [S], which sum to 1, and the reward.
+        """
+
+    @property
+    def reward_range(self) -> tuple[float, float] | None:
+        """(lowest, highest) reward that the game may pay, or None if it declares none."""
+        return None
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """One short name a state, for tables and pictures."""
+        return tuple(str(s) for s in range(self.num_states))
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """One short name an action, for tables and pictures."""
+        return tuple(str(a) for a in range(self.num_actions))
+
+    @property
+    def agent_features(self) -> Float[Array, "N d"] | None:
+        """What tells one agent from another, [N,d], for grouping; None if there is nothing."""
+        return None
+
+    @final
+    def reset(self, key: PRNGKeyArray) -> TabularState:
+        """Draw every agent's state from `initial_distribution`, independently."""
+        logits = jnp.log(self.initial_distribution)
+        states = jax.random.categorical(key, logits, shape=(self.num_agents,))
+        return TabularState(states.astype(jnp.int32), jnp.asarray(0, jnp.int32))
+
+    @final
+    def step(
+        self, state: TabularState, actions: Int[Array, " N"], key: PRNGKeyArray
+    ) -> tuple[TabularState, Float[Array, " N"]]:
+        """Pay all rewards and move all agents, independently given the joint state-action."""
+        probabilities, rewards = self.joint_law(state.states, actions, state.step)
+        states = jax.random.categorical(key, jnp.log(probabilities), axis=-1)
+        return TabularState(states.astype(jnp.int32), state.step + 1), rewards
+
+    @final
+    def observe(self, state: TabularState) -> Int[Array, " N"]:
+        """Each agent sees its own state and nothing else (Def. 1)."""
+        return state.states
+
+    def joint_law(
+        self, states: Int[Array, " N"], actions: Int[Array, " N"], step: Int[Array, ""]
+    ) -> tuple[Float[Array, "N S"], Float[Array, " N"]]:
+        """All agents' next-state probabilities [N,S] and rewards [N] at one joint state-action."""
+        n = self.num_agents
+        index = np.arange(n - 1)[None, :] + (np.arange(n - 1)[None, :] >= np.arange(n)[:, None])
+        others = jnp.asarray(index, jnp.int32)
+
+        def one(agent: Array) -> tuple[Array, Array]:
+            rest = others[agent]
+            return self.law(
+                agent, states[agent], actions[agent], states[rest], actions[rest], step
+            )
+
+        return jax.vmap(one)(jnp.arange(n, dtype=jnp.int32))
+
+
+class PopulationGame(TabularGame):
+    """A game in which agents meet only through the mean contribution of the others.
+
+    A concrete game supplies `agents` (a record whose arrays have leading axis N), `num_states`,
+    `num_actions`, `horizon`, `initial_distribution` [S], and writes for *one* agent
+
+    - `transition(agent, state, action, aggregate, step) -> [S]`,
+    - `reward(agent, state, action, aggregate, step) -> scalar`,
+    - optionally `contribution(agent, state, action) -> [K]` (default: one-hot of (s,a), so that
+      the aggregate is sigma(rho^-i), the others' empirical distribution over S x A).
+
+    `aggregate` [K] is the mean of the contributions of the *other* N-1 agents; `agent` is
+    `agents` with its leading axis removed; `state`, `action`, `step` are int32 scalars.
+
+    Declare `transition_in_aggregate` and `reward_in_aggregate` if they are "free" of the
+    aggregate or "affine" in it: that decides which results are exact. The conformance check
+    `crowdnash.check_game` tests the declarations.
+    """
+
+    transition_in_aggregate: ClassVar[InAggregate] = "nonlinear"
+    reward_in_aggregate: ClassVar[InAggregate] = "nonlinear"
+    agents: eqx.AbstractVar[PyTree]
+
+    @abc.abstractmethod
+    def transition(
+        self, agent: Any, state: Array, action: Array, aggregate: Float[Array, " K"], step: Array
+    ) -> Float[Array, " S"]:
+        """Next-state probabilities [S] of one agent; they must sum to 1 within 1e-5."""
+
+    @abc.abstractmethod
+    def reward(
+        self, agent: Any, state: Array, action: Array, aggregate: Float[Array, " K"], step: Array
+    ) -> Float[Array, ""]:
+        """Reward of one agent for one step, in the game's own units."""
+
+    def contribution(self, agent: Any, state: Array, action: Array) -> Array:
+        """What one agent adds to the aggregate, [K]; bool and int are summed exactly."""
+        pairs = jnp.arange(self.num_states * self.num_actions, dtype=jnp.int32)
+        return pairs == state * self.num_actions + action
+
+    def __check_init__(self):
+        _check_size("num_agents", self.num_agents, 2)
+        _check_size("horizon", self.horizon, 1)
+        _check_size("num_states", self.num_states, 1)
+        _check_size("num_actions", self.num_actions, 1)
+        for declared in (self.transition_in_aggregate, self.reward_in_aggregate):
+            if declared not in get_args(InAggregate):
+                raise ValueError(
+                    f"{type(self).__name__}: transition_in_aggregate and reward_in_aggregate must "
+                    f"be one of {get_args(InAggregate)}, not {declared!r}"
+                )
+
+    @property
+    def num_agents(self) -> int:
+        """N, the leading axis of `agents`."""
+        return int(jax.tree_util.tree_leaves(self.agents)[0].shape[0])
+
+    @property
+    def agent_features(self) -> Float[Array, "N d"] | None:
+        """All arrays of `agents`, flattened and laid side by side."""
+        n = self.num_agents
+        leaves = [jnp.reshape(x, (n, -1)) for x in jax.tree_util.tree_leaves(self.agents)]
+        return jnp.concatenate([x.astype(jnp.float32) for x in leaves], axis=1)
+
+    def joint_law(
+        self, states: Int[Array, " N"], actions: Int[Array, " N"], step: Int[Array, ""]
+    ) -> tuple[Float[Array, "N S"], Float[Array, " N"]]:
+        """As `TabularGame.joint_law`, in time and memory linear in N."""
+        given = jax.vmap(self.contribution)(self.agents, states, actions)
+        given = given.astype(summed_exactly_as(given.dtype))
+        aggregates = (given.sum(0) - given).astype(jnp.float32) / (self.num_agents - 1)
+
+        def one(agent: Any, state: Array, action: Array, aggregate: Array) -> tuple[Array, Array]:
+            return (
+                self.transition(agent, state, action, aggregate, step),
+                self.reward(agent, state, action, aggregate, step),
+            )
+
+        return jax.vmap(one)(self.agents, states, actions, aggregates)
+
+    @final
+    def law(
+        self,
+        agent: Int[Array, ""],
+        state: Int[Array, ""],
+        action: Int[Array, ""],
+        other_states: Int[Array, " N-1"],
+        other_actions: Int[Array, " N-1"],
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, " S"], Float[Array, ""]]:
+        """Def. 1 read off the aggregate: see `TabularGame.law`."""
+        position = jnp.arange(self.num_agents - 1, dtype=jnp.int32)
+        others = position + (position >= agent)
+        records = jax.tree_util.tree_map(lambda x: x[others], self.agents)
+        given = jax.vmap(self.contribution)(records, other_states, other_actions)
+        total = given.sum(0, dtype=summed_exactly_as(given.dtype))
+        aggregate = total.astype(jnp.float32) / (self.num_agents - 1)
+        own = jax.tree_util.tree_map(lambda x: x[agent], self.agents)
+        return (
+            self.transition(own, state, action, aggregate, step),
+            self.reward(own, state, action, aggregate, step),
+        )

@@ -1,0 +1,107 @@
+"""How agents lie in memory while they are simulated and learned from.
+
+Agents are laid out as `[L, T]`: T columns ("tiles") of L agents, every tile inside one group.
+What is read for a group (its policy) is then a row of T numbers that serves L agents, and what is
+summed over a group (its TD errors) is a reduction over the leading axis L, which vectorises
+whatever the group sizes are, followed by a small sum over the tiles of each group. One layout
+thus serves one group (L up to 64), a few unequal groups, and N groups of one (L = 1, T = N).
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+MAX_TILE_AGENTS = 64
+MIN_TILES = 100
+MAX_PADDING = 1.15
+_DENSE_GROUPS = 32
+
+
+class AgentLayout(eqx.Module):
+    """Places of N agents in an [L,T] block; `valid` is False where a place holds nobody.
+
+    `agent` [L,T] is the agent's index (0 in empty places), `tile_group` [T] the group of each
+    tile, `place` [N] each agent's flat position l*T + t.
+    """
+
+    agent: Int[Array, "L T"]
+    valid: Bool[Array, "L T"]
+    tile_group: Int[Array, " T"]
+    place: Int[Array, " N"]
+    num_groups: int = eqx.field(static=True)
+    padded: bool = eqx.field(static=True)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(L, T)."""
+        return self.agent.shape
+
+    @property
+    def one_tile_per_group(self) -> bool:
+        """Whether tile t is group t, so that nothing is left to sum over tiles."""
+        return self.shape[1] == self.num_groups
+
+    def spread(self, table: Float[Array, "... G"]) -> Float[Array, "... T"]:
+        """Read a per-group row, [..., G], at every tile, [..., T]."""
+        if self.one_tile_per_group:
+            return table
+        if self.num_groups == 1:
+            return jnp.broadcast_to(table, (*table.shape[:-1], self.shape[1]))
+        return table[..., self.tile_group]
+
+    def gather(self, tiles: Float[Array, "... T"]) -> Float[Array, "... G"]:
+        """Sum a row over the tiles of each group, [..., T] -> [..., G]."""
+        if self.one_tile_per_group:
+            return tiles
+        if self.num_groups == 1:
+            return tiles.sum(-1, keepdims=True)
+        if self.num_groups <= _DENSE_GROUPS:
+            # A product with the 0/1 membership matrix: scatters are slow on a CPU.
+            member = jax.nn.one_hot(self.tile_group, self.num_groups, dtype=tiles.dtype)
+            return jnp.matmul(tiles, member, precision=jax.lax.Precision.HIGHEST)
+        rows = jnp.moveaxis(tiles, -1, 0)
+        sums = jax.ops.segment_sum(
+            rows, self.tile_group, self.num_groups, indices_are_sorted=True
+        )
+        return jnp.moveaxis(sums, 0, -1)
+
+
+def agent_layout(groups: Int[np.ndarray, " N"], num_groups: int) -> AgentLayout:
+    """Lay N agents out for the map `groups` [N] -> 0..G-1; plain NumPy, done once a run."""
+    groups = np.asarray(groups)
+    sizes = np.bincount(groups, minlength=num_groups)
+    length = _tile_length(sizes, len(groups))
+    tiles = -(-sizes // length)
+    tile_group = np.repeat(np.arange(num_groups), tiles)
+    order = np.argsort(groups, kind="stable")
+    rank = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    first_tile = np.cumsum(tiles) - tiles
+    column = first_tile[groups[order]] + rank // length
+    row = rank % length
+    agent = np.zeros((length, len(tile_group)), np.int32)
+    valid = np.zeros(agent.shape, bool)
+    agent[row, column] = order
+    valid[row, column] = True
+    place = np.zeros(len(groups), np.int32)
+    place[order] = row * agent.shape[1] + column
+    return AgentLayout(
+        jnp.asarray(agent),
+        jnp.asarray(valid),
+        jnp.asarray(tile_group, jnp.int32),
+        jnp.asarray(place),
+        num_groups,
+        bool(valid.size > len(groups)),
+    )
+
+
+def _tile_length(sizes: np.ndarray, num_agents: int) -> int:
+    """The longest power of two that neither wastes places nor leaves too few tiles."""
+    length = MAX_TILE_AGENTS
+    while length > 1:
+        tiles = int((-(-sizes // length)).sum())
+        if tiles >= MIN_TILES and tiles * length <= MAX_PADDING * num_agents:
+            break
+        length //= 2
+    return length

@@ -1,0 +1,299 @@
+"""Policy mirror descent from simulated N-player trajectories (Algorithm 2), for any grouping.
+
+One group is Symm-PMD, N groups of one are IPMD, anything between shares samples within groups.
+An epoch has two stages: TD learning of the current policy's regularised Q-values (Algorithm 1),
+and the mirror step
+
+    pi_{t+1}(.|s)  ~  pi_t^(1 - tau xi_t) exp(xi_t q),     q = Q - tau H(pi_t),
+
+optionally mixed with the uniform policy at weight 1/(t+1).
+
+Axes: G groups, H steps, S states, A actions, N agents.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+
+from crowdnash.game import DynamicGame
+from crowdnash.grouping import Groups, assign_groups
+from crowdnash.layout import AgentLayout, agent_layout
+from crowdnash.policy import TabularPolicy
+from crowdnash.simulation import action_sampler, chunk_size, simulate
+from crowdnash.temporal_difference import (
+    StepRule,
+    TDStep,
+    entropy_bonus,
+    learn_values,
+    tables_by_group,
+)
+
+
+class MirrorDescentState(eqx.Module):
+    """Run state of Algorithm 2 before epoch t = `epoch`; arrays only, enough to continue exactly.
+
+    `log_probs` is log pi_t and `average` the mean of pi_0..pi_t, both [G,H,S,A]; `groups` [N];
+    `key` the raw words of the run's key.
+    """
+
+    epoch: Int[Array, ""]
+    log_probs: Float[Array, "G H S A"]
+    average: Float[Array, "G H S A"]
+    groups: Int[Array, " N"]
+    key: UInt32[Array, "..."]
+    layout: AgentLayout
+    key_impl: str = eqx.field(static=True)
+
+    @property
+    def probs(self) -> Float[Array, "G H S A"]:
+        """pi_t, the last iterate."""
+        return jnp.exp(self.log_probs)
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch did, in Python numbers.
+
+    `mean_return` is the mean over agents and trajectories of the total reward under the policy
+    that the epoch began with; `policy_change` the largest total-variation distance between the
+    old and the new policy over groups, steps and states; `seconds` wall time.
+    """
+
+    epoch: int
+    mean_return: float
+    policy_change: float
+    agent_steps: int
+    seconds: float
+
+
+class PolicyMirrorDescent(eqx.Module):
+    """Algorithm 2; the defaults are the theorem's (Theorem 3), `practical` learns faster.
+
+    **Arguments:**
+
+    - `num_epochs` T >= 0 mirror steps, `td_epochs` M >= 1 trajectories for each;
+    - `temperature` tau >= 0, entropy weight in units of reward;
+    - `groups` "symmetric", "independent", an integer G or a map [N] (see `assign_groups`);
+    - `step_size` xi_t: "theorem" for 1/sqrt(t+1), or a constant > 0; tau xi_t < 1;
+    - `mixing` whether pi_{t+1} is mixed with uniform at weight 1/(t+1);
+    - `td_step_size`, `td_delta`: see `StepRule.named`.
+
+    **Raises:** `ValueError` naming the argument, the rule and the value.
+    """
+
+    num_epochs: int = 300
+    td_epochs: int = 100
+    temperature: float = 0.01
+    groups: Groups = "symmetric"
+    step_size: Literal["theorem"] | float = "theorem"
+    mixing: bool = True
+    td_step_size: TDStep = "horizon-visits"
+    td_delta: float = 1.0
+
+    def __check_init__(self):
+        if self.num_epochs < 0:
+            raise ValueError(f"num_epochs must be at least 0, not {self.num_epochs}")
+        if self.td_epochs < 1:
+            raise ValueError(f"td_epochs must be at least 1, not {self.td_epochs}")
+        if not 0 <= self.temperature < np.inf:
+            raise ValueError(f"temperature must be >= 0 and finite, not {self.temperature}")
+        if isinstance(self.step_size, str):
+            if self.step_size != "theorem":
+                raise ValueError(f"step_size must be 'theorem' or > 0, not {self.step_size!r}")
+        elif not 0 < self.step_size < np.inf:
+            raise ValueError(f"step_size must be 'theorem' or > 0, not {self.step_size}")
+        largest = 1.0 if isinstance(self.step_size, str) else self.step_size
+        if self.temperature * largest >= 1:
+            raise ValueError(
+                "temperature * step_size must be below 1 for the mirror step: "
+                f"{self.temperature} * {largest} = {self.temperature * largest}"
+            )
+        StepRule.named(self.td_step_size, 1, self.td_delta)
+
+    @classmethod
+    def practical(cls, **changes: Any) -> "PolicyMirrorDescent":
+        """The preset that learns fastest in our measurements: constant step, no mixing.
+
+        Take `SolveResult.last_policy` with it. Any argument can be changed by keyword.
+        """
+        preset: dict[str, Any] = {"step_size": 0.3, "mixing": False}
+        return cls(**(preset | changes))
+
+    def init(self, game: DynamicGame, *, key: PRNGKeyArray) -> MirrorDescentState:
+        """The state before epoch 0: every group plays uniformly."""
+        num_states = getattr(game, "num_states", None)
+        if num_states is None:
+            raise ValueError(
+                f"game must have num_states for tables; {type(game).__name__} has none"
+            )
+        groups = assign_groups(game, self.groups)
+        num_groups = int(groups.max()) + 1
+        shape = (num_groups, game.horizon, num_states, game.num_actions)
+        uniform = jnp.full(shape, 1.0 / game.num_actions, jnp.float32)
+        return MirrorDescentState(
+            epoch=jnp.asarray(0, jnp.int32),
+            log_probs=jnp.log(uniform),
+            average=uniform,
+            groups=jnp.asarray(groups, jnp.int32),
+            key=jax.random.key_data(key) if _is_typed(key) else jnp.asarray(key),
+            layout=agent_layout(groups, num_groups),
+            key_impl=str(jax.random.key_impl(key)),
+        )
+
+    def step(
+        self, game: DynamicGame, state: MirrorDescentState
+    ) -> tuple[MirrorDescentState, EpochMetrics]:
+        """One epoch: TD learning of the current policy, then the mirror step.
+
+        **Raises:** `GameError` if the game pays a NaN or a transition is not a distribution.
+        """
+        begun = time.perf_counter()
+        epoch = int(state.epoch)
+        step_size = 1 / np.sqrt(epoch + 1) if self.step_size == "theorem" else self.step_size
+        state_after, mean_return, change = _epoch(
+            game,
+            state,
+            jnp.asarray(self.td_epochs, jnp.int32),
+            jnp.float32(self.temperature),
+            jnp.float32(step_size),
+            jnp.float32(1 / (epoch + 1) if self.mixing else 0.0),
+            StepRule.named(self.td_step_size, game.horizon, self.td_delta),
+            chunk_size(game.num_agents, self.td_epochs),
+        )
+        mean_return, change = jax.device_get((mean_return, change))
+        if not np.isfinite(mean_return):
+            self._explain(game, state)
+        metrics = EpochMetrics(
+            epoch=epoch,
+            mean_return=float(mean_return),
+            policy_change=float(change),
+            agent_steps=self.td_epochs * game.horizon * game.num_agents,
+            seconds=time.perf_counter() - begun,
+        )
+        return state_after, metrics
+
+    def average_policy(self, state: MirrorDescentState) -> TabularPolicy:
+        """The output of Algorithm 2: the mean of pi_0..pi_t."""
+        return TabularPolicy.grouped(state.average, state.groups)
+
+    def last_policy(self, state: MirrorDescentState) -> TabularPolicy:
+        """pi_t, often the better policy."""
+        return TabularPolicy.grouped(state.probs, state.groups)
+
+    def _explain(self, game: DynamicGame, state: MirrorDescentState) -> None:
+        """Play the failed epoch again where the fault can be named."""
+        simulate(
+            game,
+            self.last_policy(state),
+            key=_epoch_key(state),
+            num_trajectories=self.td_epochs,
+        )
+        raise FloatingPointError("the mean return of an epoch is not a finite number")
+
+
+def _is_typed(key: Any) -> bool:
+    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+def _epoch_key(state: MirrorDescentState) -> PRNGKeyArray:
+    key = jax.random.wrap_key_data(state.key, impl=state.key_impl)
+    return jax.random.fold_in(key, state.epoch)
+
+
+@eqx.filter_jit
+def _epoch(
+    game: DynamicGame,
+    state: MirrorDescentState,
+    td_epochs: Array,
+    temperature: Array,
+    step_size: Array,
+    uniform_weight: Array,
+    rule: StepRule,
+    size: int,
+) -> tuple[MirrorDescentState, Array, Array]:
+    """The two stages of an epoch; also the mean return and the largest change of policy."""
+    layout = state.layout
+    probs = state.probs
+    values, mean_return = learn_values(
+        game,
+        action_sampler(TabularPolicy.grouped(probs, state.groups), layout),
+        layout,
+        _epoch_key(state),
+        td_epochs,
+        entropy_bonus(probs, temperature),
+        rule,
+        layout.valid,
+        size,
+    )
+    log_probs = mirror_step(
+        state.log_probs, tables_by_group(values, game.num_actions), temperature, step_size
+    )
+    uniform = jnp.log(uniform_weight / game.num_actions)
+    log_probs = jnp.logaddexp(jnp.log1p(-uniform_weight) + log_probs, uniform)
+    new = jnp.exp(log_probs)
+    average = state.average + (new - state.average) / (state.epoch + 2)
+    after = MirrorDescentState(
+        state.epoch + 1, log_probs, average, state.groups, state.key, layout, state.key_impl
+    )
+    return after, mean_return, (0.5 * jnp.abs(new - probs).sum(-1)).max()
+
+
+def mirror_step(
+    log_probs: Float[Array, "G H S A"],
+    values: Float[Array, "G H S A"],
+    temperature: Float[Array, ""],
+    step_size: Float[Array, ""],
+) -> Float[Array, "G H S A"]:
+    """log of pi^(1 - tau xi) exp(xi Q), normalised over actions (Algorithm 2, closed form).
+
+    The term tau H(pi) by which q differs from Q is the same for every action and drops out.
+    """
+    return jax.nn.log_softmax((1 - temperature * step_size) * log_probs + step_size * values)
+
+
+@dataclass(frozen=True)
+class SolveResult:
+    """What `solve` found.
+
+    `policy` is Algorithm 2's average of all iterates, `last_policy` the last one; `history` has
+    one `EpochMetrics` for every epoch run by this call; `state` continues the run.
+    """
+
+    policy: TabularPolicy
+    last_policy: TabularPolicy
+    history: tuple[EpochMetrics, ...]
+    state: MirrorDescentState
+
+
+def solve(
+    game: DynamicGame,
+    learner: PolicyMirrorDescent,
+    *,
+    key: PRNGKeyArray,
+    state: MirrorDescentState | None = None,
+    callback: Callable[[MirrorDescentState, EpochMetrics], Any] | None = None,
+) -> SolveResult:
+    """Learn an approximate Nash policy of `game` from simulated play alone.
+
+    **Arguments:** `key` decides every draw; `state` continues an earlier run (its key then
+    counts, not `key`); `callback(state, metrics)` is called after every epoch. Nothing is
+    printed or saved, and nothing is compiled a second time for the same shapes.
+    """
+    if state is None:
+        state = learner.init(game, key=key)
+    history = []
+    while int(state.epoch) < learner.num_epochs:
+        state, metrics = learner.step(game, state)
+        history.append(metrics)
+        if callback is not None:
+            callback(state, metrics)
+    return SolveResult(
+        learner.average_policy(state), learner.last_policy(state), tuple(history), state
+    )
