@@ -23,10 +23,10 @@ from crowdnash.experiment_config import (
     Iterate,
     Preset,
     StepSize,
-    TDStepSize,
     preset_settings,
     sample_parameters,
 )
+from crowdnash.temporal_difference import TDStep
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,10 @@ class LearnerFlags:
     """mirror-descent step: 1/sqrt(t+1), or a constant"""
     mixing: bool
     """mix epoch t's policy with the uniform one, with weight 1/(t+1)"""
-    td_step_size: TDStepSize
+    td_step_size: TDStep
     """step-size rule of temporal-difference learning"""
+    td_delta: float
+    """visitation probability that the theorem's rule takes"""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def parameter_help(docstring: str) -> dict[str, str]:
             current = None
         elif current is not None:
             found[current] += " " + line.strip()
-    return {name: text.replace("`", "") for name, text in found.items()}
+    return {name: text.replace("`", "").rstrip(".") for name, text in found.items()}
 
 
 def _takes_mapping(annotation: Any) -> bool:

@@ -290,8 +290,8 @@ def _train_and_finish(
     try:
         with MetricsLog(directory, METRICS_COLUMNS, rows) as log:
             state = _train(directory, config, game, learner, state, epoch, log, observer)
-        policy = learner.average_policy(game, state)
-        last_policy = learner.last_policy(game, state)
+        policy = learner.average_policy(state)
+        last_policy = learner.last_policy(state)
         last_policy.save(directory.last_policy)
         policy.save(directory.policy)
         evaluation = _evaluate(config, game, policy, last_policy, config.num_epochs, observer)
@@ -385,7 +385,7 @@ def _evaluate_on_the_way(
     policy_of = learner.last_policy if config.iterate == "last" else learner.average_policy
     certificate = exploitability(
         game,
-        policy_of(game, state),
+        policy_of(state),
         key=jax.random.fold_in(config.keys.evaluation, epoch),
         num_trajectories=config.num_evaluation_trajectories,
         confidence=config.confidence,

@@ -18,6 +18,7 @@ from jaxtyping import Key
 from crowdnash import games
 from crowdnash.game import TabularGame
 from crowdnash.mirror_descent import PolicyMirrorDescent
+from crowdnash.temporal_difference import TDStep
 
 FORMAT = 1
 
@@ -27,7 +28,6 @@ Parameter = bool | int | float | str | Mapping[str, float]
 Groups = Literal["symmetric", "independent"] | int
 Preset = Literal["practical", "theorem"]
 StepSize = Literal["theorem"] | float
-TDStepSize = str
 Iterate = Literal["last", "average"]
 
 
@@ -54,7 +54,8 @@ class ExperimentConfig:
         temperature: entropy temperature, reward units, at least 0.
         step_size: mirror-descent step: "theorem" (1/√(t+1)) or a constant.
         mixing: whether every iterate is mixed with the uniform policy (Algorithm 2).
-        td_step_size: step-size rule of temporal-difference learning.
+        td_step_size: step-size rule of temporal-difference learning, see `StepRule.named`.
+        td_delta: delta of the theorem's rule, in (0, 1].
         evaluate_every: epochs between certificates along the way; 0: only after the last epoch.
         num_evaluation_trajectories: paths per certificate.
         confidence: coverage of the certificate's intervals, in (0, 1).
@@ -74,7 +75,8 @@ class ExperimentConfig:
     temperature: float = 0.01
     step_size: StepSize = "theorem"
     mixing: bool = True
-    td_step_size: TDStepSize = "visits"
+    td_step_size: TDStep = "horizon-visits"
+    td_delta: float = 1.0
     evaluate_every: int = 50
     num_evaluation_trajectories: int = 256
     confidence: float = 0.95
@@ -221,6 +223,7 @@ LEARNER_SETTINGS = (
     "step_size",
     "mixing",
     "td_step_size",
+    "td_delta",
 )
 
 

@@ -61,6 +61,11 @@ class SavedRun:
         files = {"last": directory.last_policy, "average": directory.policy}
         evaluation = Evaluation.load(directory) if directory.evaluation.exists() else None
         policies = {name: TabularPolicy.load(file) for name, file in files.items() if file.exists()}
+        if evaluation is not None:
+            shape = evaluation.policies["uniform"].flow.shape
+            for name, policy in policies.items():
+                if policy.probs.shape[1:] != shape or policy.num_agents != evaluation.num_agents:
+                    raise ValueError(f"{files[name]} is a policy for another game than the run's")
         if not rows and evaluation is None:
             raise ValueError(f"{directory.path} has nothing to report yet: no epoch is done")
         return cls(directory, config, rows, policies, evaluation)

@@ -18,7 +18,7 @@ Payoffs = Literal["printed", "cited"]
 
 
 class RPSAgent(NamedTuple):
-    """What tells agents apart: `crowding` [N], `loss` [N,3] and `win` [N,3] by own action."""
+    """What tells agents apart: `crowding` [N], `loss` [N,3] and `win` [N,3] by own state."""
 
     crowding: Array
     loss: Array
@@ -28,8 +28,10 @@ class RPSAgent(NamedTuple):
 class RockPaperScissors(PopulationGame):
     """A-RPS (Yardim & He, section 3 and E.2): states = actions = (R,P,S) = (0,1,2), s' = a.
 
-    R^i(s,a) = -crowding_i * sigma_a(a) - loss_i[a] * sigma_s(beats a) + win_i[a] * sigma_s(beaten
-    by a), with the state and action marginals sigma_s, sigma_a of the others' sigma(rho^-i).
+    R^i(s,a) = -crowding_i * sigma_a(a) - loss_i[s] * sigma_s(what beats s)
+               + win_i[s] * sigma_s(what s beats),
+    with the state and action marginals sigma_s, sigma_a of the others' sigma(rho^-i): an agent is
+    paid for the hand it shows now, its state, and crowds with those who choose the same next.
 
     **Arguments:** `crowding` [N], `loss` [N,3], `win` [N,3], finite, in reward per step; `horizon`
     H >= 1; `initial_distribution` [3] (default uniform; the paper gives none).
@@ -126,10 +128,13 @@ class RockPaperScissors(PopulationGame):
         """See `PopulationGame.reward`; `aggregate` is sigma(rho^-i), [9]."""
         sigma = [[aggregate[3 * s + a] for a in range(3)] for s in range(3)]
         in_state = [sum(sigma[s]) for s in range(3)]
+        crowd = [agent.crowding * (sigma[0][a] + sigma[1][a] + sigma[2][a]) for a in range(3)]
         payoff = [
-            -agent.crowding * (sigma[0][a] + sigma[1][a] + sigma[2][a])
-            - agent.loss[a] * in_state[_BEATEN_BY[a]]
-            + agent.win[a] * in_state[_BEATS[a]]
-            for a in range(3)
+            agent.win[s] * in_state[_BEATS[s]] - agent.loss[s] * in_state[_BEATEN_BY[s]]
+            for s in range(3)
         ]
-        return jnp.where(action == 0, payoff[0], jnp.where(action == 1, payoff[1], payoff[2]))
+        return _pick(state, payoff) - _pick(action, crowd)
+
+
+def _pick(index: Array, options: list[Array]) -> Array:
+    return jnp.where(index == 0, options[0], jnp.where(index == 1, options[1], options[2]))
