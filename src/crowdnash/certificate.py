@@ -128,12 +128,14 @@ def exploitability(
     not a distribution.
     """
     chosen = _check(game, policy, num_trajectories, agents, confidence, own_influence_agents)
-    method = _resolve(game, method)
-    if method == "paths":
+    used = _resolve(game, method)
+    if used == "paths":
+        assert isinstance(game, PopulationGame)  # _resolve has seen to it
         return _on_paths(
             game, policy, key, num_trajectories, chosen, confidence, own_influence_agents
         )
-    if method == "exact":
+    if used == "exact":
+        assert isinstance(game, PopulationGame)
         value, best = independent_values(game, policy)
     else:
         everyone = jnp.arange(game.num_agents, dtype=jnp.int32)
@@ -151,7 +153,7 @@ def exploitability(
         maximum=Interval(float(gain.max()), float(gain.max())),
         mean=Interval(float(gain.mean()), float(gain.mean())),
         confidence=confidence,
-        method=method,
+        method=used,
         num_trajectories=0,
     )
 
@@ -197,7 +199,7 @@ def _resolve(game: TabularGame, method: Method) -> str:
             return "exact"
         if tiny or (not population and can_enumerate(game)):
             return "enumerate"
-        method = "paths"
+        return "paths" if population else "enumerate"
     if method == "exact" and not is_exact(game):
         raise ValueError(
             "method='exact' needs a PopulationGame with transition_in_aggregate 'free' and "
@@ -341,7 +343,7 @@ def _plans(setting: _Setting, agents: Int[np.ndarray, " n"]) -> tuple[Plan, Plan
         setting.check(total, setting.planning_key)
         sums = part if sums is None else jax.tree_util.tree_map(jnp.add, sums, part)
     assert sums is not None
-    model = MeanModel(*(x / setting.num_paths for x in sums))
+    model = MeanModel(sums.transition / setting.num_paths, sums.reward / setting.num_paths)
     probs = tabulate(setting.game, setting.policy, index)
     return (
         plan_against(setting.game, model, probs),
@@ -438,13 +440,9 @@ def _real_gain(
     game, layout = setting.game, setting.layout
     mine = [Plan(*(x[..., column] for x in plan)) for plan in (base, best)]
     table = mine[1].probs.reshape(1, game.horizon, game.num_states, game.num_actions)
-    deviating = DeviatingSampler(
-        setting.sampler, table_sampler(table, None), layout.place[agent]
-    )
+    deviating = DeviatingSampler(setting.sampler, table_sampler(table, None), layout.place[agent])
     stays, leaves = (
-        returns_when_played(
-            game, sampler, layout, agent, plan, setting.evaluation_key, numbers
-        )
+        returns_when_played(game, sampler, layout, agent, plan, setting.evaluation_key, numbers)
         for sampler, plan in ((setting.sampler, mine[0]), (deviating, mine[1]))
     )
     return np.asarray(leaves - stays)

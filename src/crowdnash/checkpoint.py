@@ -68,7 +68,7 @@ def save(directory: Path, epoch: int, state: Any, *, keep: int = 3) -> None:
     except OSError:
         _discard_drafts(directory)
         raise
-    except Exception as error:
+    except (ValueError, RuntimeError) as error:  # what the array storage raises
         _discard_drafts(directory)
         raise _as_os_error(error, directory / str(epoch)) from error
     sync_directory(directory)

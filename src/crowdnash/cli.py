@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -129,7 +130,7 @@ def _user_message(error: Exception) -> str | None:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}"
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | FloatingPointError):
         return " ".join(str(error).split())
     if "jax" not in sys.modules:
         return None
@@ -137,8 +138,9 @@ def _user_message(error: Exception) -> str | None:
     import jax
 
     if isinstance(error, equinox.EquinoxRuntimeError | jax.errors.JaxRuntimeError):
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return lines[0] if lines else type(error).__name__
+        # Equinox wraps its one line of message in pages of advice to programmers.
+        found = re.search(r"EquinoxRuntimeError: (.+)", str(error))
+        return found[1] if found else str(error).strip().split("\n")[0]
     return None
 
 

@@ -44,9 +44,7 @@ def can_enumerate(game: TabularGame) -> bool:
     return joint <= MAX_JOINT_ENTRIES and policies <= MAX_POLICY_ENTRIES
 
 
-def enumerate_values(
-    game: TabularGame, tables: Float[np.ndarray, "N H S A"]
-) -> JointValues:
+def enumerate_values(game: TabularGame, tables: Float[np.ndarray, "N H S A"]) -> JointValues:
     """J^i of the policy profile `tables` and of every agent's best response, in float64.
 
     **Raises:** `ValueError` if the game is too large.
@@ -92,9 +90,7 @@ def _step_model(
 
 
 @eqx.filter_jit
-def _all_laws(
-    game: TabularGame, states: Array, actions: Array, step: Array
-) -> tuple[Array, Array]:
+def _all_laws(game: TabularGame, states: Array, actions: Array, step: Array) -> tuple[Array, Array]:
     """P [Z,U,N,S] and R [Z,U,N] for all joint states and actions."""
     over_actions = jax.vmap(game.joint_law, in_axes=(None, 0, None))
     return jax.vmap(over_actions, in_axes=(0, None, None))(states, actions, step)

@@ -39,7 +39,8 @@ class OwnInfluenceRecord:
 
     Attributes:
         agents: the agents measured, [k].
-        difference: deviation gain in the true game minus in the frozen population, [k].
+        difference: gain of the agent's deviation when it is really played, minus its gain
+            against frozen population paths, [k].
         standard_error: of `difference`, [k].
     """
 
@@ -61,7 +62,8 @@ class PolicyEvaluation:
         agents: the agents that were evaluated, [n].
         lower: gain that a known deviation achieves, per agent, [n].
         upper: gain that no deviation exceeds, per agent, [n].
-        standard_error: of `lower` and `upper`, per agent, [n].
+        standard_error: of `lower`, per agent, [n].
+        upper_standard_error: of `upper`, per agent, [n].
         flow: population shares of state-action pairs at each step, [H,S,A].
         own_influence: the measured own-influence term, or None where it was not measured.
     """
@@ -75,6 +77,7 @@ class PolicyEvaluation:
     lower: Float[np.ndarray, " n"]
     upper: Float[np.ndarray, " n"]
     standard_error: Float[np.ndarray, " n"]
+    upper_standard_error: Float[np.ndarray, " n"]
     flow: Float[np.ndarray, "H S A"]
     own_influence: OwnInfluenceRecord | None
 
@@ -218,6 +221,7 @@ def evaluate_policy(
         lower=np.asarray(certificate.lower),
         upper=np.asarray(certificate.upper),
         standard_error=np.asarray(certificate.standard_error),
+        upper_standard_error=np.asarray(certificate.upper_standard_error),
         flow=population_shares(
             np.asarray(trajectories.states),
             np.asarray(trajectories.actions),
@@ -250,7 +254,7 @@ def population_shares(
     return shares.reshape(-1, num_states, num_actions).astype(np.float32)
 
 
-_ARRAYS = ("agents", "lower", "upper", "standard_error", "flow")
+_ARRAYS = ("agents", "lower", "upper", "standard_error", "upper_standard_error", "flow")
 _OWN_INFLUENCE_ARRAYS = ("agents", "difference", "standard_error")
 
 

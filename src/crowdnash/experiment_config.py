@@ -57,7 +57,7 @@ class ExperimentConfig:
         td_step_size: step-size rule of temporal-difference learning, see `StepRule.named`.
         td_delta: delta of the theorem's rule, in (0, 1].
         evaluate_every: epochs between certificates along the way; 0: only after the last epoch.
-        num_evaluation_trajectories: paths per certificate.
+        num_evaluation_trajectories: paths per certificate, at least 2.
         confidence: coverage of the certificate's intervals, in (0, 1).
         own_influence_agents: agents whose own influence the final evaluation measures.
         iterate: which policy the certificates along the way are for.
@@ -108,9 +108,10 @@ class ExperimentConfig:
                 )
 
     def _check_ranges(self) -> None:
-        for name in ("num_epochs", "td_epochs", "num_evaluation_trajectories"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        least = {"num_epochs": 1, "td_epochs": 1, "num_evaluation_trajectories": 2}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} must be at least {bound}, got {getattr(self, name)}")
         for name in (
             "seed",
             "evaluate_every",

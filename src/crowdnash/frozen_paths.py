@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
-from crowdnash.game import PopulationGame
+from crowdnash.game import PopulationGame, TabularGame
 from crowdnash.layout import AgentLayout
 from crowdnash.policy import Policy
 from crowdnash.population import aggregates_met, contributions, rewards, transitions
@@ -51,7 +51,7 @@ class Gains(NamedTuple):
     clairvoyant: Float[Array, "B n"]
 
 
-def tabulate(game: PopulationGame, policy: Policy, agents: Int[Array, " n"]) -> Float[Array, "..."]:
+def tabulate(game: TabularGame, policy: Policy, agents: Int[Array, " n"]) -> Float[Array, "H X n"]:
     """Action probabilities of the given agents as tables [H,X,n]."""
     one = policy.probabilities
     over_states = jax.vmap(one, in_axes=(0, None, None), out_axes=0)

@@ -153,9 +153,7 @@ class TabularGame(DynamicGame):
 
         def one(agent: Array) -> tuple[Array, Array]:
             rest = others[agent]
-            return self.law(
-                agent, states[agent], actions[agent], states[rest], actions[rest], step
-            )
+            return self.law(agent, states[agent], actions[agent], states[rest], actions[rest], step)
 
         return jax.vmap(one)(jnp.arange(n, dtype=jnp.int32))
 

@@ -75,7 +75,7 @@ def _kmeans(points: np.ndarray, count: int) -> Int[np.ndarray, " N"]:
     best, least = None, np.inf
     for seed in range(_KMEANS_ATTEMPTS):
         try:
-            centres, labels = kmeans2(points, count, minit="++", seed=seed, missing="raise")
+            centres, labels = kmeans2(points, count, minit="++", rng=seed, missing="raise")
         except ClusterError:
             continue
         spread = float(((points - centres[labels]) ** 2).sum())

@@ -7,7 +7,8 @@ aggregate, whatever N is: no path has to be sampled (A-RPS is such a game). In f
 Axes: N agents, H steps, S states, A actions, K components of the aggregate.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeGuard
 
 import equinox as eqx
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from crowdnash.game import PopulationGame
+from crowdnash.game import PopulationGame, TabularGame
 from crowdnash.policy import Policy
 
 
@@ -26,7 +27,7 @@ class IndependentValues(NamedTuple):
     best_response_value: Float[np.ndarray, " N"]
 
 
-def is_exact(game: object) -> bool:
+def is_exact(game: TabularGame) -> TypeGuard[PopulationGame]:
     """Whether the game declares what this module needs."""
     return (
         isinstance(game, PopulationGame)
@@ -43,7 +44,7 @@ def independent_values(game: PopulationGame, policy: Policy) -> IndependentValue
     return IndependentValues(np.asarray(value), np.asarray(best))
 
 
-def _to_double(leaf: object) -> object:
+def _to_double(leaf: Any) -> Any:
     floating = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
     return jnp.asarray(np.asarray(leaf), jnp.float64) if floating else leaf
 
@@ -96,7 +97,12 @@ def _contributions(game: PopulationGame, states: Array, actions: Array) -> Array
 
 
 def _over_pairs(
-    law: object, agents: PyTree, states: Array, actions: Array, met: Array, step: Array
+    law: Callable[..., Array],
+    agents: PyTree,
+    states: Array,
+    actions: Array,
+    met: Array,
+    step: Array,
 ) -> Array:
     """A law of every agent at every pair, [N,S,A,...], at the aggregates met [N,K]."""
     over_actions = jax.vmap(law, in_axes=(None, None, 0, None, None))

@@ -36,12 +36,17 @@ class AgentLayout(eqx.Module):
     @property
     def shape(self) -> tuple[int, int]:
         """(L, T)."""
-        return self.agent.shape
+        length, tiles = self.agent.shape
+        return length, tiles
 
     @property
     def one_tile_per_group(self) -> bool:
         """Whether tile t is group t, so that nothing is left to sum over tiles."""
         return self.shape[1] == self.num_groups
+
+    def group_sizes(self, counted: Bool[Array, "L T"]) -> Int[Array, " G"]:
+        """How many of the counted places each group has."""
+        return self.gather(counted.sum(0, dtype=jnp.float32)).astype(jnp.int32)
 
     def spread(self, table: Float[Array, "... G"]) -> Float[Array, "... T"]:
         """Read a per-group row, [..., G], at every tile, [..., T]."""
@@ -62,9 +67,7 @@ class AgentLayout(eqx.Module):
             member = jax.nn.one_hot(self.tile_group, self.num_groups, dtype=tiles.dtype)
             return jnp.matmul(tiles, member, precision=jax.lax.Precision.HIGHEST)
         rows = jnp.moveaxis(tiles, -1, 0)
-        sums = jax.ops.segment_sum(
-            rows, self.tile_group, self.num_groups, indices_are_sorted=True
-        )
+        sums = jax.ops.segment_sum(rows, self.tile_group, self.num_groups, indices_are_sorted=True)
         return jnp.moveaxis(sums, 0, -1)
 
 

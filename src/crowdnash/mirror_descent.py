@@ -49,11 +49,12 @@ class MirrorDescentState(eqx.Module):
     groups: Int[Array, " N"]
     key: UInt32[Array, "..."]
     layout: AgentLayout
+    rule: StepRule
     key_impl: str = eqx.field(static=True)
 
     @property
     def probs(self) -> Float[Array, "G H S A"]:
-        """pi_t, the last iterate."""
+        """The last iterate pi_t."""
         return jnp.exp(self.log_probs)
 
 
@@ -94,7 +95,7 @@ class PolicyMirrorDescent(eqx.Module):
     groups: Groups = "symmetric"
     step_size: Literal["theorem"] | float = "theorem"
     mixing: bool = True
-    td_step_size: TDStep = "horizon-visits"
+    td_step_size: TDStep = "adaptive"
     td_delta: float = 1.0
 
     def __check_init__(self):
@@ -115,7 +116,7 @@ class PolicyMirrorDescent(eqx.Module):
                 "temperature * step_size must be below 1 for the mirror step: "
                 f"{self.temperature} * {largest} = {self.temperature * largest}"
             )
-        StepRule.named(self.td_step_size, 1, self.td_delta)
+        StepRule.named(self.td_step_size, 1, np.ones(1, np.int64), self.td_delta)
 
     @classmethod
     def practical(cls, **changes: Any) -> "PolicyMirrorDescent":
@@ -144,6 +145,9 @@ class PolicyMirrorDescent(eqx.Module):
             groups=jnp.asarray(groups, jnp.int32),
             key=jax.random.key_data(key) if _is_typed(key) else jnp.asarray(key),
             layout=agent_layout(groups, num_groups),
+            rule=StepRule.named(
+                self.td_step_size, game.horizon, np.bincount(groups), self.td_delta
+            ),
             key_impl=str(jax.random.key_impl(key)),
         )
 
@@ -164,7 +168,6 @@ class PolicyMirrorDescent(eqx.Module):
             jnp.float32(self.temperature),
             jnp.float32(step_size),
             jnp.float32(1 / (epoch + 1) if self.mixing else 0.0),
-            StepRule.named(self.td_step_size, game.horizon, self.td_delta),
             chunk_size(game.num_agents, self.td_epochs),
         )
         mean_return, change = jax.device_get((mean_return, change))
@@ -184,7 +187,7 @@ class PolicyMirrorDescent(eqx.Module):
         return TabularPolicy.grouped(state.average, state.groups)
 
     def last_policy(self, state: MirrorDescentState) -> TabularPolicy:
-        """pi_t, often the better policy."""
+        """The last iterate pi_t, often the better policy."""
         return TabularPolicy.grouped(state.probs, state.groups)
 
     def _explain(self, game: DynamicGame, state: MirrorDescentState) -> None:
@@ -215,7 +218,6 @@ def _epoch(
     temperature: Array,
     step_size: Array,
     uniform_weight: Array,
-    rule: StepRule,
     size: int,
 ) -> tuple[MirrorDescentState, Array, Array]:
     """The two stages of an epoch; also the mean return and the largest change of policy."""
@@ -228,7 +230,7 @@ def _epoch(
         _epoch_key(state),
         td_epochs,
         entropy_bonus(probs, temperature),
-        rule,
+        state.rule,
         layout.valid,
         size,
     )
@@ -240,7 +242,14 @@ def _epoch(
     new = jnp.exp(log_probs)
     average = state.average + (new - state.average) / (state.epoch + 2)
     after = MirrorDescentState(
-        state.epoch + 1, log_probs, average, state.groups, state.key, layout, state.key_impl
+        epoch=state.epoch + 1,
+        log_probs=log_probs,
+        average=average,
+        groups=state.groups,
+        key=state.key,
+        layout=layout,
+        rule=state.rule,
+        key_impl=state.key_impl,
     )
     return after, mean_return, (0.5 * jnp.abs(new - probs).sum(-1)).max()
 
@@ -251,7 +260,7 @@ def mirror_step(
     temperature: Float[Array, ""],
     step_size: Float[Array, ""],
 ) -> Float[Array, "G H S A"]:
-    """log of pi^(1 - tau xi) exp(xi Q), normalised over actions (Algorithm 2, closed form).
+    """Logarithm of pi^(1 - tau xi) exp(xi Q), normalised over actions (Algorithm 2, closed form).
 
     The term tau H(pi) by which q differs from Q is the same for every action and drops out.
     """

@@ -258,7 +258,7 @@ def population_flow(
     """
     num_states, num_actions = next(iter(flows.values())).shape[1:]
     visits = sum(flow.sum(0) for flow in flows.values()).ravel()
-    pairs = sorted(np.argsort(-visits, kind="stable")[:_MAX_PAIRS])
+    pairs = sorted(int(p) for p in np.argsort(-visits, kind="stable")[:_MAX_PAIRS])
     labels = [f"{state_names[p // num_actions]}, {action_names[p % num_actions]}" for p in pairs]
     colours = [_pair_colour(p // num_actions, p % num_actions, num_actions) for p in pairs]
     if len(pairs) < num_states * num_actions:

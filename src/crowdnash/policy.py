@@ -9,9 +9,9 @@ import zipfile
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from crowdnash.game import PROBABILITY_TOLERANCE, TabularGame
@@ -149,7 +149,7 @@ def _check_tables(probs: Array, groups: Array) -> None:
         raise ValueError(f"groups must have shape [N], N >= 1, not {groups.shape}")
     if not jnp.issubdtype(groups.dtype, jnp.integer):
         raise ValueError(f"groups must be integers, not {groups.dtype}")
-    if isinstance(probs, jax.core.Tracer) or isinstance(groups, jax.core.Tracer):
+    if isinstance(probs, Tracer) or isinstance(groups, Tracer):
         return
     table, index = np.asarray(probs), np.asarray(groups)
     if index.min() < 0 or index.max() >= table.shape[0]:

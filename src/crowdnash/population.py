@@ -63,7 +63,7 @@ def transitions(
     aggregates: Float[Array, "..."],
     step: Int[Array, ""],
 ) -> Float[Array, "..."]:
-    """Next-state probabilities [S,B,lanes] for states, actions [B,lanes], aggregates [K,B,lanes]."""
+    """Next-state probabilities [S,B,lanes]; states, actions [B,lanes], aggregates [K,B,lanes]."""
     return _law(game.transition, agents, states, actions, aggregates, step)
 
 

@@ -33,7 +33,7 @@ def threefry2x32(
 def in_one_kernel(
     x: UInt32[Array, "..."], y: UInt32[Array, "..."]
 ) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
-    """x and y, unchanged, from one pass over their common inputs.
+    """Both arguments, unchanged, from one pass over their common inputs.
 
     XLA's CPU backend compiles two outputs into two loops, each of which would run the whole
     cipher; only a reduction of several operands is one loop. So reduce over an axis of length 2

@@ -299,33 +299,54 @@ def _meaning(
     evaluation: Evaluation, policy: PolicyEvaluation, uniform: PolicyEvaluation, iterate: str
 ) -> str:
     share = policy.maximum.upper / uniform.maximum.upper if uniform.maximum.upper > 0 else 1.0
-    return (
+    text = (
         f"If all {evaluation.num_agents} agents play the {_POLICY_NAMES[iterate]}, no single "
         f"agent can raise its expected total reward over the {evaluation.horizon} steps by more "
         f"than {policy.maximum.upper:.3f} by deviating alone, and at least one can gain "
         f"{max(policy.maximum.lower, 0.0):.3f}: the policy is an approximate Nash equilibrium "
-        f"with that error. The average agent could gain between {policy.mean.lower:.3f} and "
-        f"{policy.mean.upper:.3f}. Each statement holds with {policy.confidence:.0%} confidence. "
+        f"with that error. "
+    )
+    if _is_exact(policy):
+        return text + (
+            f"The average agent could gain {policy.mean.upper:.3f}. These values are exact. For "
+            f"scale: when everyone acts uniformly at random, the largest gain is "
+            f"{uniform.maximum.upper:.3f}; the learned policy leaves {share:.0%} of that."
+        )
+    return text + (
+        f"The average agent could gain between {policy.mean.lower:.3f} and "
+        f"{policy.mean.upper:.3f}. Each interval holds with {policy.confidence:.0%} confidence, "
+        "for deviations that are judged while the others' behaviour is held fixed (see below). "
         f"For scale: when everyone acts uniformly at random, the largest gain lies between "
         f"{uniform.maximum.lower:.3f} and {uniform.maximum.upper:.3f}, so the learned policy's "
         f"upper bound is {share:.0%} of that."
     )
 
 
+def _is_exact(policy: PolicyEvaluation) -> bool:
+    return policy.method != "paths"
+
+
 def _method_note(evaluation: Evaluation, policy: PolicyEvaluation) -> str:
+    count = len(policy.agents)
+    if _is_exact(policy):
+        return (
+            f"Certificate: method “{policy.method}”, exact for all {count} agents, "
+            f"{evaluation.seconds:.1f} s."
+        )
     text = (
-        f"Certificate: method “{policy.method}”, {evaluation.num_trajectories} evaluation "
-        f"paths, {len(policy.agents)} agents, {evaluation.seconds:.1f} s."
+        f"Certificate: method “{policy.method}”, {evaluation.num_trajectories} planning and "
+        f"as many evaluation paths of the population, {count} agents, {evaluation.seconds:.1f} s. "
+        "A path is held fixed while an agent deviates from it."
     )
     own = policy.own_influence
     if own is not None and len(own.agents):
         worst = int(np.argmax(np.abs(own.difference)))
         text += (
-            " The certificate holds the others' behaviour fixed while one agent deviates. What "
-            f"that leaves out was measured for the {len(own.agents)} agents with the largest "
-            f"gains; the largest difference is {own.difference[worst]:+.4f} (standard error "
-            f"{own.standard_error[worst]:.4f}), and it is neither added to nor subtracted from "
-            "the intervals."
+            f" What that leaves out, the deviator's own influence on the others, was measured by "
+            f"playing the deviations of the {len(own.agents)} agents with the largest gains: it "
+            f"changes a gain by at most {own.difference[worst]:+.4f} (standard error "
+            f"{own.standard_error[worst]:.4f}). It is neither added to nor subtracted from the "
+            "intervals."
         )
     return text
 

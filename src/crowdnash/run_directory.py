@@ -222,8 +222,9 @@ def read_arrays(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
         ValueError: the file is missing or damaged; the message names it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        # Opened here, because numpy leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except Exception as error:

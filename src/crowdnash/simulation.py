@@ -94,7 +94,10 @@ class FunctionSampler(ActionSampler):
 
     policy: Policy
     agent: Int[Array, "L T"]
-    tables: None = None
+    tables: None
+
+    def __init__(self, policy: Policy, agent: Int[Array, "L T"]):
+        self.policy, self.agent, self.tables = policy, agent, None
 
     def draw(self, table: PyTree, states: Array, step: Array, numbers: Array) -> Array:
         """See `ActionSampler.draw`."""
@@ -212,9 +215,7 @@ def simulate_chunk(
     numbers = _draws(words[game.horizon :], layout, trajectories)[0][0]
     initial = game.initial_distribution.astype(jnp.float32)
     shape = (game.num_states, *numbers.shape)
-    start = draw_index(
-        jnp.broadcast_to(initial.reshape(-1, *(1,) * numbers.ndim), shape), numbers
-    )
+    start = draw_index(jnp.broadcast_to(initial.reshape(-1, *(1,) * numbers.ndim), shape), numbers)
     dtype = pair_dtype(game.num_states * game.num_actions)
 
     def advance(states: Array, now: tuple) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -254,7 +255,8 @@ def _draws(words: Array, layout: AgentLayout, trajectories: Array) -> tuple[Arra
     first, second = (words[:, k, None, None, None] for k in range(2))
     agent = layout.agent.astype(jnp.uint32)
     bits = threefry2x32((first, second), (trajectories[:, None, None], agent))
-    return tuple(uniform(word) for word in in_one_kernel(*bits))
+    act, move = in_one_kernel(*bits)
+    return uniform(act), uniform(move)
 
 
 def _joint_law(

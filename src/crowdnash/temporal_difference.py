@@ -31,22 +31,30 @@ from crowdnash.simulation import (
     simulate_chunk,
 )
 
-TDStep = Literal["horizon-visits", "visits", "theorem"]
+TDStep = Literal["adaptive", "horizon-visits", "visits", "theorem"]
 """Step-size rules eta; see `StepRule.named`."""
 
 _MAX_MASKED_PAIRS = 16
 
 
 class StepRule(eqx.Module):
-    """eta = scale / (scale + k), k the number of earlier visits, or of earlier trajectories."""
+    """eta = scale / (scale + k), k the number of earlier visits, or of earlier trajectories.
 
-    scale: Float[Array, ""]
+    `scale` [G] may differ from group to group.
+    """
+
+    scale: Float[Array, " G"]
     by_visits: Bool[Array, ""]
 
     @classmethod
-    def named(cls, name: TDStep, horizon: int, delta: float = 1.0) -> "StepRule":
+    def named(
+        cls, name: TDStep, horizon: int, group_sizes: Int[np.ndarray, " G"], delta: float = 1.0
+    ) -> "StepRule":
         """One of the rules of the paper and its mended forms.
 
+        - "adaptive": c/(c+n) with c = 1 + min(H, number of agents in the group): "visits" for one
+          agent alone, whose noise must be averaged out, "horizon-visits" for many, whose mean has
+          little noise and should travel fast.
         - "horizon-visits": (H+1)/(H+1+n), n the earlier trajectories in which anyone of the group
           visited (h,s,a). Carries values through H steps fastest.
         - "visits": 2/(n+2), the same n.
@@ -59,8 +67,14 @@ class StepRule(eqx.Module):
             raise ValueError(f"td_step_size must be one of {get_args(TDStep)}, not {name!r}")
         if not 0 < delta <= 1:
             raise ValueError(f"delta must be in (0, 1], not {delta}")
-        scale = {"horizon-visits": horizon + 1.0, "visits": 2.0, "theorem": 2.0 / delta}[name]
-        return cls(jnp.float32(scale), jnp.asarray(name != "theorem"))
+        sizes = np.asarray(group_sizes)
+        scale = {
+            "adaptive": 1.0 + np.minimum(horizon, sizes),
+            "horizon-visits": np.full(sizes.shape, horizon + 1.0),
+            "visits": np.full(sizes.shape, 2.0),
+            "theorem": np.full(sizes.shape, 2.0 / delta),
+        }[name]
+        return cls(jnp.asarray(scale, jnp.float32), jnp.asarray(name != "theorem"))
 
 
 class TDTables(eqx.Module):
@@ -80,7 +94,7 @@ class TDTables(eqx.Module):
 def entropy_bonus(
     probs: Float[Array, "G H S A"], temperature: Float[Array, ""]
 ) -> Float[Array, "S H G"]:
-    """tau H(pi_h(.|s)) for every group, step and state, H in nats."""
+    """The bonus tau H(pi_h(.|s)) for every group, step and state, H in nats."""
     entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
     return temperature * jnp.moveaxis(entropy, (0, 1, 2), (2, 1, 0))
 
@@ -237,7 +251,7 @@ def td_learning(
     num_epochs: int,
     temperature: float = 0.0,
     agents: Literal["all"] | int | Int[np.ndarray, " n"] = "all",
-    step_size: TDStep = "horizon-visits",
+    step_size: TDStep = "adaptive",
     delta: float = 1.0,
 ) -> Float[Array, "G H S A"]:
     """Q-values of `policy` from `num_epochs` simulated trajectories (Algorithm 1).
@@ -258,8 +272,10 @@ def td_learning(
     if not (0 <= temperature < np.inf):
         raise ValueError(f"temperature must be >= 0 and finite, not {temperature}")
     policy.check_fits(game)
-    rule = StepRule.named(step_size, game.horizon, delta)
     layout = policy_layout(policy, game.num_agents)
+    observed = observed_places(layout, agents)
+    sizes = np.asarray(layout.group_sizes(observed))
+    rule = StepRule.named(step_size, game.horizon, sizes, delta)
     values, mean_return = _learn_values(
         game,
         action_sampler(policy, layout),
@@ -268,7 +284,7 @@ def td_learning(
         jnp.asarray(num_epochs, jnp.int32),
         entropy_bonus(policy.probs, jnp.float32(temperature)),
         rule,
-        observed_places(layout, agents),
+        observed,
         chunk_size(game.num_agents, num_epochs),
     )
     if not np.isfinite(float(mean_return)):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.game import PROBABILITY_TOLERANCE
@@ -30,7 +31,7 @@ def agent_array(
     if len(shape) < 1 or array.shape != tuple(shape):
         want = "[" + ",".join(str(n) for n in shape) + "]" if shape else "[N]"
         raise ValueError(f"{name} must have shape {want}, not {list(array.shape)}")
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         return array
     values = np.asarray(array)
     wrong = ~((values >= np.float32(low)) & (values <= np.float32(high)) & np.isfinite(values))
@@ -44,7 +45,7 @@ def agent_array(
 def distribution(name: str, value: Any, size: int) -> Float[Array, " S"]:
     """`value` as a probability vector of the given size, float32."""
     array = agent_array(name, value, shape=(size,), low=0.0, high=1.0)
-    if not isinstance(array, jax.core.Tracer):
+    if not isinstance(array, Tracer):
         total = float(np.asarray(array, np.float64).sum())
         if abs(total - 1) > PROBABILITY_TOLERANCE:
             raise ValueError(
@@ -81,7 +82,7 @@ def draw_around(
     drawn = {}
     for index, (name, centre) in enumerate(centres.items()):
         width = widths[name]
-        if not isinstance(width, jax.core.Tracer) and not (0 <= width < math.inf):
+        if not isinstance(width, Tracer) and not (0 <= width < math.inf):
             raise ValueError(f"heterogeneity must be >= 0 and finite: {name} has {width}")
         middle = jnp.asarray(centre, jnp.float32)
         noise = jax.random.uniform(

@@ -51,8 +51,6 @@ class RockPaperScissors(PopulationGame):
     horizon: int = eqx.field(static=True)
     num_states: ClassVar[int] = 3
     num_actions: ClassVar[int] = 3
-    state_names: ClassVar[tuple[str, ...]] = ("rock", "paper", "scissors")
-    action_names: ClassVar[tuple[str, ...]] = ("rock", "paper", "scissors")
 
     def __init__(
         self,
@@ -107,6 +105,16 @@ class RockPaperScissors(PopulationGame):
     def agents(self) -> RPSAgent:
         """The per-agent parameters."""
         return RPSAgent(self.crowding, self.loss, self.win)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """See `TabularGame.state_names`."""
+        return ("rock", "paper", "scissors")
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """See `TabularGame.action_names`."""
+        return ("rock", "paper", "scissors")
 
     @property
     def reward_range(self) -> tuple[float, float]:

@@ -28,7 +28,7 @@ class SIS(PopulationGame):
     P^i(I|H,D) = 0, P^i(I|H,U) = susceptibility_i * sigma(rho^-i)(I,U), P^i(I|I,.) = 1 - recovery_i
     and R^i = -1[s=I] - isolation_aversion_i * 1[a=D], in cost per step.
 
-    **Arguments:** `susceptibility`, `recovery`, `isolation_aversion` [N] in [0,1]; `horizon` H >= 1;
+    **Arguments:** `susceptibility`, `recovery`, `isolation_aversion` [N] in [0,1]; `horizon` H;
     `initial_distribution` [2] (default uniform, as in the paper).
 
     **Raises:** `ValueError` if a shape differs, a value leaves [0,1] or is NaN, N < 2 or H < 1.
@@ -46,8 +46,6 @@ class SIS(PopulationGame):
     horizon: int = eqx.field(static=True)
     num_states: ClassVar[int] = 2
     num_actions: ClassVar[int] = 2
-    state_names: ClassVar[tuple[str, ...]] = ("infected", "healthy")
-    action_names: ClassVar[tuple[str, ...]] = ("distance", "go out")
 
     def __init__(
         self,
@@ -105,6 +103,16 @@ class SIS(PopulationGame):
     def agents(self) -> SISAgent:
         """The per-agent parameters, each [N]."""
         return SISAgent(self.susceptibility, self.recovery, self.isolation_aversion)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """See `TabularGame.state_names`."""
+        return ("infected", "healthy")
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """See `TabularGame.action_names`."""
+        return ("distance", "go out")
 
     @property
     def reward_range(self) -> tuple[float, float]:

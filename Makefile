@@ -1,0 +1,72 @@
+# Each target installs what it needs into .venv first; only Python (3.11 or newer) has to be there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+RUNTIME := $(VENV)/.installed-runtime
+DEVELOPMENT := $(VENV)/.installed-development
+
+# Two test processes: most of the time goes into compiling, which uses one core.
+PYTEST_FLAGS ?= -n 2
+DEMO_GAME := sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --seed 0
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-all check format bench clean distclean
+
+help:
+	@echo "make demo      solve A-SIS for 1000 agents, symmetric and in 16 groups, and report"
+	@echo "make test      the tests without the slow ones"
+	@echo "make test-all  all tests"
+	@echo "make check     lint, format and types"
+	@echo "make format    let ruff mend lint and format"
+	@echo "make bench     speed and scaling measurements, written to benchmarks/results"
+	@echo "make clean     remove caches, build outputs and the demo's runs (distclean: .venv too)"
+
+$(RUNTIME): requirements.txt pyproject.toml
+	@echo "Installing the pinned packages into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --requirement requirements.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
+	@echo "Installing the pinned development packages into $(VENV)"
+	@$(PIP) install --requirement requirements-dev.txt
+	@touch $@
+
+install: $(DEVELOPMENT)
+
+demo: $(RUNTIME)
+	rm -rf runs/demo-symmetric runs/demo-groups
+	$(BIN)/crowdnash solve $(DEMO_GAME) --groups symmetric --out runs/demo-symmetric
+	$(BIN)/crowdnash solve $(DEMO_GAME) --groups 16 --out runs/demo-groups
+	$(BIN)/crowdnash report runs/demo-symmetric
+	$(BIN)/crowdnash report runs/demo-groups
+
+test: $(DEVELOPMENT)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-all: $(DEVELOPMENT)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m ""
+
+check: $(DEVELOPMENT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(DEVELOPMENT)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEVELOPMENT)
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/scaling.py
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis runs/demo-symmetric runs/demo-groups
+	rm -rf src/*.egg-info
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,559 @@
+"""Runs on disk: config, metrics, checkpoints, resuming after real kills, full disks."""
+
+import csv
+import dataclasses
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crowdnash import TabularPolicy, checkpoint, experiment, run_directory
+from crowdnash.checkpoint import CheckpointError
+from crowdnash.evaluation import Evaluation, population_shares
+from crowdnash.experiment import Interrupted, Observer
+from crowdnash.experiment_config import ExperimentConfig
+from crowdnash.run_directory import MetricsLog, RunDirectory, read_metrics, write_atomically
+
+POLICIES = ("policy.npz", "last_policy.npz")
+
+
+def config(**settings) -> ExperimentConfig:
+    defaults = {
+        "num_epochs": 6,
+        "td_epochs": 5,
+        "evaluate_every": 3,
+        "num_evaluation_trajectories": 8,
+        "own_influence_agents": 0,
+        "checkpoint_every": 2,
+    }
+    game_parameters = {"num_agents": 12, "horizon": 3}
+    return ExperimentConfig.create("sis", game_parameters=game_parameters, **(defaults | settings))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run; tests that change it work on a copy."""
+    out = tmp_path_factory.mktemp("experiment") / "run"
+    experiment.run(config(), out)
+    return out
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def same_policies(left: Path, right: Path) -> bool:
+    return all((left / name).read_bytes() == (right / name).read_bytes() for name in POLICIES)
+
+
+def unfinish(path: Path) -> None:
+    """Take back what a run does after its last epoch."""
+    for name in (*POLICIES, "evaluation.json", "evaluation.npz"):
+        (path / name).unlink(missing_ok=True)
+
+
+# --- config
+
+
+def test_config_round_trips():
+    original = config(temperature=0.1 + 0.2, groups=4)
+    assert ExperimentConfig.from_json(original.to_json()) == original
+
+
+def test_config_writes_out_all_defaults():
+    stored = json.loads(ExperimentConfig.create("sis").to_json())
+    assert stored["game_parameters"]["num_agents"] == 1000
+    assert {"step_size", "mixing", "td_step_size"} <= stored.keys()
+
+
+def test_presets_differ_and_a_setting_overrides():
+    theorem = ExperimentConfig.create("sis", preset="theorem")
+    practical = ExperimentConfig.create("sis", preset="practical")
+    assert theorem.step_size == "theorem"
+    assert theorem.mixing
+    assert practical.step_size != "theorem"
+    assert not practical.mixing
+    assert ExperimentConfig.create("sis", preset="theorem", mixing=False).mixing is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_epochs": 0}, "num_epochs must be at least 1, got 0"),
+        ({"num_epochs": 2.5}, "num_epochs must be an integer, got 2.5"),
+        ({"confidence": 1.0}, r"confidence must lie in \(0, 1\), got 1.0"),
+        ({"temperature": float("nan")}, "temperature must be a finite number, got nan"),
+        ({"groups": "pairs"}, "groups must be .*'symmetric'.*an integer, got 'pairs'"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"iterate": "best"}, "iterate must be 'last' or 'average', got 'best'"),
+        ({"checkpoint_every": 0, "checkpoint_seconds": 0.0}, "must not both be 0"),
+        ({"epochs": 3}, "no setting is called 'epochs'"),
+        ({"preset": "fast"}, "preset must be 'practical' or 'theorem', got 'fast'"),
+        ({"game_parameters": {"agents": 3}}, "sis has no parameter 'agents'"),
+        ({"game_parameters": {"num_agents": "3"}}, "num_agents must be an integer, got '3'"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ExperimentConfig.create("sis", **settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda stored: stored | {"colour": 1}, "run.json has unknown setting colour"),
+        (lambda stored: {k: v for k, v in stored.items() if k != "seed"}, "no setting seed"),
+        (lambda stored: stored | {"seed": "x"}, "run.json: seed must be an integer, got 'x'"),
+        (lambda stored: stored | {"format": 99}, "not a crowdnash config of format 1"),
+        (lambda _: [1], "not a crowdnash config"),
+    ],
+)
+def test_damaged_config_is_refused(change, message):
+    stored = json.loads(config().to_json())
+    with pytest.raises(ValueError, match=message):
+        ExperimentConfig.from_json(json.dumps(change(stored)), source="run.json")
+
+
+def test_config_cut_short_is_refused():
+    with pytest.raises(ValueError, match=r"config.json is damaged"):
+        ExperimentConfig.from_json(config().to_json()[:50])
+
+
+# --- what a run leaves
+
+
+def test_run_directory_is_complete(finished):
+    names = {entry.name for entry in finished.iterdir()}
+    assert {"config.json", "metrics.jsonl", "metrics.csv", "evaluation.json"} <= names
+    assert set(POLICIES) <= names
+    assert not [name for name in names if "partial" in name]
+    assert checkpoint.epochs(finished / "checkpoints") == (2, 4, 6)
+    assert experiment.load_config(RunDirectory.open(finished)) == config()
+
+
+def test_metrics_files_agree(finished):
+    rows = read_metrics(finished / "metrics.jsonl")
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    with open(finished / "metrics.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == list(rows[0]) == list(experiment.METRICS_COLUMNS)
+    for row, cells in zip(rows, table, strict=True):
+        for column, value in row.items():
+            if value is None:
+                assert cells[column] == ""
+            elif not isinstance(value, str):
+                assert float(cells[column]) == value
+    evaluated = [row["epoch"] for row in rows if row["exploitability_max_lower"] is not None]
+    assert evaluated == [3, 6]
+
+
+def test_saved_policies_are_the_learners(finished):
+    result = experiment.resume(finished)
+    game = config().sample_game()
+    saved = TabularPolicy.load(finished / "policy.npz")
+    assert saved.probs.shape == (1, 3, 2, 2)
+    np.testing.assert_array_equal(saved.probs, result.policy.probs)
+    saved.check_fits(game)
+
+
+def test_evaluation_round_trips(finished):
+    directory = RunDirectory.open(finished)
+    evaluation = Evaluation.load(directory)
+    assert list(evaluation.policies) == ["last", "average", "uniform"]
+    for policy in evaluation.policies.values():
+        assert policy.maximum.lower <= policy.maximum.upper
+        assert policy.lower.shape == policy.upper.shape == (12,)
+        assert policy.flow.shape == (3, 2, 2)
+        np.testing.assert_allclose(policy.flow.sum((1, 2)), 1.0, atol=1e-6)
+    assert evaluation.summary() == json.loads(directory.evaluation.read_text())
+
+
+def test_evaluate_again_gives_the_same_numbers_and_fresh_draws_others(copy):
+    before = Evaluation.load(RunDirectory.open(copy))
+    again = experiment.evaluate(copy)
+    fresh = experiment.evaluate(copy, seed=7, confidence=0.9)
+    assert again.policies["last"].maximum == before.policies["last"].maximum
+    assert fresh.policies["last"].maximum != before.policies["last"].maximum
+    assert Evaluation.load(RunDirectory.open(copy)).policies["last"].confidence == 0.9
+
+
+def test_evaluate_refuses_a_policy_for_another_game(copy):
+    probs = np.full((3, 2, 2), 0.5, np.float32)
+    TabularPolicy.symmetric(probs, num_agents=99).save(copy / "policy.npz")
+    with pytest.raises(ValueError, match=r"policy.npz is a policy for another game.*N=12.*N=99"):
+        experiment.evaluate(copy)
+
+
+def test_population_shares_by_hand():
+    states = np.array([[[0, 1], [1, 1]]])
+    actions = np.array([[[1, 0], [0, 1]]])
+    shares = population_shares(states, actions, num_states=2, num_actions=2)
+    np.testing.assert_allclose(shares, [[[0, 0.5], [0.5, 0]], [[0, 0], [0.5, 0.5]]])
+
+
+def test_evaluations_along_the_way_compile_once(tmp_path):
+    compiled = []
+
+    def listen(event, *_, **__):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        settings = config(num_epochs=2, evaluate_every=1, groups="independent")
+        experiment.run(settings, tmp_path / "first")
+        assert compiled
+        compiled.clear()
+        settings = dataclasses.replace(settings, num_epochs=7, seed=3)
+        experiment.run(settings, tmp_path / "second")
+        assert compiled == []
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+# --- resuming
+
+
+def test_bad_settings_leave_no_directory(tmp_path):
+    bad = ExperimentConfig.create("sis", game_parameters={"num_agents": 1})
+    with pytest.raises(ValueError, match="num_agents"):
+        experiment.run(bad, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_must_be_new_or_empty(finished, tmp_path):
+    with pytest.raises(ValueError, match="out must be a new or empty directory"):
+        experiment.run(config(), finished)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert RunDirectory.create(empty, "{}").config.read_text() == "{}"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["empty"]
+
+
+def test_resume_without_checkpoint_starts_over(finished, copy):
+    unfinish(copy)
+    shutil.rmtree(copy / "checkpoints")
+    result = experiment.resume(copy)
+    assert result.resumed_from == 0
+    assert same_policies(copy, finished)
+
+
+def test_resume_cuts_metrics_back_and_survives_a_cut_line(finished, copy):
+    unfinish(copy)
+    shutil.rmtree(copy / "checkpoints" / "6")
+    lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join(lines[:5]) + lines[5][:17])
+    table = (copy / "metrics.csv").read_text()
+    (copy / "metrics.csv").write_text(table[:-9])
+    seen = []
+    result = experiment.resume(copy, observer=Observer(on_epoch=lambda r: seen.append(r["epoch"])))
+    assert result.resumed_from == 4
+    assert seen == [5, 6]
+    assert [row["epoch"] for row in read_metrics(copy / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert len((copy / "metrics.csv").read_text().splitlines()) == 7
+    assert same_policies(copy, finished)
+
+
+def test_resume_of_a_finished_run_changes_nothing(copy):
+    before = {entry: entry.stat().st_mtime_ns for entry in copy.rglob("*")}
+    result = experiment.resume(copy)
+    assert result.resumed_from == 6
+    assert {entry: entry.stat().st_mtime_ns for entry in copy.rglob("*")} == before
+
+
+def test_more_epochs_continue_to_the_same_policies(copy, tmp_path):
+    experiment.run(config(num_epochs=8), tmp_path / "long")
+    result = experiment.resume(copy, num_epochs=8)
+    assert result.resumed_from == 6
+    assert result.evaluation.epoch == 8
+    assert experiment.load_config(RunDirectory.open(copy)).num_epochs == 8
+    assert same_policies(copy, tmp_path / "long")
+
+
+def test_fewer_epochs_are_refused(copy):
+    with pytest.raises(ValueError, match="num_epochs can only grow"):
+        experiment.resume(copy, num_epochs=5)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
+def test_damaged_checkpoint_falls_back_with_one_warning(finished, copy, damage):
+    unfinish(copy)
+    files = [f for f in (copy / "checkpoints" / "6").rglob("*") if f.is_file()]
+    damage(max(files, key=lambda file: file.stat().st_size))
+    warnings = []
+    result = experiment.resume(copy, observer=Observer(on_warning=warnings.append))
+    assert len(warnings) == 1
+    assert "6 is damaged" in warnings[0]
+    assert "continuing from epoch 4" in warnings[0]
+    assert result.resumed_from == 4
+    assert same_policies(copy, finished)
+    assert checkpoint.epochs(copy / "checkpoints") == (2, 4, 6)
+
+
+def test_every_file_of_a_checkpoint_is_guarded(tmp_path):
+    state = {"probs": jnp.arange(4000.0), "epoch": jnp.int32(1)}
+    checkpoint.save(tmp_path, 1, state)
+    for file in sorted(f for f in (tmp_path / "1").rglob("*") if f.is_file() and f.stat().st_size):
+        content = file.read_bytes()
+        flip(file)
+        with pytest.raises(CheckpointError, match=r"checkpoint .*1 is"):
+            checkpoint.restore(tmp_path, 1, state)
+        file.write_bytes(content)
+    restored = checkpoint.restore(tmp_path, 1, state)
+    np.testing.assert_array_equal(restored["probs"], state["probs"])
+
+
+def test_no_sound_checkpoint_is_an_error(copy):
+    unfinish(copy)
+    for epoch in (2, 4, 6):
+        (copy / "checkpoints" / str(epoch) / "manifest.ocdbt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no checkpoint can be restored"):
+        experiment.resume(copy)
+    assert checkpoint.epochs(copy / "checkpoints") == (2, 4, 6)
+
+
+def test_checkpoint_of_other_shapes_is_an_error(tmp_path):
+    checkpoint.save(tmp_path, 3, {"probs": jnp.ones((2, 3))})
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        checkpoint.restore(tmp_path, 3, {"probs": jnp.ones((2, 4))})
+
+
+def test_a_run_in_use_is_refused(copy):
+    with (
+        RunDirectory.open(copy).locked(),
+        pytest.raises(ValueError, match="in use by another process"),
+    ):
+        experiment.resume(copy)
+
+
+def test_interrupt_saves_a_checkpoint(finished, tmp_path):
+    def stop(row):
+        if row["epoch"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="3 epochs are saved"):
+        experiment.run(config(), tmp_path / "run", Observer(on_epoch=stop))
+    assert checkpoint.epochs(tmp_path / "run" / "checkpoints") == (2, 3)
+    assert experiment.resume(tmp_path / "run").resumed_from == 3
+    assert same_policies(tmp_path / "run", finished)
+
+
+# --- a full disk
+
+
+def test_full_disk_keeps_what_was_saved(finished, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 40:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(run_directory.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        experiment.run(config(), out)
+    monkeypatch.undo()
+    sound = checkpoint.epochs(out / "checkpoints")
+    assert sound
+    experiment.resume(out, observer=Observer(on_warning=pytest.fail))
+    assert same_policies(out, finished)
+
+
+def test_full_disk_inside_the_checkpoint_writer(tmp_path):
+    state = {"probs": jnp.asarray(np.random.default_rng(0).random(4000, np.float32))}
+    checkpoint.save(tmp_path, 1, state)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.save(tmp_path, 2, state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
+    checkpoint.restore(tmp_path, 1, state)
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    file = tmp_path / "config.json"
+    write_atomically(file, b"old")
+
+    def fail(handle):
+        handle.write(b"ne")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(file, fail)
+    assert file.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_numbers_that_are_not_finite_become_empty(tmp_path):
+    directory = RunDirectory(tmp_path)
+    with MetricsLog(directory, ("epoch", "x"), ()) as log:
+        log.append({"epoch": 1, "x": float("nan")})
+    assert read_metrics(directory.metrics_jsonl) == ({"epoch": 1, "x": None},)
+    assert directory.metrics_csv.read_text() == "epoch,x\n1,\n"
+
+
+# --- real kills
+
+KILLED_RUN = textwrap.dedent(
+    """
+    import os, signal, sys
+    from crowdnash import experiment, run_directory
+    from crowdnash.experiment_config import ExperimentConfig
+
+    moment, nth, out, config = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    counts = {}
+    def count(event):
+        counts[event] = counts.get(event, 0) + 1
+        return event == moment and counts[event] == nth
+
+    replace, write_line = os.replace, run_directory.MetricsLog.append
+    def killing_replace(source, target, **options):
+        # Before the rename the new file is whole but hidden; cut it too.
+        if count("replace " + os.path.basename(target)):
+            with open(source, "r+b") as file:
+                file.truncate(os.path.getsize(source) // 2)
+            die()
+        replace(source, target, **options)
+
+    def killing_append(self, row):
+        if count("metrics"):
+            line = self._json_line(row)
+            self._jsonl.write(line[: len(line) // 2]); self._jsonl.flush()
+            die()
+        write_line(self, row)
+        if count("epoch"):
+            die()
+
+    os.replace = killing_replace
+    run_directory.os.replace = killing_replace
+    run_directory.MetricsLog.append = killing_append
+
+    import crowdnash.checkpoint as checkpoint
+    prune = checkpoint.sync_directory
+    def killing_sync(path):
+        prune(path)
+        if path.name == "checkpoints" and count("checkpoint"):
+            die()
+    checkpoint.sync_directory = killing_sync
+
+    if os.path.exists(os.path.join(out, "config.json")):
+        experiment.resume(out)
+    else:
+        experiment.run(ExperimentConfig.from_json(config), out)
+    """
+)
+
+
+def start(
+    out: Path, cache: Path, moment: str, nth: int, settings: ExperimentConfig
+) -> subprocess.Popen:
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED_RUN, moment, str(nth), str(out), settings.to_json()],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run_to_death(out: Path, cache: Path, moment: str, nth: int, settings: ExperimentConfig) -> None:
+    process = start(out, cache, moment, nth, settings)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, errors.decode()[-2000:]
+
+
+def test_killed_in_a_metrics_line_then_in_a_checkpoint(finished, tmp_path):
+    out, cache = tmp_path / "run", tmp_path / "cache"
+    # Without certificates on the way the killed processes compile less; the policies are the same.
+    quick = config(evaluate_every=0)
+    run_to_death(out, cache, "metrics", 4, quick)
+    assert checkpoint.epochs(out / "checkpoints") == (2,)
+    run_to_death(out, cache, "replace crowdnash.json", 1, quick)
+    assert checkpoint.epochs(out / "checkpoints") == (2,)
+    assert (out / "checkpoints" / ".partial-4").exists()
+    experiment.resume(out, observer=Observer(on_warning=pytest.fail))
+    assert same_policies(out, finished)
+    assert [row["epoch"] for row in read_metrics(out / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert not [entry for entry in out.rglob("*partial*") if entry.is_dir()]
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(finished, tmp_path):
+    out, cache = tmp_path / "run", tmp_path / "cache"
+    run_to_death(out, cache, "replace config.json", 1, config())
+    assert not out.exists()
+    for moment, nth in (
+        ("replace metrics.csv", 1),
+        ("epoch", 1),
+        ("replace crowdnash.json", 1),
+        ("checkpoint", 1),
+        ("metrics", 2),
+        ("replace crowdnash.json", 1),
+        ("epoch", 4),
+        ("replace last_policy.npz", 1),
+        ("replace evaluation.npz", 1),
+        ("replace evaluation.json", 1),
+    ):
+        run_to_death(out, cache, moment, nth, config())
+        assert experiment.load_config(RunDirectory.open(out)) == config()
+    experiment.resume(out, observer=Observer(on_warning=pytest.fail))
+    assert same_policies(out, finished)
+
+
+@pytest.mark.slow
+def test_killed_from_outside_at_any_time(tmp_path):
+    long = dataclasses.replace(config(), num_epochs=400, checkpoint_every=3, evaluate_every=0)
+    experiment.run(long, tmp_path / "whole")
+    out, cache = tmp_path / "run", tmp_path / "cache"
+    RunDirectory.create(out, long.to_json())
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = start(out, cache, "never", 0, long)
+        metrics = out / "metrics.jsonl"
+        size = metrics.stat().st_size if metrics.exists() else 0
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if metrics.exists() and metrics.stat().st_size > size + 2000:
+                break
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0, 0.3)))
+        process.kill()
+        process.communicate()
+    experiment.resume(out, observer=Observer(on_warning=pytest.fail))
+    assert same_policies(out, tmp_path / "whole")
