@@ -8,7 +8,8 @@ DEVELOPMENT := $(VENV)/.installed-development
 
 # Two test processes: most of the time goes into compiling, which uses one core.
 PYTEST_FLAGS ?= -n 2
-DEMO_GAME := sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --seed 0
+DEMO_GAME := sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --num-epochs 300 \
+	--td-epochs 100 --temperature 0.01 --evaluate-every 20 --seed 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -16,8 +17,8 @@ DEMO_GAME := sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --seed 0
 
 help:
 	@echo "make demo      solve A-SIS for 1000 agents, symmetric and in 16 groups, and report"
-	@echo "make test      the tests without the slow ones"
-	@echo "make test-all  all tests"
+	@echo "make test      lint, types, and the tests without the slow ones"
+	@echo "make test-all  lint, types, and all tests"
 	@echo "make check     lint, format and types"
 	@echo "make format    let ruff mend lint and format"
 	@echo "make bench     speed and scaling measurements, written to benchmarks/results"
@@ -44,10 +45,10 @@ demo: $(RUNTIME)
 	$(BIN)/crowdnash report runs/demo-symmetric
 	$(BIN)/crowdnash report runs/demo-groups
 
-test: $(DEVELOPMENT)
+test: check
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-test-all: $(DEVELOPMENT)
+test-all: check
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m ""
 
 check: $(DEVELOPMENT)

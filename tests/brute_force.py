@@ -103,7 +103,9 @@ class BruteForce:
         for h in range(self.horizon):
             for p, z in zip(self.occupancy[h], self.joint_states, strict=True):
                 for u in self.joint_actions:
-                    total += p * self.action_probability(h, z, u) * self.pay[(h, slice(None), *z, *u)]
+                    total += (
+                        p * self.action_probability(h, z, u) * self.pay[(h, slice(None), *z, *u)]
+                    )
         return total
 
     def facing_others(self, agent: int) -> tuple[np.ndarray, np.ndarray]:

@@ -192,7 +192,7 @@ def test_progress_bar_on_a_terminal():
     text = console.export_text()
     assert "3/4" in text
     assert "2 M agent-steps/s" in text
-    assert "1.25 to 1.5" in text
+    assert "exploitability ≤ 1.500" in text
     assert "checkpoint [6] is damaged" in text
 
 

@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crowdnash import TabularPolicy, checkpoint, experiment, run_directory
+from crowdnash import PolicyMirrorDescent, TabularPolicy, checkpoint, experiment, run_directory
 from crowdnash.checkpoint import CheckpointError
 from crowdnash.evaluation import Evaluation, population_shares
 from crowdnash.experiment import Interrupted, Observer
-from crowdnash.experiment_config import ExperimentConfig
+from crowdnash.experiment_config import LEARNER_SETTINGS, ExperimentConfig
 from crowdnash.run_directory import MetricsLog, RunDirectory, read_metrics, write_atomically
+from crowdnash.training_loop import METRICS_COLUMNS
 
 POLICIES = ("policy.npz", "last_policy.npz")
 
@@ -77,6 +78,11 @@ def test_config_writes_out_all_defaults():
     stored = json.loads(ExperimentConfig.create("sis").to_json())
     assert stored["game_parameters"]["num_agents"] == 1000
     assert {"step_size", "mixing", "td_step_size"} <= stored.keys()
+
+
+def test_config_has_every_setting_of_the_learner():
+    fields = [item.name for item in dataclasses.fields(PolicyMirrorDescent)]
+    assert sorted(LEARNER_SETTINGS) == sorted(fields)
 
 
 def test_presets_differ_and_a_setting_overrides():
@@ -149,7 +155,7 @@ def test_metrics_files_agree(finished):
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     with open(finished / "metrics.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert list(table[0]) == list(rows[0]) == list(experiment.METRICS_COLUMNS)
+    assert list(table[0]) == list(rows[0]) == list(METRICS_COLUMNS)
     for row, cells in zip(rows, table, strict=True):
         for column, value in row.items():
             if value is None:
@@ -426,7 +432,7 @@ KILLED_RUN = textwrap.dedent(
     """
     import os, signal, sys
     from crowdnash import experiment, run_directory
-    from crowdnash.experiment_config import ExperimentConfig
+    from crowdnash.experiment_config import LEARNER_SETTINGS, ExperimentConfig
 
     moment, nth, out, config = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 

@@ -7,20 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from brute_force import brute_force
 from jaxtyping import Array
+
+import crowdnash as cn
+from brute_force import brute_force
+from crowdnash import temporal_difference
+from crowdnash.layout import agent_layout
+from crowdnash.simulation import Chunk
+from crowdnash.temporal_difference import StepRule, TDTables, entropy_bonus, td_update
 from random_games import (
     groupings,
     random_policy,
     random_population_game,
     random_tabular_game,
 )
-
-import crowdnash as cn
-from crowdnash import temporal_difference
-from crowdnash.layout import agent_layout
-from crowdnash.simulation import Chunk
-from crowdnash.temporal_difference import StepRule, TDTables, entropy_bonus, td_update
 
 # --- by hand ------------------------------------------------------------------------------------
 
@@ -59,8 +59,8 @@ def staircase(horizon: int) -> tuple[StaircaseGame, cn.TabularPolicy]:
 #   epoch 0, eta = 1 in all rules: (3, 5, 5)
 #   epoch 1, targets (3+5, 5+5, 5) = (8, 10, 5)
 #   epoch 2, targets (3 + Q_1, 10, 5)
-# H = 3, two agents: "adaptive" eta = 1, 3/4, 3/5; "horizon-visits" eta = 1, 4/5, 4/6; "visits" and "theorem" (delta = 1) 1, 2/3, 2/4;
-# "theorem" with delta = 1/2: 4/(m+4) = 1, 4/5, 4/6.
+# H = 3, two agents: eta is 1, 3/4, 3/5 with "adaptive"; 1, 4/5, 4/6 with "horizon-visits";
+# 1, 2/3, 2/4 with "visits" and "theorem" (delta = 1); 4/(m+4) = 1, 4/5, 4/6 with delta = 1/2.
 @pytest.mark.parametrize(
     ("rule", "delta", "after"),
     [
@@ -266,10 +266,13 @@ def test_td_converges_to_its_fixed_point(grouping):
     assert_converged(learned, fixed)
 
 
-@pytest.mark.parametrize("rule", ["horizon-visits", "theorem"])
-def test_td_converges_under_every_step_rule(rule):
+@pytest.mark.parametrize(
+    ("rule", "num_epochs"), [("horizon-visits", EPOCHS), ("theorem", 6 * EPOCHS)]
+)
+def test_td_converges_under_every_step_rule(rule, num_epochs):
     game = random_population_game(4, 2, 2, 2, 3)
-    learned, fixed, _ = learned_and_fixed_point(game, groupings(2)["symmetric"], rule=rule)
+    groups = groupings(2)["symmetric"]
+    learned, fixed, _ = learned_and_fixed_point(game, groups, rule=rule, num_epochs=num_epochs)
     assert_converged(learned, fixed)
 
 
@@ -291,12 +294,12 @@ def test_td_of_many_pairs_converges():
 
 def test_the_fixed_point_is_not_the_conditional_return():
     """The tests above could not tell a wrong target apart if all candidates coincided."""
-    game = random_tabular_game(5, num_agents=2, num_states=2, num_actions=2, horizon=3)
+    game = random_tabular_game(6, num_agents=2, num_states=2, num_actions=2, horizon=3)
     groups = groupings(2)["independent"]
     learned, fixed, reference = learned_and_fixed_point(game, groups, temperature=0.0)
     conditional = conditional_returns(reference, agent=0)
     gap = np.abs(fixed.values[0] - conditional) / (4 * fixed.standard_error[0] + 1e-4)
-    assert gap[0].max() > 2
+    assert gap[0].max() > 5
     assert_converged(learned, fixed)
 
 

@@ -2,6 +2,7 @@
 
 from crowdnash import games
 from crowdnash.certificate import Exploitability, Interval, OwnInfluence, exploitability
+from crowdnash.conformance import check_game
 from crowdnash.game import DynamicGame, GameError, PopulationGame, TabularGame
 from crowdnash.mirror_descent import EpochMetrics, PolicyMirrorDescent, SolveResult, solve
 from crowdnash.policy import Policy, TabularPolicy
@@ -24,6 +25,7 @@ __all__ = [
     "TabularGame",
     "TabularPolicy",
     "Trajectories",
+    "check_game",
     "exploitability",
     "games",
     "simulate",

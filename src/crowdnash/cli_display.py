@@ -13,7 +13,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -44,17 +43,17 @@ class RunDisplay:
         self._console = console
         self._num_epochs = num_epochs
         self._rate = _StepRate()
-        self._exploitability = ""
+        self._largest_gain = ""
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._last_line = time.monotonic()
+        self._is_narrow = console.width < 110
         if console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=10 if self._is_narrow else 30),
                 MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
+                TextColumn("ETA"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TextColumn("{task.fields[figures]}"),
@@ -96,32 +95,31 @@ class RunDisplay:
 
     def _stage(self, stage: str) -> None:
         if self._progress is not None:
-            self._progress.update(self._task, description=stage)
+            self._progress.update(self._task, description=stage.split()[0])
 
     def _epoch(self, row: Row) -> None:
         epoch = int(row["epoch"] or 0)
         self._rate.add(row)
-        if row.get("exploitability_max_lower") is not None:
-            self._exploitability = (
-                f"exploitability max {row['exploitability_max_lower']:.3g} to "
-                f"{row['exploitability_max_upper']:.3g}"
-            )
-        figures = f"return {row['mean_return']:.4g}"
-        if self._exploitability:
-            figures += f"  {self._exploitability}"
+        if row.get("exploitability_max_upper") is not None:
+            self._largest_gain = f"{row['exploitability_max_upper']:.3f}"
         if self._progress is not None:
+            word = "expl." if self._is_narrow else "exploitability"
             self._progress.update(
                 self._task,
                 completed=epoch,
                 description="learning",
                 rate=self._rate.text,
-                figures=figures,
+                figures=f"{word} ≤ {self._largest_gain}" if self._largest_gain else "",
             )
-        elif self._line_is_due(epoch, row):
+        elif self._line_is_due(epoch):
             self._last_line = time.monotonic()
-            self._print(f"epoch {epoch}/{self._num_epochs}  {self._rate.text}  {figures}")
+            parts = [f"epoch {epoch}/{self._num_epochs}", self._rate.text]
+            parts.append(f"mean return {row['mean_return']:.4g}")
+            if self._largest_gain:
+                parts.append(f"exploitability at most {self._largest_gain}")
+            self._print("  ".join(part for part in parts if part))
 
-    def _line_is_due(self, epoch: int, row: Row) -> bool:
+    def _line_is_due(self, epoch: int) -> bool:
         every = max(1, self._num_epochs // _PLAIN_LINES)
         return (
             epoch == self._num_epochs

@@ -183,7 +183,7 @@ def _solve_flags(base: ExperimentConfig | Preset) -> Any:
             for item in dataclasses.fields(ExperimentConfig)
             if item.default is not dataclasses.MISSING
         }
-        defaults |= {"preset": base} | preset_settings(typing.cast(Preset, base))
+        defaults |= {"preset": base} | preset_settings(str(base))
     game_flags = {name: _game_flags(games.lookup(name), stored) for name in games.names()}
     union = typing.Union[  # noqa: UP007 (built at run time)
         tuple(
@@ -294,7 +294,7 @@ def _refuse_differences(
         raise ValueError(f"--out {out} contradicts --resume {resume}")
     if given.game != stored.game:
         raise ValueError(f"the game {given.game} contradicts {resume}, which is of {stored.game}")
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         item.name: (getattr(given, item.name), getattr(stored, item.name))
         for item in dataclasses.fields(given)
         if item.name != "game_parameters"

@@ -35,8 +35,8 @@ class Profiles(NamedTuple):
 class Others(NamedTuple):
     """What everyone but agent n does, in ascending order of the agents."""
 
-    states: Int[np.ndarray, "P n N-1"]
-    actions: Int[np.ndarray, "P n N-1"]
+    states: Int[np.ndarray, "P n others"]
+    actions: Int[np.ndarray, "P n others"]
 
 
 class Laws(NamedTuple):

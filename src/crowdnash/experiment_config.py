@@ -9,7 +9,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -46,7 +46,6 @@ class ExperimentConfig:
     Attributes:
         game: name of the game, see `games.names`.
         game_parameters: every keyword of the game's `sample`, with its value.
-        seed: decides the game's draw and all randomness of learning and evaluation.
         preset: the preset that the learner's settings started from.
         groups: how agents share policies: all one, each its own, or this many groups.
         num_epochs: epochs of policy mirror descent, at least 1.
@@ -56,6 +55,7 @@ class ExperimentConfig:
         mixing: whether every iterate is mixed with the uniform policy (Algorithm 2).
         td_step_size: step-size rule of temporal-difference learning, see `StepRule.named`.
         td_delta: delta of the theorem's rule, in (0, 1].
+        seed: decides the game's draw and all randomness of learning and evaluation.
         evaluate_every: epochs between certificates along the way; 0: only after the last epoch.
         num_evaluation_trajectories: paths per certificate, at least 2.
         confidence: coverage of the certificate's intervals, in (0, 1).
@@ -66,18 +66,18 @@ class ExperimentConfig:
     """
 
     game: str
-    game_parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    game_parameters: Mapping[str, Parameter]
+    preset: Preset
+    groups: Groups
+    num_epochs: int
+    td_epochs: int
+    temperature: float
+    step_size: StepSize
+    mixing: bool
+    td_step_size: TDStep
+    td_delta: float
     seed: int = 0
-    preset: Preset = "practical"
-    groups: Groups = "symmetric"
-    num_epochs: int = 300
-    td_epochs: int = 100
-    temperature: float = 0.01
-    step_size: StepSize = "theorem"
-    mixing: bool = True
-    td_step_size: TDStep = "horizon-visits"
-    td_delta: float = 1.0
-    evaluate_every: int = 50
+    evaluate_every: int = 25
     num_evaluation_trajectories: int = 256
     confidence: float = 0.95
     own_influence_agents: int = 8
@@ -86,15 +86,7 @@ class ExperimentConfig:
     checkpoint_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for setting in dataclasses.fields(self):
-            if setting.name == "game_parameters":
-                continue
-            value = getattr(self, setting.name)
-            if not fits(value, hints[setting.name]):
-                raise ValueError(
-                    f"{setting.name} must be {describe(hints[setting.name])}, got {value!r}"
-                )
+        check_types({item.name: getattr(self, item.name) for item in dataclasses.fields(self)})
         self._check_ranges()
         known = sample_parameters(games.lookup(self.game))
         for name, value in self.game_parameters.items():
@@ -134,7 +126,7 @@ class ExperimentConfig:
         game: str,
         *,
         game_parameters: Mapping[str, Parameter] | None = None,
-        preset: Preset = "practical",
+        preset: str = "practical",
         **settings: Any,
     ) -> ExperimentConfig:
         """Return a config with the game's and the preset's defaults where nothing is given.
@@ -158,12 +150,17 @@ class ExperimentConfig:
         for name in settings:
             if name not in known:
                 raise ValueError(f"no setting is called {name!r}; there are {', '.join(known)}")
-        return cls(
-            game=game_class.name,
-            game_parameters=defaults | dict(game_parameters or {}),
-            preset=preset,
-            **(preset_settings(preset) | settings),
+        merged: dict[str, Any] = (
+            preset_settings(preset)
+            | settings
+            | {
+                "game": game_class.name,
+                "game_parameters": defaults | dict(game_parameters or {}),
+                "preset": preset,
+            }
         )
+        check_types(merged)
+        return cls(**merged)
 
     @classmethod
     def from_json(cls, text: str, source: str = "config.json") -> ExperimentConfig:
@@ -186,6 +183,7 @@ class ExperimentConfig:
         if not isinstance(stored["game_parameters"], dict):
             raise ValueError(f"{source}: game_parameters must be an object")
         try:
+            check_types(stored)
             return cls(**stored)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
@@ -205,7 +203,8 @@ class ExperimentConfig:
         Raises:
             ValueError: a parameter is out of the game's range.
         """
-        return games.lookup(self.game).sample(self.keys.game, **self.game_parameters)
+        game_class: Any = games.lookup(self.game)
+        return game_class.sample(self.keys.game, **self.game_parameters)
 
     def learner(self) -> PolicyMirrorDescent:
         """Return the learner.
@@ -214,6 +213,18 @@ class ExperimentConfig:
             ValueError: a setting is out of the learner's range.
         """
         return PolicyMirrorDescent(**{name: getattr(self, name) for name in LEARNER_SETTINGS})
+
+
+def check_types(settings: Mapping[str, Any]) -> None:
+    """Make sure that settings are of the types that `ExperimentConfig` declares.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    hints = typing.get_type_hints(ExperimentConfig)
+    for name, value in settings.items():
+        if name != "game_parameters" and not fits(value, hints[name]):
+            raise ValueError(f"{name} must be {describe(hints[name])}, got {value!r}")
 
 
 LEARNER_SETTINGS = (
@@ -228,7 +239,7 @@ LEARNER_SETTINGS = (
 )
 
 
-def preset_settings(preset: Preset) -> dict[str, Any]:
+def preset_settings(preset: str) -> dict[str, Any]:
     """Return the learner's settings under a preset.
 
     Raises:

@@ -90,8 +90,8 @@ class TabularGame(DynamicGame):
         agent: Int[Array, ""],
         state: Int[Array, ""],
         action: Int[Array, ""],
-        other_states: Int[Array, " N-1"],
-        other_actions: Int[Array, " N-1"],
+        other_states: Int[Array, " others"],
+        other_actions: Int[Array, " others"],
         step: Int[Array, ""],
     ) -> tuple[Float[Array, " S"], Float[Array, ""]]:
         """P^i(.|s,a,rho^-i) and R^i(s,a,rho^-i) of one agent at one step (Def. 1).
@@ -244,8 +244,8 @@ class PopulationGame(TabularGame):
         agent: Int[Array, ""],
         state: Int[Array, ""],
         action: Int[Array, ""],
-        other_states: Int[Array, " N-1"],
-        other_actions: Int[Array, " N-1"],
+        other_states: Int[Array, " others"],
+        other_actions: Int[Array, " others"],
         step: Int[Array, ""],
     ) -> tuple[Float[Array, " S"], Float[Array, ""]]:
         """Def. 1 read off the aggregate: see `TabularGame.law`."""

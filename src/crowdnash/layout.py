@@ -23,7 +23,8 @@ class AgentLayout(eqx.Module):
     """Places of N agents in an [L,T] block; `valid` is False where a place holds nobody.
 
     `agent` [L,T] is the agent's index (0 in empty places), `tile_group` [T] the group of each
-    tile, `place` [N] each agent's flat position l*T + t.
+    tile, `place` [N] each agent's flat position l*T + t. `one_tile_per_group` says that tile t is
+    group t, so that nothing is left to sum over tiles.
     """
 
     agent: Int[Array, "L T"]
@@ -32,17 +33,13 @@ class AgentLayout(eqx.Module):
     place: Int[Array, " N"]
     num_groups: int = eqx.field(static=True)
     padded: bool = eqx.field(static=True)
+    one_tile_per_group: bool = eqx.field(static=True)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(L, T)."""
         length, tiles = self.agent.shape
         return length, tiles
-
-    @property
-    def one_tile_per_group(self) -> bool:
-        """Whether tile t is group t, so that nothing is left to sum over tiles."""
-        return self.shape[1] == self.num_groups
 
     def group_sizes(self, counted: Bool[Array, "L T"]) -> Int[Array, " G"]:
         """How many of the counted places each group has."""
@@ -96,6 +93,7 @@ def agent_layout(groups: Int[np.ndarray, " N"], num_groups: int) -> AgentLayout:
         jnp.asarray(place),
         num_groups,
         bool(valid.size > len(groups)),
+        bool(np.array_equal(tile_group, np.arange(num_groups))),
     )
 
 

@@ -33,7 +33,7 @@ BLUE, RED, GREEN, YELLOW, CYAN, PURPLE, GREY = (
 )
 _STATE_COLOURS = (BLUE, RED, GREEN, YELLOW, PURPLE, CYAN)
 _INK = "#333333"
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 10.5,
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -183,7 +183,8 @@ def policy_heat_map(
     width = 7.6 if columns == 1 else 2.6 * columns + 1.2
     height = len(states) * (0.45 + 0.30 * actions) + 1.3
     with _figure(width, height, len(states), columns, sharex=True, sharey=True) as (figure, axes):
-        image = deviation = None
+        image: Any = None
+        deviation: Any = None
         weights = group_sizes / group_sizes.sum()
         for row, state in enumerate(states):
             for column, group in enumerate(shown):
@@ -257,13 +258,13 @@ def population_flow(
         action_names: one name an action.
     """
     num_states, num_actions = next(iter(flows.values())).shape[1:]
-    visits = sum(flow.sum(0) for flow in flows.values()).ravel()
+    visits = np.sum([flow.sum(0) for flow in flows.values()], axis=0).ravel()
     pairs = sorted(int(p) for p in np.argsort(-visits, kind="stable")[:_MAX_PAIRS])
     labels = [f"{state_names[p // num_actions]}, {action_names[p % num_actions]}" for p in pairs]
     colours = [_pair_colour(p // num_actions, p % num_actions, num_actions) for p in pairs]
     if len(pairs) < num_states * num_actions:
         labels.append("all others")
-        colours.append("#D9D9D9")
+        colours.append(to_rgb("#D9D9D9"))
     with _figure(3.5 * len(flows) + 1.8, 3.9, 1, len(flows), sharey=True) as (figure, axes):
         for ax, (name, flow) in zip(axes[0], flows.items(), strict=True):
             shares = flow.reshape(len(flow), -1)[:, pairs].T
@@ -328,7 +329,7 @@ def gain_distribution(
         ax.set_ylabel("agents with at most this gain")
         ax.set_title("How much single agents could still gain")
         ax.grid(True)
-        ax.legend(loc="lower right")
+        ax.legend(loc="best")
     return figure
 
 

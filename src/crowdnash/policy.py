@@ -4,8 +4,8 @@ Axes: G groups, N agents, H steps, S states, A actions.
 """
 
 import abc
+import io
 import os
-import zipfile
 from typing import Any
 
 import equinox as eqx
@@ -133,13 +133,17 @@ class TabularPolicy(Policy):
         **Raises:** `ValueError` if the file is damaged or is not a policy; `OSError` if it cannot
         be read.
         """
+        with open(path, "rb") as file:
+            content = io.BytesIO(file.read())
         try:
-            with np.load(path, allow_pickle=False) as data:
-                if "format" not in data or str(data["format"]) != _FORMAT:
-                    raise ValueError(f"{os.fspath(path)} is not a crowdnash policy file")
+            with np.load(content, allow_pickle=False) as data:
+                if str(data["format"]) != _FORMAT:
+                    raise ValueError("it has another format")
                 return cls(data["probs"], data["groups"])
-        except (zipfile.BadZipFile, EOFError, KeyError) as error:
-            raise ValueError(f"{os.fspath(path)} is damaged or is not a policy: {error}") from None
+        except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
+            raise ValueError(
+                f"{os.fspath(path)} is damaged or is not a crowdnash policy file: {error}"
+            ) from None
 
 
 def _check_tables(probs: Array, groups: Array) -> None:

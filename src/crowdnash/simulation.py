@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, PyTree, UInt32
 
 from crowdnash.game import (
     PROBABILITY_TOLERANCE,
@@ -59,7 +59,7 @@ class Chunk(eqx.Module):
     contributions (K = 0 unless the game is a `PopulationGame`).
     """
 
-    pairs: Int[Array, "H B L T"]
+    pairs: Integer[Array, "H B L T"]
     rewards: Float[Array, "H B L T"]
     totals: Array
 
@@ -77,11 +77,11 @@ class ActionSampler(eqx.Module):
 class TableSampler(ActionSampler):
     """Inverse-CDF sampling from a small table, by comparisons instead of look-ups.
 
-    `tables[s][a]` [H,T] is the largest number that still draws an action <= a in state s. One
+    `tables[s][a]`, [H,T] or [H] for one agent, is the largest number that still draws an action <= a in state s. One
     array each, because slices of one large array would keep XLA from vectorising the loop.
     """
 
-    tables: tuple[tuple[Float[Array, "H T"], ...], ...]
+    tables: tuple[tuple[Float[Array, "H *T"], ...], ...]
 
     def draw(self, table: PyTree, states: Array, step: Array, numbers: Array) -> Array:
         """See `ActionSampler.draw`."""
@@ -368,14 +368,20 @@ def simulate(
 
 
 def explain_fault(game: DynamicGame, played: Trajectories) -> None:
-    """Raise `GameError` naming the first agent whose reward or transition is not one, if any."""
-    faults = np.argwhere(~np.isfinite(played.rewards))
+    """Raise `GameError` naming the first agent whose reward or transition breaks the rules."""
+    low, high = _declared_range(game)
+    faults = np.argwhere(~((played.rewards >= low) & (played.rewards <= high)))
     if not len(faults):
         return
     m, h, i = (int(k) for k in faults[0])
     where = f"game {game.name or type(game).__name__!r}: agent {i} at step {h}"
     if not isinstance(game, TabularGame):
         raise GameError(f"{where}: reward must be a finite number, not {played.rewards[m, h, i]}")
+    if np.isfinite(played.rewards[m, h, i]):
+        raise GameError(
+            f"{where} in state {played.states[m, h, i]} with action {played.actions[m, h, i]}: "
+            f"reward must lie in reward_range {game.reward_range}, not {played.rewards[m, h, i]}"
+        )
     states, actions = (jnp.asarray(x[m, h], jnp.int32) for x in played[:2])
     probs, reward = game.joint_law(states, actions, jnp.asarray(h, jnp.int32))
     where += f" in state {int(states[i])} with action {int(actions[i])}"
@@ -385,3 +391,12 @@ def explain_fault(game: DynamicGame, played: Trajectories) -> None:
         f"{where}: transition must be probabilities that sum to 1 within "
         f"{PROBABILITY_TOLERANCE}, not {np.asarray(probs[i]).tolist()}"
     )
+
+
+def _declared_range(game: DynamicGame) -> tuple[float, float]:
+    """The rewards that a game may pay: what it declares, rounding allowed for, or any number."""
+    declared = game.reward_range if isinstance(game, TabularGame) else None
+    if declared is None:
+        return -np.finfo(np.float32).max, np.finfo(np.float32).max
+    slack = 1e-5 * max(abs(declared[0]), abs(declared[1]), declared[1] - declared[0])
+    return declared[0] - slack, declared[1] + slack

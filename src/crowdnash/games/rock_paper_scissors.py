@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.game import PopulationGame
@@ -60,7 +61,7 @@ class RockPaperScissors(PopulationGame):
         horizon: int = 10,
         initial_distribution: Any = (1 / 3, 1 / 3, 1 / 3),
     ):
-        size = jnp.shape(crowding)[:1]
+        size = np.shape(crowding)[:1]
         self.crowding = agent_array("crowding", crowding, shape=size)
         self.loss = agent_array("loss", loss, shape=(*size, 3))
         self.win = agent_array("win", win, shape=(*size, 3))

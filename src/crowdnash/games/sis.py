@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.game import PopulationGame
@@ -55,7 +56,7 @@ class SIS(PopulationGame):
         horizon: int = 20,
         initial_distribution: Any = (0.5, 0.5),
     ):
-        size = jnp.shape(susceptibility)[:1]
+        size = np.shape(susceptibility)[:1]
         unit = {"shape": size, "low": 0.0, "high": 1.0}
         self.susceptibility = agent_array("susceptibility", susceptibility, **unit)
         self.recovery = agent_array("recovery", recovery, **unit)
