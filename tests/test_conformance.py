@@ -391,7 +391,7 @@ class BrokenSimulator(DriftSimulator):
     [
         ("impure reset", "reset and step must give the same outcome for the same key"),
         ("impure step", "reset and step must give the same outcome for the same key"),
-        ("reward shape", "the rewards of step must be float of shape [4], not float32 of shape [4, 1]"),
+        ("reward shape", "of step must be float of shape [4], not float32 of shape [4, 1]"),
         ("reward type", "the rewards of step must be float of shape [4], not int32"),
         ("reward nan", "agent 1 at step 2: reward must be a finite number, not nan"),
         ("state type", "step must return a state of the same structure, shapes and types as reset"),

@@ -320,7 +320,7 @@ def test_learning_lowers_the_exact_exploitability(groups):
         ({"temperature": -0.1}, "temperature must be >= 0 and finite, not -0.1"),
         ({"temperature": float("nan")}, "temperature must be >= 0 and finite, not nan"),
         ({"temperature": float("inf")}, "temperature must be >= 0 and finite, not inf"),
-        ({"temperature": 1.0}, "temperature * step_size must be below 1 for the mirror step: 1.0 * 1.0 = 1.0"),
+        ({"temperature": 1.0}, "temperature * step_size must be below 1 for the mirror step: 1.0"),
         ({"temperature": 0.5, "step_size": 2.0}, "0.5 * 2.0 = 1.0"),
         ({"step_size": 0.0}, "step_size must be 'theorem' or > 0, not 0.0"),
         ({"step_size": -1.0}, "step_size must be 'theorem' or > 0, not -1.0"),

@@ -52,7 +52,7 @@ def changed(index: tuple, value: float) -> np.ndarray:
     [
         (TABLE[0], [0, 0], "probs must have shape [G,H,S,A] with no empty axis, not (5, 4, 2)"),
         (TABLE[:, :0], [0, 0], "probs must have shape [G,H,S,A] with no empty axis"),
-        (TABLE * 1.001, [0, 1, 2], "sum to 1 over the last axis (within 1e-05): at [group, step, state] = [0, 0, 0]"),
+        (TABLE * 1.001, [0, 1, 2], "(within 1e-05): at [group, step, state] = [0, 0, 0]"),
         (changed((1, 2, 3, 0), np.nan), [0, 1], "at [group, step, state] = [1, 2, 3]"),
         (changed((2, 4, 0), [-0.1, 1.1]), [0, 1], "at [group, step, state] = [2, 4, 0]"),
         (changed((0, 1, 1, 1), np.inf), [0, 1], "at [group, step, state] = [0, 1, 1]"),

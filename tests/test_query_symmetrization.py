@@ -257,6 +257,17 @@ def test_monte_carlo_is_decided_by_its_key():
     assert np.abs(first.reward - other.reward).max() > 0
 
 
+def test_monte_carlo_reaches_games_that_enumeration_cannot():
+    """4^13 arrangements of the others; A-SIS is affine in sigma, so its Sym is its formula."""
+    game = cn.games.SIS.sample(KEY, num_agents=14, horizon=1)
+    laws = symmetrized_laws(game, method="monte_carlo", key=KEY, num_permutations=2)
+    infectious_and_out = laws.counts[:, 1] / 13
+    susceptibility = np.asarray(game.susceptibility, np.float64)
+    expected = susceptibility[:, None] * infectious_and_out
+    np.testing.assert_allclose(laws.transition[0, :, 1, 1, :, 0], expected, atol=1e-6)
+    assert laws.transition_standard_error.max() < 1e-12
+
+
 # --- the induced game (Def. 6) -------------------------------------------------------------------
 
 
@@ -392,12 +403,22 @@ def test_laws_that_do_not_change_with_the_step_are_kept_once():
         np.testing.assert_array_equal(one.transition, two.transition)
 
 
-def test_a_solver_runs_on_an_arbitrary_game(asymmetric):
+def test_solvers_run_on_an_arbitrary_game(asymmetric):
     game, laws = asymmetric
     mfg = extend_laws(game, laws, extension="linear")
     solution = mean_field.solve(mfg, method="fictitious_play", num_iterations=200)
     uniform = np.full((2, 2, 2), 0.5)
     assert solution.exploitability < 0.2 * mean_field.exploitability(mfg, uniform)
+
+
+def test_host_callbacks_keep_float64_inside_a_solver(asymmetric):
+    """The solver's compiled loop and a separate evaluation find the same exploitability."""
+    game, laws = asymmetric
+    mfg = extend_laws(game, laws)
+    solution = mean_field.solve(mfg, method="fictitious_play", num_iterations=4, check_every=2)
+    again = mean_field.exploitability(mfg, solution.policy)
+    assert solution.exploitability == pytest.approx(again, abs=1e-12)
+    assert again < mean_field.exploitability(mfg, np.full((2, 2, 2), 0.5))
 
 
 # --- bad input -----------------------------------------------------------------------------------

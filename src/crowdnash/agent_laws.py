@@ -135,7 +135,8 @@ def tabulate_law(
     """
     game = reader.game
     if mixed is not None:
-        reader = eqx.tree_at(lambda r: r.met, reader, jnp.asarray(mixed)[None])
+        same = jnp.broadcast_to(jnp.asarray(mixed), reader.met.shape)  # nothing new to compile
+        reader = eqx.tree_at(lambda r: r.met, reader, same)
     size = game.num_agents * reader.num_pairs * reader.width(law)
     found = _tabulate(
         reader,
@@ -145,9 +146,13 @@ def tabulate_law(
         _projection_weights(reader, law),
         max(1, _NUMBERS_AT_ONCE // size),
     )
-    mean, deviation, pair, low, high, projection = jax.device_get(found)
-    if not np.isfinite(mean).all() or not np.isfinite([low.min(), high.max()]).all():
-        _explain(game, law, deviation, steps)
+    mean, deviation, pair, low, high, projection, finite = jax.device_get(found)
+    if not finite.all():
+        step, _, agent = np.argwhere(~finite)[0]
+        raise GameError(
+            f"game {game.name or type(game).__name__!r}: agent {agent} at step {steps[step]}: "
+            f"{law} must be finite at every population"
+        )
     return LawTable(mean, deviation, pair, float(low.min()), float(high.max()), projection)
 
 
@@ -164,20 +169,12 @@ def _tabulate(
         apart = apart.reshape(apart.shape[0], -1)
         projection = jnp.einsum("nsad,ndr->sar", values, weights)
         pair = apart.argmax(1).astype(jnp.int32)
-        return mean, apart.max(1), pair, values.min(), values.max(), projection
+        finite = jnp.isfinite(values).reshape(values.shape[0], -1).all(1)
+        return mean, apart.max(1), pair, values.min(), values.max(), projection, finite
 
     t, v = jnp.divmod(jnp.arange(count[0] * count[1], dtype=jnp.int32), count[1])
     found = jax.lax.map(one, (t, v), batch_size=min(at_once, count[0] * count[1]))
     return tuple(x.reshape(*count, *x.shape[1:]) for x in found)
-
-
-def _explain(game: PopulationGame, law: Law, deviation: np.ndarray, steps: np.ndarray) -> None:
-    wrong = np.argwhere(~np.isfinite(deviation))
-    step, _, agent = wrong[0] if len(wrong) else (0, 0, 0)
-    raise GameError(
-        f"game {game.name or type(game).__name__!r}: agent {agent} at step {steps[step]}: "
-        f"{law} must be finite at every population"
-    )
 
 
 def one_law(

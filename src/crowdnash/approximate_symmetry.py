@@ -82,10 +82,10 @@ class Symmetry:
 
 
 def symmetry(
-    game: TabularGame,
+    game: DynamicGame,
     groups: Groups | None = None,
     *,
-    method: SymmetryMethod = "auto",
+    method: SymmetryMethod | str = "auto",
     num_populations: int = 256,
     num_permutations: int = 32,
     transition_modulus: float | None = None,
@@ -112,7 +112,12 @@ def symmetry(
     **Raises:** `ValueError` naming the argument, the rule and the value; `GameError` if a law or a
     contribution is not finite.
     """
-    _check_arguments(game, num_populations, num_permutations, seed)
+    if not isinstance(game, TabularGame):
+        raise ValueError(
+            "game must be a TabularGame, whose laws can be queried, not a "
+            f"{type(game).__name__}: a simulator shows no law"
+        )
+    _check_arguments(num_populations, num_permutations, seed)
     for name, value in (
         ("transition_modulus", transition_modulus),
         ("reward_modulus", reward_modulus),
@@ -132,14 +137,7 @@ def symmetry(
         return _of_queries(game, members, studied, used)
 
 
-def _check_arguments(
-    game: DynamicGame, num_populations: int, num_permutations: int, seed: int
-) -> None:
-    if not isinstance(game, TabularGame):
-        raise ValueError(
-            "game must be a TabularGame, whose laws can be queried, not a "
-            f"{type(game).__name__}: a simulator shows no law"
-        )
+def _check_arguments(num_populations: int, num_permutations: int, seed: int) -> None:
     for name, value, least in (
         ("num_populations", num_populations, 1),
         ("num_permutations", num_permutations, 2),
@@ -149,7 +147,7 @@ def _check_arguments(
             raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
-def _resolve(game: TabularGame, method: SymmetryMethod) -> str:
+def _resolve(game: TabularGame, method: str) -> str:
     if method not in get_args(SymmetryMethod):
         raise ValueError(f"method must be one of {get_args(SymmetryMethod)}, not {method!r}")
     population = isinstance(game, PopulationGame)

@@ -96,7 +96,7 @@ def nash_bound(
     sym: Symmetry,
     mean_field_exploitability: float = 0.0,
     *,
-    end: End = "upper",
+    end: End | str = "upper",
 ) -> NashBound:
     """Bound every agent's exploitability when all play one policy (Theorem 1).
 
@@ -162,7 +162,7 @@ def nash_bound(
 def _terms(
     game: TabularGame,
     sym: Symmetry,
-    end: End,
+    end: str,
     *,
     L_pop: float,
     own_reward: float,

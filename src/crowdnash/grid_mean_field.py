@@ -11,6 +11,7 @@ Axes: N agents, H steps, S states, A actions, X = S A pairs, n grid points.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, final
 
 import equinox as eqx
@@ -76,12 +77,30 @@ class KirszbraunMeanFieldGame(MeanFieldGame):
         """
         mu = jnp.asarray(_checked(self, mu))
         cell = (self.num_states, self.num_actions)
+        words = np.dtype(mu.dtype).itemsize // 4
         shapes = (
-            jax.ShapeDtypeStruct((*cell, self.num_states), mu.dtype),
-            jax.ShapeDtypeStruct(cell, mu.dtype),
+            jax.ShapeDtypeStruct((*cell, self.num_states, words), jnp.uint32),
+            jax.ShapeDtypeStruct((*cell, words), jnp.uint32),
         )
+        # A callback may run in a thread where `enable_x64` is off, and there JAX makes float32 of
+        # all it hands over or takes back: the bits of the numbers come through unharmed.
+        host = partial(_by_bits, self.extended, np.dtype(mu.dtype))
+        bits = jax.lax.bitcast_convert_type(mu, jnp.uint32).reshape(*cell, words)
         step = jnp.asarray(step, jnp.int32)
-        return jax.pure_callback(self.extended, shapes, mu, step, vmap_method="broadcast_all")
+        found = jax.pure_callback(host, shapes, bits, step, vmap_method="broadcast_all")
+        moves, pays = (
+            jax.lax.bitcast_convert_type(x if words > 1 else x[..., 0], mu.dtype) for x in found
+        )
+        return moves, pays
+
+
+def _by_bits(
+    extended: "ExtendedLaws", dtype: np.dtype, bits: Any, step: Any
+) -> tuple[np.ndarray, ...]:
+    """`ExtendedLaws` with numbers given and returned as 32-bit words, [..., words]."""
+    mu = np.ascontiguousarray(bits).view(dtype)[..., 0]
+    found = (np.ascontiguousarray(x, dtype) for x in extended(mu, np.asarray(step)))
+    return tuple(x[..., None].view(np.uint32) for x in found)
 
 
 class _Share(NamedTuple):
@@ -105,15 +124,13 @@ class ExtendedLaws:
     def __call__(
         self, mu: Float[Any, "*B S A"], step: Int[Any, "*B"]
     ) -> tuple[Float[np.ndarray, "*B S A S"], Float[np.ndarray, "*B S A"]]:
-        """P and R at a batch of populations and steps, in the precision of `mu`."""
-        population = np.asarray(mu)
-        flat = population.reshape(-1, population.shape[-2] * population.shape[-1])
-        steps = np.broadcast_to(np.asarray(step), population.shape[:-2]).reshape(-1)
-        moves, pays = (
-            _at(law, flat.astype(np.float64), steps) for law in (self.transition, self.reward)
-        )
-        shape, dtype = population.shape, population.dtype
-        return moves.reshape(*shape, -1).astype(dtype), pays.reshape(shape).astype(dtype)
+        """P and R at a batch of populations and steps, in float64."""
+        population = np.asarray(mu, np.float64)
+        shape = population.shape
+        flat = population.reshape(-1, shape[-2] * shape[-1])
+        steps = np.broadcast_to(np.asarray(step), shape[:-2]).reshape(-1)
+        moves, pays = (_at(law, flat, steps) for law in (self.transition, self.reward))
+        return moves.reshape(*shape, -1), pays.reshape(shape)
 
 
 def kirszbraun_laws(

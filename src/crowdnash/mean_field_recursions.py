@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from crowdnash.mean_field_game import MeanFieldGame, grouped_laws
+from crowdnash.mean_field_game import MAX_FUSED, MeanFieldGame, grouped_laws
 
 
 class Population(NamedTuple):
@@ -21,6 +21,22 @@ class Population(NamedTuple):
     reward: Float[Array, "H G S A"]
 
 
+def moved(mu: Float[Array, "G S A"], moves: Float[Array, "G S A S"]) -> Float[Array, "G S"]:
+    """Shares of the next states: sum_{s,a} mu(s,a) P(.|s,a)."""
+    if moves.size > MAX_FUSED:
+        return jnp.einsum("gsa,gsat->gt", mu, moves)
+    return (mu[..., None] * moves).sum((1, 2))
+
+
+def looking_ahead(
+    moves: Float[Array, "G S A S"], values: Float[Array, "G S"]
+) -> Float[Array, "G S A"]:
+    """sum_{s'} P(s'|s,a) V(s')."""
+    if moves.size > MAX_FUSED:
+        return jnp.einsum("gsat,gt->gsa", moves, values)
+    return (moves * values[:, None, None]).sum(-1)
+
+
 def population_under(mfg: MeanFieldGame, probs: Float[Array, "H G S A"]) -> Population:
     """Lambda(pi): mu_0 = rho0 pi_0, mu_{h+1} = Gamma(mu_h, pi_{h+1}), with the laws met."""
 
@@ -28,7 +44,7 @@ def population_under(mfg: MeanFieldGame, probs: Float[Array, "H G S A"]) -> Popu
         policy, step = now
         mu = states[..., None] * policy
         moves, pays = grouped_laws(mfg, mu, step)
-        return jnp.einsum("gsa,gsat->gt", mu, moves), Population(mu, moves, pays)
+        return moved(mu, moves), Population(mu, moves, pays)
 
     initial = jnp.asarray(mfg.initial_distribution, probs.dtype)
     start = jnp.broadcast_to(initial, probs.shape[1:3])
@@ -52,7 +68,7 @@ def occupancy(
     def forward(states: Array, now: tuple) -> tuple[Array, Array]:
         policy, moves = now
         own = states[..., None] * policy
-        return jnp.einsum("gsa,gsat->gt", own, moves), own
+        return moved(own, moves), own
 
     initial = jnp.asarray(mfg.initial_distribution, probs.dtype)
     start = jnp.broadcast_to(initial, probs.shape[1:3])
@@ -73,7 +89,7 @@ def q_values_of(
 
     def backward(ahead: Array, now: tuple) -> tuple[Array, Array]:
         policy, moves, pays, bonus = now
-        action_values = pays + jnp.einsum("gsat,gt->gsa", moves, ahead) + bonus[..., None]
+        action_values = pays + looking_ahead(moves, ahead) + bonus[..., None]
         return (policy * action_values).sum(-1), action_values
 
     zero = jnp.zeros(probs.shape[1:3], probs.dtype)
@@ -87,7 +103,7 @@ def optimal_q_values(population: Population) -> Float[Array, "H G S A"]:
 
     def backward(ahead: Array, now: tuple) -> tuple[Array, Array]:
         moves, pays = now
-        action_values = pays + jnp.einsum("gsat,gt->gsa", moves, ahead)
+        action_values = pays + looking_ahead(moves, ahead)
         return action_values.max(-1), action_values
 
     zero = jnp.zeros(population.reward.shape[1:3], population.reward.dtype)

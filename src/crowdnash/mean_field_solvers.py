@@ -290,7 +290,7 @@ def _check_schedules(temperature: Any, step_size: Any, num_iterations: int, play
     """Both schedules at every iteration, unless they are traced."""
     if is_traced(temperature, step_size):
         return
-    steps = jnp.arange(max(num_iterations, 1), dtype=jnp.int32)
+    steps = np.arange(max(num_iterations, 1), dtype=np.int32)
     tau, xi = (
         np.asarray(jax.vmap(f)(steps) if callable(f) else f, np.float64)
         for f in (temperature, step_size)

@@ -12,7 +12,13 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from crowdnash.game import PROBABILITY_TOLERANCE, GameError
-from crowdnash.mean_field_game import MeanFieldGame, Numbers, checked_distribution, laws_from
+from crowdnash.mean_field_game import (
+    MAX_FUSED,
+    MeanFieldGame,
+    Numbers,
+    checked_distribution,
+    laws_from,
+)
 
 
 class AffineLaw(eqx.Module):
@@ -54,7 +60,11 @@ class AffineLaw(eqx.Module):
             return constant.astype(mu.dtype)
         pairs = mu.reshape(mu.shape[0], -1)
         met = pairs if mu.shape[0] == 1 else jnp.asarray(self.meeting) @ pairs
-        bend = jnp.einsum("gx,xg...->g...", met, _of_step(self.slope, step))
+        slope = _of_step(self.slope, step)
+        if slope.size > MAX_FUSED:
+            bend = jnp.einsum("gx,xg...->g...", met, slope)
+        else:
+            bend = (met.T.reshape(*met.T.shape, *(1,) * (slope.ndim - 2)) * slope).sum(0)
         return (constant + bend).astype(mu.dtype)
 
 

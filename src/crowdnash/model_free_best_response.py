@@ -5,16 +5,8 @@ can be done is what the paper did with a UCB-type learner: let one agent deviate
 what it learned, and play it. Its gain is a lower bound on E^i (Def. 2), with a confidence
 interval; no upper bound comes out of samples alone.
 
-The learner is optimistic Q-learning, UCB-Hoeffding (Jin, Allen-Zhu, Bubeck and Jordan, "Is
-Q-learning provably efficient?", NeurIPS 2018, Algorithm 1): the n-th visit of (h,s,a) does
-
-    Q_h(s,a) += (H+1)/(H+n) * ( r + V_{h+1}(s') + c sqrt(H^3 log(SAHK/p) / n) - Q_h(s,a) )
-
-with V_h = min(H-h, max_a Q_h), rewards scaled to [0,1], and Q starting at its largest value.
-Two deviations from it. Episodes come in rounds of B that play the same greedy policy (one
-simulated episode at a time would waste the machine) and are learned from one after the other. And
-a second table learns from the same play without bonus and from a pessimistic start: the first
-table decides what to try, the second what to recommend.
+The learner is optimistic Q-learning (see `optimistic_q_learning`); the others play on as before and
+feel what the agent does.
 
 The others' states are hidden from the agent, so that its problem is a Markov decision process
 only in the limit of many agents. For a few agents the learned policy may fall short of the best
@@ -38,6 +30,14 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 from crowdnash.certificate import Interval
 from crowdnash.game import DynamicGame, GameError, TabularGame
 from crowdnash.layout import AgentLayout
+from crowdnash.optimistic_q_learning import (
+    Episode,
+    QTables,
+    actions_to_try,
+    bonus_factor,
+    greedy_actions,
+    q_update,
+)
 from crowdnash.policy import Policy, TabularPolicy
 from crowdnash.simulation import (
     MAX_LANES,
@@ -51,10 +51,10 @@ from crowdnash.simulation import (
     simulate_chunk,
 )
 
-_FAILURE_PROBABILITY = 0.05
+_OWN_POLICY = -1
 _MAX_BATCH = 32
 _CURVE_POINTS = 64
-_PILOT_EPISODES = 256
+_PILOT_EPISODES = 32
 _RANGE_TOLERANCE = 1e-5
 
 
@@ -127,8 +127,9 @@ def model_free_best_response(
     - `num_episodes` K >= 1 to learn from, `num_evaluation_episodes` >= 2 to judge on (each is
       simulated twice, with and without the deviation);
     - `bonus_scale` c >= 0 of the exploration bonus. Theory wants a constant above 1, for which
-      the bonus exceeds every value until millions of visits; in practice 0.01 explores enough.
-      Larger is slower and surer; 0 leaves exploration to the optimistic start alone;
+      the bonus exceeds every value until millions of visits; in practice 0.01 explores enough
+      (0.003 to 0.03 do about as well). Larger is slower and surer; 0 leaves exploration to the
+      optimistic start alone;
     - `reward_range` (lowest, highest) reward of one step. Default: the game's own declaration,
       else the agent's range in a short pilot run (a reward outside that estimate is no error);
     - `batch_size` B episodes of a round; default at most 32, fewer for large N;
@@ -185,86 +186,6 @@ def model_free_best_responses(
     )
 
 
-# --- the learner --------------------------------------------------------------------------------
-
-
-class QTables(eqx.Module):
-    """Run state of the learner, [H,S,A], in scaled rewards.
-
-    `optimistic` carries the bonus and chooses what to try; `values` has none and is what was
-    learned; `visits` n.
-    """
-
-    optimistic: Float[Array, "H S A"]
-    values: Float[Array, "H S A"]
-    visits: Int[Array, "H S A"]
-
-    @classmethod
-    def start(cls, horizon: int, num_states: int, num_actions: int) -> "QTables":
-        """Nothing visited: the highest and the lowest total reward still to come."""
-        shape = (horizon, num_states, num_actions)
-        left = jnp.arange(horizon, 0, -1, dtype=jnp.float32)[:, None, None]
-        zero = jnp.zeros(shape, jnp.float32)
-        return cls(zero + left, zero, jnp.zeros(shape, jnp.int32))
-
-
-class Episode(NamedTuple):
-    """One agent's own data: `states`, `actions`, `rewards`, each [H] or, for a round, [B,H]."""
-
-    states: Int[Array, "*B H"]
-    actions: Int[Array, "*B H"]
-    rewards: Float[Array, "*B H"]
-
-
-def learning_rate(horizon: int, visits: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """(H+1)/(H+n) for the n-th visit, n >= 1 (Jin et al. 2018, eq. 4.1)."""
-    return (horizon + 1.0) / (horizon + visits.astype(jnp.float32))
-
-
-def bonus_factor(
-    bonus_scale: float, horizon: int, num_states: int, num_actions: int, num_episodes: int
-) -> float:
-    """c sqrt(H^3 log(SAHK/p)), p = 0.05: the bonus of the n-th visit is this over sqrt(n)."""
-    entries = num_states * num_actions * horizon * num_episodes
-    return bonus_scale * math.sqrt(horizon**3 * math.log(entries / _FAILURE_PROBABILITY))
-
-
-def greedy_actions(values: Float[Array, "H S A"]) -> Int[Array, "H S"]:
-    """argmax_a Q_h(s,a), the first of equals."""
-    return jnp.argmax(values, axis=-1).astype(jnp.int32)
-
-
-def q_update(tables: QTables, episode: Episode, factor: Array) -> QTables:
-    """Learn from one episode, rewards scaled to [0,1]; `factor` is `bonus_factor`.
-
-    All h at once: step h touches Q_h and reads V_{h+1}, which the episode has not changed yet
-    when it is walked through in time.
-    """
-    horizon = tables.visits.shape[0]
-    steps = jnp.arange(horizon)
-    entry = (steps, episode.states, episode.actions)
-    count = tables.visits[entry] + 1
-    rate = learning_rate(horizon, count)
-    left = jnp.arange(horizon, 0, -1, dtype=jnp.float32)[:, None]
-    ahead = [
-        _ahead(jnp.minimum(left, tables.optimistic.max(-1)), episode.states),
-        _ahead(tables.values.max(-1), episode.states),
-    ]
-    bonus = factor / jnp.sqrt(count.astype(jnp.float32))
-    optimistic, values = tables.optimistic[entry], tables.values[entry]
-    return QTables(
-        tables.optimistic.at[entry].add(rate * (episode.rewards + ahead[0] + bonus - optimistic)),
-        tables.values.at[entry].add(rate * (episode.rewards + ahead[1] - values)),
-        tables.visits.at[entry].add(1),
-    )
-
-
-def _ahead(values: Float[Array, "H S"], states: Int[Array, " H"]) -> Float[Array, " H"]:
-    """V_{h+1}(s_{h+1}) for every h, 0 at the last."""
-    reached = values[jnp.arange(1, states.shape[0]), states[1:]]
-    return jnp.concatenate([reached, jnp.zeros(1, jnp.float32)])
-
-
 # --- playing ------------------------------------------------------------------------------------
 
 
@@ -278,7 +199,8 @@ class Seat(NamedTuple):
 class OneAgentSampler(ActionSampler):
     """`base` for all agents but the one at flat place `place`, who plays `actions` [H,S].
 
-    One look-up a trajectory: unlike sampling from a table by comparisons, its cost is free of S.
+    Where that is negative it follows `base` like the rest. One look-up a trajectory: unlike
+    sampling from a table by comparisons, its cost is free of S.
     """
 
     base: ActionSampler
@@ -292,10 +214,10 @@ class OneAgentSampler(ActionSampler):
     def draw(self, table: Any, states: Array, step: Array, numbers: Array) -> Array:
         """See `ActionSampler.draw`."""
         others = self.base.draw(table[0], states, step, numbers)
-        own = table[1][states.reshape(states.shape[0], -1)[:, self.place]]
+        own = table[1][states.reshape(states.shape[0], -1)[:, self.place]][:, None, None]
         places = jnp.arange(math.prod(states.shape[1:]), dtype=jnp.int32)
-        deviates = places.reshape(states.shape[1:]) == self.place
-        return jnp.where(deviates, own[:, None, None].astype(others.dtype), others)
+        deviates = (places.reshape(states.shape[1:]) == self.place) & (own >= 0)
+        return jnp.where(deviates, own.astype(others.dtype), others)
 
 
 class _Setting(eqx.Module):
@@ -307,19 +229,23 @@ class _Setting(eqx.Module):
     seat: Seat
     num_states: int = eqx.field(static=True)
 
+    def always(self, action: int) -> Int[Array, "H S"]:
+        """One action at every step and state."""
+        return jnp.full((self.game.horizon, self.num_states), action, jnp.int32)
+
     def play(
-        self, actions: Int[Array, "H S"] | None, key: PRNGKeyArray, numbers: UInt32[Array, " B"]
+        self, actions: Int[Array, "H S"], key: PRNGKeyArray, numbers: UInt32[Array, " B"]
     ) -> Chunk:
-        """Simulate with the agent deviating to `actions`, or not at all if None."""
-        sampler = self.sampler
-        if actions is not None:
-            sampler = OneAgentSampler(sampler, actions, self.seat.place)
+        """Simulate with the agent deviating to `actions`; those < 0 stand for its own policy."""
+        sampler = OneAgentSampler(self.sampler, actions, self.seat.place)
         return simulate_chunk(self.game, sampler, self.layout, key, numbers)
 
     def own(self, chunk: Chunk) -> Episode:
         """The deviating agent's part of a chunk."""
         flat = (*chunk.pairs.shape[:2], -1)
-        pairs, rewards = (x.reshape(flat)[..., self.seat.place] for x in (chunk.pairs, chunk.rewards))
+        pairs, rewards = (
+            x.reshape(flat)[..., self.seat.place] for x in (chunk.pairs, chunk.rewards)
+        )
         index = pairs.astype(jnp.int32).T
         num_actions = self.game.num_actions
         return Episode(index // num_actions, index % num_actions, rewards.T)
@@ -332,7 +258,7 @@ class _Setting(eqx.Module):
         num_pairs = self.num_states * self.game.num_actions
         return wrong | (chunk.pairs < 0).any() | (chunk.pairs >= num_pairs).any()
 
-    def explain(self, actions: Array | None, key: PRNGKeyArray, numbers: Array) -> None:
+    def explain(self, actions: Array, key: PRNGKeyArray, numbers: Array) -> None:
         """Raise `GameError` for the fault in this play."""
         chunk = jax.device_get(_play(self, actions, key, numbers))
         flat = (*chunk.pairs.shape[:2], -1)
@@ -351,7 +277,7 @@ class _Setting(eqx.Module):
 
 
 @eqx.filter_jit
-def _play(setting: _Setting, actions: Array | None, key: PRNGKeyArray, numbers: Array) -> Chunk:
+def _play(setting: _Setting, actions: Array, key: PRNGKeyArray, numbers: Array) -> Chunk:
     return setting.play(actions, key, numbers)
 
 
@@ -375,7 +301,8 @@ class _Scale(NamedTuple):
             return
         game = setting.game
         worst = lowest if lowest < self.lowest - slack else highest
-        raise GameError(
+        error = GameError if self.declared_by == "the game" else ValueError
+        raise error(
             f"game {game.name or type(game).__name__!r}: agent {int(setting.seat.agent)} was paid "
             f"{worst}, outside the reward range [{self.lowest}, {self.highest}] declared by "
             f"{self.declared_by}"
@@ -397,15 +324,13 @@ def _reward_range(
     if declared is not None:
         return _Scale(float(declared[0]), float(declared[1]), "the game")
     numbers = jnp.arange(_PILOT_EPISODES, dtype=jnp.uint32)
-    shape = (setting.game.horizon, setting.num_states)
     lows, highs = [], []
-    # The agent's own policy may leave actions untried: let it play each of them throughout.
-    for action in range(-1, setting.game.num_actions):
-        actions = None if action < 0 else jnp.full(shape, action, jnp.int32)
-        chosen = numbers[: max(1, _PILOT_EPISODES // (setting.game.num_actions + 1))]
-        fault, _, least, most = _returns(setting, actions, key, chosen)
+    # The agent's own policy may leave actions untried: let it also play each of them throughout.
+    for action in (_OWN_POLICY, *range(setting.game.num_actions)):
+        actions = setting.always(action)
+        fault, _, least, most = _returns(setting, actions, key, numbers)
         if fault:
-            setting.explain(actions, key, chosen)
+            setting.explain(actions, key, numbers)
         lows.append(float(least))
         highs.append(float(most))
     return _Scale(min(lows), max(highs), "")
@@ -444,7 +369,7 @@ def _learn(
         progress = _rounds(setting, tables, *limits, key, offsets, *options)
         if progress.fault:
             numbers = offsets + progress.round.astype(jnp.uint32) * jnp.uint32(size)
-            setting.explain(greedy_actions(progress.tables.optimistic), key, numbers)
+            setting.explain(actions_to_try(progress.tables), key, numbers)
         scale.check(setting, float(progress.lowest), float(progress.highest))
         played = min(int(end) * size, num_episodes) - done * size
         means.append(float(progress.returns) / played)
@@ -473,7 +398,7 @@ def _rounds(
 
     def one_round(now: _Progress) -> _Progress:
         numbers = offsets + now.round.astype(jnp.uint32) * jnp.uint32(size)
-        chunk = setting.play(greedy_actions(now.tables.optimistic), key, numbers)
+        chunk = setting.play(actions_to_try(now.tables), key, numbers)
         own, fault = setting.own(chunk), setting.faulty(chunk)
         active = (numbers < num_episodes) & ~fault
         scaled = own._replace(rewards=(own.rewards - lowest) / width)
@@ -508,7 +433,7 @@ def _rounds(
 
 @eqx.filter_jit
 def _returns(
-    setting: _Setting, actions: Array | None, key: PRNGKeyArray, numbers: Array
+    setting: _Setting, actions: Array, key: PRNGKeyArray, numbers: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Fault, the agent's returns [B], and its lowest and highest reward."""
     chunk = setting.play(actions, key, numbers)
@@ -521,10 +446,11 @@ def _paired_gains(
 ) -> tuple[float, np.ndarray]:
     """The agent's own mean return, and per trajectory what deviating gains on equal draws."""
     size = chunk_size(setting.game.num_agents, num_episodes)
+    own_policy = setting.always(_OWN_POLICY)
     parts: list[list[np.ndarray]] = [[], []]
     for first in range(0, num_episodes, size):
         numbers = jnp.arange(first, first + size, dtype=jnp.uint32)
-        for chosen, part in zip((None, actions), parts, strict=True):
+        for chosen, part in zip((own_policy, actions), parts, strict=True):
             fault, returns, lowest, highest = _returns(setting, chosen, key, numbers)
             if fault:
                 setting.explain(chosen, key, numbers)
@@ -556,8 +482,9 @@ def _check_game(game: DynamicGame, policy: Policy) -> int:
         want = (game.num_agents, game.horizon, num_states, game.num_actions)
         has = (policy.num_agents, *policy.probs.shape[1:])
         if has != want:
-            raise ValueError(f"policy must fit the game: the game has (N,H,S,A) = {want}, the "
-                             f"policy {has}")
+            raise ValueError(
+                f"policy must fit the game: the game has (N,H,S,A) = {want}, the policy {has}"
+            )
     return int(num_states)
 
 

@@ -107,8 +107,9 @@ def symmetrized_laws(
     _check_arguments(method, key, num_permutations)
     num_pairs, others = game.num_states * game.num_actions, game.num_agents - 1
     _check_size(game, method, num_permutations)
-    plan = _exhaustive(num_pairs, others)
-    if method == "monte_carlo":
+    if method == "enumerate":
+        plan = _exhaustive(num_pairs, others)
+    else:
         plan = _sampled(num_pairs, others, num_permutations)
     seed = [] if key is None else np.asarray(jax.random.key_data(key)).tolist()
     blocks = []

@@ -77,8 +77,8 @@ class ActionSampler(eqx.Module):
 class TableSampler(ActionSampler):
     """Inverse-CDF sampling from a small table, by comparisons instead of look-ups.
 
-    `tables[s][a]`, [H,T] or [H] for one agent, is the largest number that still draws an action <= a in state s. One
-    array each, because slices of one large array would keep XLA from vectorising the loop.
+    `tables[s][a]`, [H,T] or [H] for one agent: the largest number that still draws an action <= a
+    in state s. One array each, because slices of one large array would keep XLA from vectorising.
     """
 
     tables: tuple[tuple[Float[Array, "H *T"], ...], ...]

@@ -103,7 +103,7 @@ def _two_halves(
     corners = np.eye(pairs)
     lists = []
     for size in sizes:
-        drawn = search_populations(pairs, max(size, 1), 3, int(rng.integers(2**31)), corners)
+        drawn = search_populations(pairs, max(int(size), 1), 3, int(rng.integers(2**31)), corners)
         counts = np.rint(drawn[rng.integers(len(drawn))] * size).astype(int)
         lists.append(np.repeat(np.arange(pairs), counts))
     halves = []

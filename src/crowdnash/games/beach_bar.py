@@ -79,7 +79,7 @@ class BeachBar(PopulationGame):
         least_share: float = 0.01,
         initial_distribution: Any = None,
     ):
-        size = jnp.shape(attraction)[:1]
+        size = np.shape(attraction)[:1]
         self.attraction = agent_array("attraction", attraction, shape=size)
         self.movement_cost = agent_array("movement_cost", movement_cost, shape=size)
         self.crowd_aversion = agent_array("crowd_aversion", crowd_aversion, shape=size, low=0.0)

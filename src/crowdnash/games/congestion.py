@@ -15,7 +15,6 @@ from crowdnash.game import InAggregate, PopulationGame
 from crowdnash.games.parameters import agent_array, distribution, draw_around
 from crowdnash.games.tables import (
     component,
-    entry,
     perturbed_distributions,
     probability_tables,
     random_distributions,
@@ -97,10 +96,10 @@ class Congestion(PopulationGame):
         horizon: int = 10,
         initial_distribution: Any = None,
     ):
-        shape = jnp.shape(base)
+        shape = np.shape(base)
         if len(shape) != 3 or 0 in shape:
             raise ValueError(f"base must have shape [N,S,A] with no empty axis, not {list(shape)}")
-        num_counts = (*jnp.shape(congestion), 0)[3] if jnp.ndim(congestion) == 4 else 2
+        num_counts = (*np.shape(congestion), 0)[3] if np.ndim(congestion) == 4 else 2
         if num_counts < 2:
             raise ValueError(
                 f"congestion must have at least 2 counts along its last axis, not {num_counts}"
@@ -160,7 +159,7 @@ class Congestion(PopulationGame):
         centres = {"transitions": 0.0, "congestion": zeros, "base": zeros}
         drawn = draw_around(agents_key, centres, heterogeneity, num_agents)
         weight = agent_array(
-            "transitions weight", abs(drawn["transitions"]), shape=(num_agents,), high=1.0
+            "transitions weight", abs(drawn["transitions"]), shape=(num_agents,), low=0.0, high=1.0
         )
         shared = random_distributions(shared_key, (*pairs, num_states))
         level = congestion + drawn["congestion"].reshape(num_agents, *pairs)
@@ -204,17 +203,17 @@ class Congestion(PopulationGame):
         self, agent: CongestionAgent, state: Array, action: Array, aggregate: Array, step: Array
     ) -> Array:
         """See `PopulationGame.transition`."""
-        return entry(agent.transitions, state, action)
+        return agent.transitions[state, action]
 
     def reward(
         self, agent: CongestionAgent, state: Array, action: Array, aggregate: Array, step: Array
     ) -> Array:
         """See `PopulationGame.reward`; `aggregate` is sigma(rho^-i), [S*A]."""
         share = component(aggregate, state * self.num_actions + action)
-        base = entry(agent.base, state, action)
+        base = agent.base[state, action]
         last = agent.congestion.shape[-1] - 1
         if last == 1:
-            ends = entry(agent.congestion, state, action)
+            ends = agent.congestion[state, action]
             return base + ends[0] + share * (ends[1] - ends[0])
         place = share * last
         below = jnp.clip(jnp.floor(place).astype(jnp.int32), 0, last - 1)

@@ -40,8 +40,10 @@ class CrowdModelling(PopulationGame):
     probability noise_i, is then pushed to one of the neighbours, each as likely. Transitions are
     free of the others and the reward falls with u, so the induced game is monotone.
 
-    Identical agents with preference 1 - |s - size//2| / (size//2), movement cost 1/size, aversion
-    1 and noise 2/3 are OpenSpiel's game as its description has it.
+    OpenSpiel's agents are identical, with preference 1 - |s - size//2| / (size//2), movement cost
+    1/size, aversion 1 and noise 2/3 (the defaults of `sample` without heterogeneity). It pays at
+    the next decision, so that the crowd and the action in a reward are those of the step before;
+    here, as in Def. 1, they are those of the step itself.
 
     **Arguments:** `preference` [N,S], `movement_cost` [N] finite and `crowd_aversion` [N] >= 0,
     in reward per step; `noise` [N] in [0,1]; `size` >= 3, with S = size^dimensions; `dimensions`
@@ -80,7 +82,7 @@ class CrowdModelling(PopulationGame):
         _check_torus(size, dimensions)
         check_least_share(least_share)
         num_states = size**dimensions
-        n = jnp.shape(movement_cost)[:1]
+        n = np.shape(movement_cost)[:1]
         self.preference = agent_array("preference", preference, shape=(*n, num_states))
         self.movement_cost = agent_array("movement_cost", movement_cost, shape=n)
         self.crowd_aversion = agent_array("crowd_aversion", crowd_aversion, shape=n, low=0.0)

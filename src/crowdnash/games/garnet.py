@@ -6,12 +6,12 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from crowdnash.game import InAggregate, PopulationGame
 from crowdnash.games.parameters import agent_array, distribution, draw_around
 from crowdnash.games.tables import (
-    entry,
     perturbed_distributions,
     probability_tables,
     random_distributions,
@@ -75,7 +75,7 @@ class Garnet(PopulationGame):
         horizon: int = 10,
         initial_distribution: Any = None,
     ):
-        shape = jnp.shape(rewards)
+        shape = np.shape(rewards)
         if len(shape) != 3 or 0 in shape:
             raise ValueError(
                 f"rewards must have shape [N,S,A] with no empty axis, not {list(shape)}"
@@ -154,7 +154,7 @@ class Garnet(PopulationGame):
         }
         drawn = draw_around(agents_key, centres, heterogeneity, num_agents)
         weight = agent_array(
-            "transitions weight", abs(drawn["transitions"]), shape=(num_agents,), high=1.0
+            "transitions weight", abs(drawn["transitions"]), shape=(num_agents,), low=0.0, high=1.0
         )
         support_key, law_key, reward_key = jax.random.split(shared_key, 3)
         support = _random_subsets(support_key, (*pairs, num_states), branching)
@@ -205,10 +205,10 @@ class Garnet(PopulationGame):
         self, agent: GarnetAgent, state: Array, action: Array, aggregate: Array, step: Array
     ) -> Array:
         """See `PopulationGame.transition`; `aggregate` is sigma(rho^-i), [X]."""
-        own = entry(agent.transitions, state, action)
+        own = agent.transitions[state, action]
         if self.pull is None:
             return own
-        pull = entry(self.pull, state, action)
+        pull = self.pull[state, action]
         # Sums of terms >= 0 alone: 1 - coupling m would round to below 0 where both are 1.
         unmoved = (aggregate * jnp.where(pull.any(-1), 1 - agent.coupling, 1.0)).sum()
         return unmoved * own + agent.coupling * (aggregate[:, None] * pull).sum(0)
@@ -217,8 +217,8 @@ class Garnet(PopulationGame):
         self, agent: GarnetAgent, state: Array, action: Array, aggregate: Array, step: Array
     ) -> Array:
         """See `PopulationGame.reward`; `aggregate` is sigma(rho^-i), [X]."""
-        crowd = (entry(self.payoff, state, action) * aggregate).sum()
-        return entry(agent.rewards, state, action) + agent.sensitivity * crowd
+        crowd = (self.payoff[state, action] * aggregate).sum()
+        return agent.rewards[state, action] + agent.sensitivity * crowd
 
 
 def _check_sizes(num_states: int, num_actions: int, branching: int, sparsity: int) -> None:

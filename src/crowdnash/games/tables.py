@@ -1,4 +1,4 @@
-"""Tables that hold a law: their checks, random draws, and look-ups that vectorise."""
+"""Tables that hold a law: their checks, random draws and look-ups."""
 
 from typing import Any
 
@@ -44,26 +44,12 @@ def uniform_if_none(value: Any, num_states: int) -> Any:
     return np.full(num_states, 1 / num_states) if value is None else value
 
 
-def entry(
-    table: Float[Array, "..."], state: Int[Array, ""], action: Int[Array, ""]
-) -> Float[Array, "..."]:
-    """`table[state, action]`; where the two leading axes are short, by comparisons.
-
-    For thousands of agents at once a look-up with indices of their own is slow; comparing with
-    every index and adding up vectorises.
-    """
-    num_states, num_actions = table.shape[:2]
-    if table.size > _MAX_COMPARED:
-        return table[state, action]
-    states = jnp.arange(num_states, dtype=jnp.int32)
-    actions = jnp.arange(num_actions, dtype=jnp.int32)
-    here = (states[:, None] == state) & (actions == action)
-    here = here.reshape(num_states, num_actions, *(1,) * (table.ndim - 2))
-    return jnp.where(here, table, 0.0).sum((0, 1))
-
-
 def component(vector: Float[Array, " K"], index: Int[Array, ""]) -> Float[Array, ""]:
-    """`vector[index]`, by comparisons (see `entry`)."""
+    """`vector[index]`; where the vector is short, by comparing with every index and adding up.
+
+    For thousands of agents at once that vectorises, and look-ups in an aggregate, whose
+    components lie far apart in memory, do not.
+    """
     if vector.shape[0] > _MAX_COMPARED:
         return vector[index]
     return jnp.where(jnp.arange(vector.shape[0], dtype=jnp.int32) == index, vector, 0.0).sum()
