@@ -1,10 +1,10 @@
 """How exploitable G = 1, G = 16 and G = N become on A-SIS for the same number of agent-steps.
 
 N = 1000, H = 20, half-width 0.1 on all three parameters. Learners: Symm-PMD, 16 groups, and IPMD
-with each TD step size (by visits, n counting earlier ones, and the theorem's fixed one, m counting
-trajectories; Symm-PMD and 16 groups take the first); presets: practical and the theorem's; both
-iterates of each run. A seed draws the game and the learner's randomness; learners
-of the same seed meet the same game.
+with each TD step size (two by visits, n counting earlier ones, and the theorem's fixed one, m
+counting trajectories; Symm-PMD and 16 groups take the default, "adaptive"); presets: practical and
+the theorem's; both iterates of each run. A seed draws the game and the learner's randomness;
+learners of the same seed meet the same game.
 
     python benchmarks/sis_table.py [--learner L] [--preset P] [--seed K] [--limit-minutes X]
     python benchmarks/sis_table.py --summarise
@@ -33,7 +33,7 @@ from measurement import RESULTS, describe, environment
 LEARNERS: dict[str, dict[str, Any]] = {
     "Symm-PMD (G = 1)": {"groups": "symmetric"},
     "G = 16": {"groups": 16},
-    "IPMD, (H+1)/(H+1+n)": {"groups": "independent"},
+    "IPMD, (H+1)/(H+1+n)": {"groups": "independent", "td_step_size": "horizon-visits"},
     "IPMD, 2/(n+2)": {"groups": "independent", "td_step_size": "visits"},
     "IPMD, 2/(m+2)": {"groups": "independent", "td_step_size": "theorem"},
 }

@@ -208,8 +208,8 @@ class Crowding(RandomAffineGame):
 
 
 def test_never_violated_where_the_crowd_moves_agents():
-    """20 random games of three agents, by enumeration of the joint chain."""
-    for seed in range(20):
+    """10 random games of three agents, by enumeration of the joint chain."""
+    for seed in range(10):
         game = random_population_game(seed, 3, 2, 2, 2, kind=Crowding)
         scale = (1.0, 0.1, 0.0)[seed % 3]
         agents = jax.tree_util.tree_map(

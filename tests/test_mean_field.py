@@ -13,59 +13,7 @@ import crowdnash as cn
 from crowdnash import mean_field
 from crowdnash.game import GameError
 from crowdnash.symmetrization import induced_game
-
-RPS_LOSS, RPS_WIN = np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0])
-
-
-def sis_tables(susceptibility: float, horizon: int = 20) -> mean_field.TabularMeanFieldGame:
-    """A-SIS for identical agents, in float64: states (I,H), actions (D,U)."""
-    transition = np.zeros((2, 2, 2))
-    transition[0] = [0.7, 0.3]
-    transition[1, :, 1] = 1
-    slope = np.zeros((2, 2, 2, 2, 2))
-    slope[1, 1, :, 0, 1] = susceptibility * np.array([1, -1])
-    reward = -np.array([[1.5, 1.0], [0.5, 0.0]])
-    return mean_field.TabularMeanFieldGame(
-        transition, reward, [0.5, 0.5], horizon, transition_slope=slope
-    )
-
-
-def rps_tables(crowding: float = 3.0, horizon: int = 10) -> mean_field.TabularMeanFieldGame:
-    """A-RPS as printed, for identical agents, in float64."""
-    transition = np.broadcast_to(np.eye(3), (3, 3, 3))
-    slope = np.zeros((3, 3, 3, 3))
-    for s, a in np.ndindex(3, 3):
-        slope[s, a, :, a] -= crowding
-        slope[s, a, (s + 1) % 3] -= RPS_LOSS[s]
-        slope[s, a, (s + 2) % 3] += RPS_WIN[s]
-    return mean_field.TabularMeanFieldGame(
-        transition, np.zeros((3, 3)), np.full(3, 1 / 3), horizon, reward_slope=slope
-    )
-
-
-def random_tables(seed: int, horizon: int = 3, groups: int = 1, **sizes: int):
-    """Affine laws of random size, different at every step and for every group."""
-    rng = np.random.default_rng(seed)
-    s, a = sizes.get("num_states", 3), sizes.get("num_actions", 2)
-    lead = (horizon,) if groups == 1 else (horizon, groups)
-    corners = rng.dirichlet(np.ones(s), size=(s * a, *lead, s, a))
-    slope = np.moveaxis(corners, 0, -1).reshape(*lead, s, a, s, s, a)
-    shares = None if groups == 1 else rng.dirichlet(np.ones(groups))
-    return mean_field.TabularMeanFieldGame(
-        np.zeros((*lead, s, a, s)),
-        rng.normal(size=(*lead, s, a)),
-        rng.dirichlet(np.ones(s)),
-        horizon,
-        transition_slope=slope,
-        reward_slope=rng.normal(size=(*lead, s, a, s, a)),
-        group_weights=shares,
-    )
-
-
-def random_probs(seed: int, mfg: mean_field.MeanFieldGame) -> np.ndarray:
-    shape = (mfg.horizon, mfg.num_states)
-    shape = shape if mfg.num_groups == 1 else (mfg.num_groups, *shape)
-    return np.random.default_rng(seed).dirichlet(np.ones(mfg.num_actions), size=shape)
+from mean_field_games import random_probs, random_tables, rps_tables, sis_tables
 
 
 def loops(mfg, probs, other, temperature):
@@ -207,7 +155,7 @@ def test_traced_calls_equal_plain_ones():
         assert jitted.dtype == jnp.float64
         assert float(jitted) == pytest.approx(plain, abs=1e-12)
         batch = jnp.stack([double, jnp.full_like(double, 0.5)])
-        several = jax.vmap(lambda p: mean_field.exploitability(mfg, p))(batch)
+        several = jax.jit(jax.vmap(lambda p: mean_field.exploitability(mfg, p)))(batch)
         assert float(several[0]) == pytest.approx(plain, abs=1e-12)
     single = jax.jit(lambda p: mean_field.exploitability(mfg, p))(jnp.asarray(probs, jnp.float32))
     assert single.dtype == jnp.float32
@@ -228,7 +176,8 @@ def test_gradients_against_differences():
 
         start = jnp.asarray(logits, jnp.float64)
         for function in (value, gain):
-            slope = jax.grad(function)(start)
+            function = jax.jit(function)
+            slope = jax.jit(jax.grad(function))(start)
             for where in [(0, 0, 0), (1, 2, 1), (2, 1, 0)]:
                 step = jnp.zeros_like(start).at[where].set(1e-6)
                 difference = (function(start + step) - function(start - step)) / 2e-6
@@ -237,16 +186,16 @@ def test_gradients_against_differences():
 
 def test_sweep_over_heterogeneity_is_a_vmap():
     probs = np.full((5, 2, 2), 0.5)
+    noise = jnp.asarray(np.random.default_rng(13).uniform(-1, 1, size=(3, 30)), jnp.float32)
 
     def at(width):
-        game = cn.games.SIS.sample(
-            jax.random.key(0), num_agents=30, horizon=5, heterogeneity=width
-        )
+        infection, recovery, aversion = 0.5 + width * noise
+        game = cn.games.SIS(infection, recovery, aversion, horizon=5)
         return mean_field.exploitability(induced_game(game), probs)
 
     widths = [0.0, 0.05, 0.1]
-    together = jax.vmap(at)(jnp.asarray(widths))
-    np.testing.assert_allclose(together, [at(w) for w in widths], rtol=1e-4)
+    together = jax.jit(jax.vmap(at))(jnp.asarray(widths))
+    np.testing.assert_allclose(together, [jax.jit(at)(w) for w in widths], rtol=1e-4)
     assert together[0] != together[2]
 
 
@@ -273,7 +222,10 @@ class Broken(mean_field.MeanFieldGame):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("sum", r"Broken: P must be a distribution.*step 2, group 0, state 1, action 0 it is \[0.75"),
+        (
+            "sum",
+            r"Broken: P must be a distribution.*step 2, group 0, state 1, action 0 it is \[0.75",
+        ),
         ("nan", r"Broken: R must be finite.*step 1, group 0, state 0, action 1"),
         ("shape", r"Broken.laws must return R of shape \[2, 2\], not \[2\]"),
     ],

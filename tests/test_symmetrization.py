@@ -4,9 +4,15 @@ import itertools
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import crowdnash as cn
+from crowdnash import mean_field, symmetrization
+from crowdnash.game import GameError
+from crowdnash.symmetrization import AveragedLaw, induced_game
 from random_games import (
     RandomAffineGame,
     RandomFreeGame,
@@ -17,11 +23,6 @@ from random_games import (
     random_tabular_game,
 )
 from small_games import Drift
-
-import crowdnash as cn
-from crowdnash import mean_field
-from crowdnash.game import GameError
-from crowdnash.symmetrization import AveragedLaw, induced_game
 
 
 def symmetrized(game, agent, state, action, held, step, groups=None):
@@ -38,9 +39,14 @@ def symmetrized(game, agent, state, action, held, step, groups=None):
         for places, given in zip(seats, deal, strict=True):
             pairs[places] = given
         states, actions = np.divmod(pairs, game.num_actions)
-        move, pay = game.law(*(jnp.asarray(x) for x in (agent, state, action, states, actions, step)))
+        move, pay = _law(game, *map(np.asarray, (agent, state, action, states, actions, step)))
         moves, pays, count = moves + np.asarray(move), pays + float(pay), count + 1
     return moves / count, pays / count
+
+
+@eqx.filter_jit
+def _law(game, *where):
+    return game.law(*where)
 
 
 def on_grid(game, held):
@@ -119,18 +125,12 @@ def test_tables_equal_averages(groups, weighted):
 
 
 def test_tables_have_a_step_only_if_the_laws_read_it():
-    rps = induced_game(cn.games.RockPaperScissors.sample(cn_key(), num_agents=5))
+    rps = induced_game(cn.games.RockPaperScissors.sample(jax.random.key(0), num_agents=5))
     assert rps.transition_law.vertices.shape == (1, 1, 1, 3, 3, 3)
     assert rps.reward_law.vertices.shape == (1, 9, 1, 3, 3)
     timed = induced_game(random_population_game(4, 3, 2, 2, 3, kind=RandomAffineGame))
     assert timed.transition_law.vertices.shape == (3, 1, 1, 2, 2, 2)
     assert timed.reward_law.vertices.shape == (3, 4, 1, 2, 2)
-
-
-def cn_key():
-    import jax
-
-    return jax.random.key(0)
 
 
 def test_a_reduced_aggregate_and_bending_rewards():
@@ -162,13 +162,12 @@ def test_renumbering_agents_changes_nothing():
 
 def test_many_pairs_are_averaged_in_parts(monkeypatch):
     """Memory is bounded by mapping over pairs; the result does not depend on the parts."""
-    from crowdnash import symmetrization
-
     game = random_population_game(7, 5, 3, 3, 2)
     mu = np.full((3, 3), 1 / 9)
-    whole = induced_game(game).laws(mu, 1)
+    mfg = induced_game(game)
+    whole = jax.jit(lambda now: mfg.laws(now, 1))(mu)
     monkeypatch.setattr(symmetrization, "_MAX_AT_ONCE", 5 * 3 * 2)
-    parts = induced_game(game).laws(mu, 1)
+    parts = jax.jit(lambda now: mfg.laws(now, 1))(mu)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -199,8 +198,6 @@ def test_bad_input():
 
 def test_the_game_can_be_differentiated():
     """d exploitability / d (one agent's payoff), against differences."""
-    import jax
-
     game = random_population_game(10, 4, 2, 2, 2, kind=RandomAffineGame)
     probs = np.full((2, 2, 2), 0.5)
 
@@ -208,6 +205,6 @@ def test_the_game_can_be_differentiated():
         now = eqx.tree_at(lambda g: g.agents.pay, game, pay)
         return mean_field.evaluate(induced_game(now), probs).value[0]
 
-    slope = jax.grad(at)(game.agents.pay)
+    slope = jax.jit(jax.grad(at))(game.agents.pay)
     flow = mean_field.population_flow(induced_game(game), probs)
     np.testing.assert_allclose(slope, np.broadcast_to(flow / 4, slope.shape), atol=1e-6)

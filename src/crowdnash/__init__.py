@@ -1,12 +1,17 @@
 """crowdnash: Nash equilibria for crowds."""
 
-from crowdnash import games
+from crowdnash import games, mean_field
+from crowdnash.approximate_symmetry import Symmetry, symmetry
+from crowdnash.bounds import NashBound, nash_bound
 from crowdnash.certificate import Exploitability, Interval, OwnInfluence, exploitability
 from crowdnash.conformance import check_game
 from crowdnash.game import DynamicGame, GameError, PopulationGame, TabularGame
 from crowdnash.mirror_descent import EpochMetrics, PolicyMirrorDescent, SolveResult, solve
+from crowdnash.learned_best_response import model_free_best_response
 from crowdnash.policy import Policy, TabularPolicy
+from crowdnash.query_symmetrization import induced_game_from_queries
 from crowdnash.simulation import Trajectories, simulate
+from crowdnash.symmetrization import induced_game
 from crowdnash.temporal_difference import td_learning
 
 __version__ = "0.1.0.dev0"
@@ -17,18 +22,26 @@ __all__ = [
     "Exploitability",
     "GameError",
     "Interval",
+    "NashBound",
     "OwnInfluence",
     "Policy",
     "PolicyMirrorDescent",
     "PopulationGame",
     "SolveResult",
+    "Symmetry",
     "TabularGame",
     "TabularPolicy",
     "Trajectories",
     "check_game",
     "exploitability",
     "games",
+    "induced_game",
+    "induced_game_from_queries",
+    "mean_field",
+    "model_free_best_response",
+    "nash_bound",
     "simulate",
     "solve",
+    "symmetry",
     "td_learning",
 ]

@@ -32,6 +32,8 @@ commands:
   evaluate DIR           certify the policies of a run again
   report DIR             draw pictures of a run and write report.html
   games                  list the games
+  symmetry GAME          measure how symmetric a game is, and Theorem 1's bound
+  mean-field GAME        solve the mean-field game that a game induces
 
 options:
   -h, --help             show this help; `crowdnash COMMAND --help` shows a command's
@@ -109,6 +111,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
         "evaluate": _evaluate,
         "report": _report,
         "games": _games,
+        "symmetry": _symmetry,
+        "mean-field": _mean_field,
     }
     if not arguments:
         print(USAGE, end="", file=sys.stderr)
@@ -258,6 +262,20 @@ def _games(arguments: Sequence[str]) -> int:
     from crowdnash.cli_display import games_table
 
     Console().print(games_table(known))
+    return 0
+
+
+def _symmetry(arguments: Sequence[str]) -> int:
+    from crowdnash.cli_theory import show_symmetry
+
+    show_symmetry(arguments)
+    return 0
+
+
+def _mean_field(arguments: Sequence[str]) -> int:
+    from crowdnash.cli_theory import show_mean_field
+
+    show_mean_field(arguments)
     return 0
 
 

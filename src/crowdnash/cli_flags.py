@@ -122,7 +122,7 @@ def parse_solve(
     """
     early = _early_flags(arguments)
     stored = None if early.resume is None else stored_config(early.resume)
-    arguments = _with_canonical_game(arguments)
+    arguments = with_canonical_game(arguments)
     flags = tyro.cli(
         _solve_flags(stored or early.preset),
         prog="crowdnash solve",
@@ -162,8 +162,8 @@ def _early_flags(arguments: Sequence[str]) -> _EarlyFlags:
     return _EarlyFlags(preset=preset, resume=found.resume)
 
 
-def _with_canonical_game(arguments: Sequence[str]) -> list[str]:
-    # An unknown game gets the registry's message, and an alias works.
+def with_canonical_game(arguments: Sequence[str]) -> list[str]:
+    """Replace an alias by the game's name; an unknown game gets the registry's message."""
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
         arguments[0] = games.lookup(arguments[0]).name
@@ -184,16 +184,7 @@ def _solve_flags(base: ExperimentConfig | Preset) -> Any:
             if item.default is not dataclasses.MISSING
         }
         defaults |= {"preset": base} | preset_settings(str(base))
-    game_flags = {name: _game_flags(games.lookup(name), stored) for name in games.names()}
-    union = typing.Union[  # noqa: UP007 (built at run time)
-        tuple(
-            Annotated[
-                flags,
-                tyro.conf.subcommand(name, description=games.lookup(name).summary),
-            ]
-            for name, flags in game_flags.items()
-        )
-    ]
+    game_flags, union = game_subcommands(stored)
     fields: list[Any] = [
         ("game", union) if stored is None else ("game", union, game_flags[stored.game]())
     ]
@@ -209,6 +200,21 @@ def _solve_flags(base: ExperimentConfig | Preset) -> Any:
         }
         fields.append((name, flags, flags(**known)))
     return dataclasses.make_dataclass("SolveFlags", fields, frozen=True, kw_only=True)
+
+
+def game_subcommands(stored: ExperimentConfig | None = None) -> tuple[dict[str, type], Any]:
+    """Return every game's record of flags by name, and their union as subcommands."""
+    game_flags = {name: _game_flags(games.lookup(name), stored) for name in games.names()}
+    union = typing.Union[  # noqa: UP007 (built at run time)
+        tuple(
+            Annotated[
+                flags,
+                tyro.conf.subcommand(name, description=games.lookup(name).summary),
+            ]
+            for name, flags in game_flags.items()
+        )
+    ]
+    return game_flags, union
 
 
 def _game_flags(game_class: type, stored: ExperimentConfig | None) -> type:

@@ -88,10 +88,10 @@ def laws_at(mfg: MeanFieldGame, mu: Any, step: Any = 0) -> Laws:
     if not isinstance(step, Tracer) and not 0 <= step < mfg.horizon:
         raise ValueError(f"step must be in 0..{mfg.horizon - 1}, not {step}")
     pair = (mfg.num_states, mfg.num_actions)
-    single = mfg.num_groups == 1 and np.ndim(mu) == 2
+    single = mfg.num_groups == 1 and np.ndim(mu) != 3
     mu = checked_distribution("mu", mu, pair if single else (mfg.num_groups, *pair), axes=2)
     found = in_double(_laws_once, mfg, mu[None] if single else mu, np.int32(step))
-    check_laws(mfg, *found[1:], first_step=step)
+    check_laws(mfg, *found[1:], first_step=0 if is_traced(step) else int(step))
     drop = (0, 0) if single else (0,)
     return Laws(found.transition[drop], found.reward[drop])
 

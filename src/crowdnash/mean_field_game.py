@@ -65,7 +65,7 @@ def laws_from(
     distributions over S x A.
     """
     g, shape = mfg.num_groups, (mfg.num_states, mfg.num_actions)
-    single = g == 1 and np.ndim(mu) == 2
+    single = g == 1 and np.ndim(mu) != 3
     mu = checked_distribution("mu", mu, shape if single else (g, *shape), axes=2)
     grouped = jnp.asarray(mu)[None] if single else jnp.asarray(mu)
     moves, pays = transition.at(grouped, step), reward.at(grouped, step)
@@ -163,7 +163,7 @@ def checked_distribution(
 def by_step(mfg: MeanFieldGame, name: str, value: Any, *, axes: int) -> tuple[Any, bool]:
     """A policy (`axes` 1) or flow (2) as [H,G,S,A], and whether it came without the axis G."""
     shape = (mfg.horizon, mfg.num_states, mfg.num_actions)
-    single = mfg.num_groups == 1 and np.ndim(value) == 3
+    single = mfg.num_groups == 1 and np.ndim(value) != 4
     want = shape if single else (mfg.num_groups, *shape)
     array = checked_distribution(name, value, want, axes=axes)
     return (array[:, None] if single else array.swapaxes(0, 1)), single

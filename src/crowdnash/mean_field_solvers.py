@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from crowdnash.mean_field_game import (
     MeanFieldGame,
@@ -33,7 +33,6 @@ from crowdnash.mean_field_game import (
 from crowdnash.mean_field_recursions import (
     greedy,
     largest_gain,
-    laws_along,
     occupancy,
     optimal_q_values,
     population_under,
@@ -43,7 +42,7 @@ from crowdnash.mirror_descent import mirror_step
 
 Method = Literal["mirror_descent", "online_mirror_descent", "fictitious_play"]
 Output = Literal["last", "average"]
-Schedule = float | Literal["theorem"] | Callable[[Array], Array]
+Schedule = float | str | Array | Callable[[Array], Any]
 """A constant, "theorem" (1/sqrt(t+1)), or a function of the iteration t in plain JAX."""
 
 _DEFAULT_STEPS = {"mirror_descent": 0.3, "online_mirror_descent": 0.1, "fictitious_play": None}
@@ -76,7 +75,7 @@ class _Recipe(eqx.Module):
 
     temperature: Any
     step_size: Any
-    method: Method = eqx.field(static=True)
+    method: str = eqx.field(static=True)
     mixing: bool = eqx.field(static=True)
     average: bool = eqx.field(static=True)
 
@@ -99,14 +98,14 @@ class _Run(NamedTuple):
 
 def solve(
     mfg: MeanFieldGame,
-    method: Method = "mirror_descent",
+    method: str = "mirror_descent",
     *,
     num_iterations: int = 2000,
     tolerance: float = 1e-6,
     temperature: Schedule = 0.0,
     step_size: Schedule | None = None,
     mixing: bool = False,
-    output: Output = "last",
+    output: str = "last",
     check_every: int = 20,
     initial: Any = None,
 ) -> MeanFieldSolution:
@@ -114,6 +113,7 @@ def solve(
 
     **Arguments:**
 
+    - `method`: "mirror_descent", "online_mirror_descent" or "fictitious_play" (see the module);
     - `num_iterations` at most so many; `tolerance` >= 0 on the exploitability, in the game's
       units, looked at every `check_every` iterations;
     - `temperature` tau >= 0 of the entropy, a constant or a function of t (mirror descents). With
@@ -121,16 +121,21 @@ def solve(
     - `step_size`: xi_t > 0 of the mirror descents (default 0.3 and 0.1, in 1 / reward; "theorem"
       is 1/sqrt(t+1)), tau xi < 1; or fictitious play's weight w in (0, 1] (default 1/(t+2));
     - `mixing`: Algorithm 2's weight 1/(t+1) on uniform (mirror descent only);
-    - `output`: the last iterate, or the average of the policies pi_0..pi_t (mirror descents);
+    - `output`: the "last" iterate, or the "average" of the policies pi_0..pi_t (mirror descents);
     - `initial`: the first policy (default uniform), [H,S,A] or [G,H,S,A].
 
-    Not every game converges: `converged` tells. Smaller steps help where iterates circle.
+    Not every game converges: `converged` tells. Where iterates circle in a monotone game (A-RPS),
+    smaller steps help. In A-SIS, which is not monotone, large steps with a little entropy do
+    (step_size=3, temperature=0.003), and fictitious play with a constant weight (step_size=0.1).
 
     **Raises:** `ValueError` naming the argument, the rule and the value; `GameError` if the
     game's laws break along the flow of the first or the last policy.
     """
     recipe = _recipe(method, temperature, step_size, mixing, output, num_iterations)
-    for name, value, least in (("num_iterations", num_iterations, 0), ("check_every", check_every, 1)):
+    for name, value, least in (
+        ("num_iterations", num_iterations, 0),
+        ("check_every", check_every, 1),
+    ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
     if not isinstance(tolerance, Tracer) and not tolerance >= 0:
@@ -255,11 +260,11 @@ def _number(value: Any) -> Any:
 
 
 def _recipe(
-    method: Method,
+    method: str,
     temperature: Schedule,
     step_size: Schedule | None,
     mixing: bool,
-    output: Output,
+    output: str,
     num_iterations: int,
 ) -> _Recipe:
     for name, value, known in (("method", method, Method), ("output", output, Output)):

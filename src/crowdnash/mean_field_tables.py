@@ -24,7 +24,8 @@ from crowdnash.mean_field_game import (
 class AffineLaw(eqx.Module):
     """A law that is affine in the population, or free of it.
 
-        f_g(mu) = constant[., g] + sum_x sigma_g(x) slope[., x, g],  sigma_g = sum_k meeting[g,k] mu_k
+        f_g(mu) = constant[., g] + sum_x sigma_g(x) slope[., x, g]
+        sigma_g = sum_k meeting[g,k] mu_k
 
     Axes: `constant` [H or 1, G, S, A, ...], `slope` [H or 1, X, G, S, A, ...] or None (free of
     the population), where 1 is the same for all steps, and `meeting` [G,G], whose rows sum to 1:

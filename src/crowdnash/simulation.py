@@ -55,7 +55,7 @@ class Trajectories(NamedTuple):
 class Chunk(eqx.Module):
     """B simulated trajectories as the learners read them.
 
-    `pairs` s*A + a and `rewards`, [H,B,L,T]; `totals` [H,K,B], the sum of all agents'
+    `pairs` s*A + a and `rewards` (0 in empty places), [H,B,L,T]; `totals` [H,K,B], the sum of all agents'
     contributions (K = 0 unless the game is a `PopulationGame`).
     """
 
@@ -224,6 +224,8 @@ def simulate_chunk(
         probs, reward, total = _joint_law(game, layout, states, actions, step)
         pairs = (states * game.num_actions + actions).astype(dtype)
         reward = _poisoned_where_wrong(probs, reward)
+        if layout.padded:
+            reward = jnp.where(layout.valid, reward, 0.0)
         return draw_index(probs, move), (pairs, reward, total)
 
     def block(states: Array, now: tuple) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -397,6 +399,6 @@ def _declared_range(game: DynamicGame) -> tuple[float, float]:
     """The rewards that a game may pay: what it declares, rounding allowed for, or any number."""
     declared = game.reward_range if isinstance(game, TabularGame) else None
     if declared is None:
-        return -np.finfo(np.float32).max, np.finfo(np.float32).max
+        return float(-np.finfo(np.float32).max), float(np.finfo(np.float32).max)
     slack = 1e-5 * max(abs(declared[0]), abs(declared[1]), declared[1] - declared[0])
     return declared[0] - slack, declared[1] + slack

@@ -209,10 +209,8 @@ def learn_values(
         numbers = chunk_index.astype(jnp.uint32) * size + jnp.arange(size, dtype=jnp.uint32)
         active = numbers < num_epochs.astype(jnp.uint32)
         chunk = simulate_chunk(game, sampler, layout, key, numbers)
-        paid = chunk.rewards
-        if layout.padded:
-            paid = jnp.where(layout.valid, paid, 0.0)
-        total = total + jnp.where(active, paid.sum((0, 2, 3)), 0.0).sum() / game.num_agents
+        returns = chunk.rewards.sum((0, 2, 3)) / game.num_agents
+        total = total + jnp.where(active, returns, 0.0).sum()
         pairs = jnp.where(observed, chunk.pairs, nobody.astype(chunk.pairs.dtype))
         seen = Chunk(pairs, chunk.rewards, chunk.totals)
         return td_update(tables, seen, active, bonus, rule, layout), total

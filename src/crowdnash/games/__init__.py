@@ -1,10 +1,17 @@
 """Games that come with the library, one file each, and the registry of their names."""
 
 from crowdnash.game import PopulationGame
+from crowdnash.games.beach_bar import BeachBar
+from crowdnash.games.congestion import Congestion
+from crowdnash.games.crowd_modelling import CrowdModelling
+from crowdnash.games.garnet import Garnet
 from crowdnash.games.rock_paper_scissors import RockPaperScissors
 from crowdnash.games.sis import SIS
 
-_GAMES: dict[str, type[PopulationGame]] = {game.name: game for game in (SIS, RockPaperScissors)}
+_GAMES: dict[str, type[PopulationGame]] = {
+    game.name: game
+    for game in (SIS, RockPaperScissors, Congestion, BeachBar, CrowdModelling, Garnet)
+}
 _ALIASES = {"rps": RockPaperScissors.name}
 
 
@@ -24,4 +31,13 @@ def lookup(name: str) -> type[PopulationGame]:
     return game
 
 
-__all__ = ["SIS", "RockPaperScissors", "lookup", "names"]
+__all__ = [
+    "SIS",
+    "BeachBar",
+    "Congestion",
+    "CrowdModelling",
+    "Garnet",
+    "RockPaperScissors",
+    "lookup",
+    "names",
+]

@@ -54,7 +54,6 @@ from crowdnash.simulation import (
 _OWN_POLICY = -1
 _MAX_BATCH = 32
 _CURVE_POINTS = 64
-_PILOT_EPISODES = 32
 _RANGE_TOLERANCE = 1e-5
 
 
@@ -147,7 +146,10 @@ def model_free_best_response(
     place = Seat(jnp.asarray(agent, jnp.int32), layout.place[agent])
     setting = _Setting(game, action_sampler(policy, layout), layout, place, num_states)
     learning, evaluation, pilot = jax.random.split(key, 3)
-    rewards = _reward_range(setting, reward_range, pilot)
+    pilot_numbers = jnp.arange(
+        chunk_size(game.num_agents, num_evaluation_episodes), dtype=jnp.uint32
+    )
+    rewards = _reward_range(setting, reward_range, pilot, pilot_numbers)
     tables, curve = _learn(setting, learning, num_episodes, size, bonus_scale, rewards)
     actions = greedy_actions(tables.values)
     value, gains = _paired_gains(setting, actions, evaluation, num_evaluation_episodes, rewards)
@@ -313,7 +315,10 @@ class _Scale(NamedTuple):
 
 
 def _reward_range(
-    setting: _Setting, given: tuple[float, float] | None, key: PRNGKeyArray
+    setting: _Setting,
+    given: tuple[float, float] | None,
+    key: PRNGKeyArray,
+    numbers: UInt32[Array, " B"],
 ) -> _Scale:
     if given is not None:
         lowest, highest = (float(x) for x in given)
@@ -323,7 +328,6 @@ def _reward_range(
     declared = setting.game.reward_range if isinstance(setting.game, TabularGame) else None
     if declared is not None:
         return _Scale(float(declared[0]), float(declared[1]), "the game")
-    numbers = jnp.arange(_PILOT_EPISODES, dtype=jnp.uint32)
     lows, highs = [], []
     # The agent's own policy may leave actions untried: let it also play each of them throughout.
     for action in (_OWN_POLICY, *range(setting.game.num_actions)):
