@@ -82,6 +82,11 @@ class SusceptibleInfected(mean_field.MeanFieldGame):
     num_states: int = eqx.field(static=True, default=2)
     num_actions: int = eqx.field(static=True, default=2)
 
+    @property
+    def laws_are_cheap(self) -> bool:
+        """See `MeanFieldGame.laws_are_cheap`."""
+        return True
+
     def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
         """See `MeanFieldGame.laws`."""
         caught = self.infection * mu[1].sum()
@@ -106,6 +111,11 @@ class CrowdModelling(mean_field.MeanFieldGame):
     horizon: int = eqx.field(static=True, default=10)
     num_states: int = eqx.field(static=True, default=10)
     num_actions: int = eqx.field(static=True, default=3)
+
+    @property
+    def laws_are_cheap(self) -> bool:
+        """See `MeanFieldGame.laws_are_cheap`."""
+        return True
 
     def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
         """See `MeanFieldGame.laws`."""
@@ -254,7 +264,7 @@ def main() -> None:
     parser.add_argument("--open-spiel", default=os.environ.get("OPEN_SPIEL_PYTHON"))
     parser.add_argument("--quick", action="store_true")
     flags = parser.parse_args()
-    iterations, repeats = (300, 1) if flags.quick else (1000, 3)
+    repeats = 1 if flags.quick else 3
     found = (
         compare(
             "susceptible-infected, H=51, S=A=2",
@@ -262,7 +272,7 @@ def main() -> None:
             susceptible_infected,
             flags.mfglib,
             _MFGLIB,
-            iterations,
+            300 if flags.quick else 2000,
             repeats,
             1000,
         ),
@@ -272,7 +282,7 @@ def main() -> None:
             crowd_modelling,
             flags.open_spiel,
             _OPEN_SPIEL,
-            iterations,
+            1000 if flags.quick else 5000,
             repeats,
             800,
         ),

@@ -193,7 +193,8 @@ def table(records: list[dict[str, Any]], size: Size) -> str:
         f"(gains that some policy achieves, from {size.num_trajectories} trajectories, before own "
         "influence), over agents; mean over seeds ± its standard error. The certificate's upper "
         f"values lie at most {gap:.3f} above those shown. Wall time is that of learning, without "
-        "compilation. TD step sizes: n counts earlier trajectories with a visit, m all earlier "
+        "compilation, on a machine that may have had other work (speed.md has clean times). "
+        "TD step sizes: n counts earlier trajectories with a visit, m all earlier "
         "ones; G = 1 and G = 16 take (H+1)/(H+1+n).",
         "",
         describe(where),

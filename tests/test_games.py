@@ -14,13 +14,14 @@ from crowdnash.conformance import check_game
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("num_agents", [2, 5, 150])
+@pytest.mark.parametrize("num_agents", [2, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", cn.games.names())
 def test_registered_games_keep_the_contract(name, num_agents):
     game = cn.games.lookup(name).sample(KEY, num_agents=num_agents, horizon=3)
     check_game(game, key=jax.random.key(num_agents))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cn.games.names())
 def test_defaults_keep_the_contract(name):
     check_game(cn.games.lookup(name).sample(KEY))

@@ -105,6 +105,7 @@ def test_sis_agrees_with_the_certificate():
         assert one.gain >= best.lower[k] - 0.05 - error
 
 
+@pytest.mark.slow
 def test_rock_paper_scissors_agrees_with_the_certificate():
     game = cn.games.RockPaperScissors.sample(jax.random.key(4), num_agents=60, horizon=5)
     policy = cn.TabularPolicy.uniform(game)
@@ -128,6 +129,7 @@ def test_a_trained_policy_leaves_little_and_that_is_found():
     assert one.gain >= best.lower[worst] - 0.1 - 4.5 * one.standard_error
 
 
+@pytest.mark.slow
 def test_a_bare_simulator_gives_what_its_white_box_twin_gives():
     policy = drift_policy(1, [0, 1, 0, 1], horizon=4, num_states=3, num_actions=2)
     known = cn.exploitability(Drift(), policy, key=KEY, method="enumerate")

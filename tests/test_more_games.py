@@ -48,7 +48,11 @@ SLOW = pytest.mark.slow
     ("game", "sizes"),
     [
         pytest.param(Congestion, {"num_agents": 2, "num_states": 1, "num_actions": 2}, marks=SLOW),
-        (Congestion, {"num_agents": 40, "power": 2.0, "num_counts": 5, "heterogeneity": 0.3}),
+        pytest.param(
+            Congestion,
+            {"num_agents": 40, "power": 2.0, "num_counts": 5, "heterogeneity": 0.3},
+            marks=SLOW,
+        ),
         (BeachBar, {"num_agents": 2, "num_positions": 3, "bar": 0, "beach": "line"}),
         pytest.param(BeachBar, {"num_agents": 60, "horizon": 4}, marks=SLOW),
         pytest.param(CrowdModelling, {"num_agents": 30, "size": 4, "horizon": 3}, marks=SLOW),
@@ -56,7 +60,7 @@ SLOW = pytest.mark.slow
         pytest.param(Garnet, {"num_agents": 2, "num_states": 1, "num_actions": 1, "branching": 1,
                               "sparsity": 1}, marks=SLOW),
         pytest.param(Garnet, {"num_agents": 30, "horizon": 3}, marks=SLOW),
-        (Garnet, {"num_agents": 20, "monotone": True, "num_states": 4}),
+        pytest.param(Garnet, {"num_agents": 20, "monotone": True, "num_states": 4}, marks=SLOW),
     ],
 )  # fmt: skip
 def test_conformance(game, sizes):

@@ -6,8 +6,8 @@ from crowdnash.bounds import NashBound, nash_bound
 from crowdnash.certificate import Exploitability, Interval, OwnInfluence, exploitability
 from crowdnash.conformance import check_game
 from crowdnash.game import DynamicGame, GameError, PopulationGame, TabularGame
-from crowdnash.mirror_descent import EpochMetrics, PolicyMirrorDescent, SolveResult, solve
 from crowdnash.learned_best_response import model_free_best_response
+from crowdnash.mirror_descent import EpochMetrics, PolicyMirrorDescent, SolveResult, solve
 from crowdnash.policy import Policy, TabularPolicy
 from crowdnash.query_symmetrization import induced_game_from_queries
 from crowdnash.simulation import Trajectories, simulate

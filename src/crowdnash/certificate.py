@@ -274,7 +274,7 @@ def _on_paths(
     columns = zip(*(block[:6] for block in blocks), strict=True)
     value, lower, upper, lower_var, upper_var, planned = (np.concatenate(c) for c in columns)
     lower_error, upper_error = (np.sqrt(v / num_paths) for v in (lower_var, upper_var))
-    path_means = [sum(block[k] for block in blocks) / len(agents) for k in (6, 7)]
+    path_means = [np.sum([block[k] for block in blocks], axis=0) / len(agents) for k in (6, 7)]
     found = Exploitability(
         agents=agents,
         value=value,
@@ -283,7 +283,7 @@ def _on_paths(
         standard_error=lower_error,
         upper_standard_error=upper_error,
         maximum=_maximum(lower, lower_error, upper, upper_error, planned, confidence, num_paths),
-        mean=_mean(*path_means, confidence),
+        mean=_mean(path_means[0], path_means[1], confidence),
         confidence=confidence,
         method="paths",
         num_trajectories=num_paths,

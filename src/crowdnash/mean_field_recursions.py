@@ -89,13 +89,47 @@ def q_values_of(
 
     def backward(ahead: Array, now: tuple) -> tuple[Array, Array]:
         policy, moves, pays, bonus = now
-        action_values = pays + looking_ahead(moves, ahead) + bonus[..., None]
-        return (policy * action_values).sum(-1), action_values
+        return _backed_up(ahead, policy, moves, pays + bonus[..., None])
 
     zero = jnp.zeros(probs.shape[1:3], probs.dtype)
-    bonus = temperature * entropy(probs)
-    over = (probs, population.transition, population.reward, bonus)
+    over = (probs, population.transition, population.reward, temperature * entropy(probs))
     return jax.lax.scan(backward, zero, over, reverse=True)[1]
+
+
+def own_q_values(
+    mfg: MeanFieldGame,
+    probs: Float[Array, "H G S A"],
+    bonus: Float[Array, "H G S"] | None,
+) -> Float[Array, "H G S A"]:
+    """Q under Lambda(pi) itself, what a solver asks for again and again; `bonus` adds tau H(pi).
+
+    Laws that are cheap are evaluated a second time on the way back: storing P takes longer.
+    """
+    steps = jnp.arange(mfg.horizon, dtype=jnp.int32)
+    initial = jnp.asarray(mfg.initial_distribution, probs.dtype)
+    start = jnp.broadcast_to(initial, probs.shape[1:3])
+
+    def forward(states: Array, now: tuple) -> tuple[Array, Array]:
+        policy, step = now
+        mu = states[..., None] * policy
+        return moved(mu, grouped_laws(mfg, mu, step)[0]), mu
+
+    def backward(ahead: Array, now: tuple) -> tuple[Array, Array]:
+        policy, laws, step, more = now
+        moves, pays = grouped_laws(mfg, laws, step) if mfg.laws_are_cheap else laws
+        return _backed_up(ahead, policy, moves, pays if more is None else pays + more[..., None])
+
+    if mfg.laws_are_cheap:
+        _, met = jax.lax.scan(forward, start, (probs, steps))
+    else:
+        met = population_under(mfg, probs)[1:]
+    over = (probs, met, steps, bonus)
+    return jax.lax.scan(backward, jnp.zeros_like(start), over, reverse=True)[1]
+
+
+def _backed_up(ahead: Array, policy: Array, moves: Array, pays: Array) -> tuple[Array, Array]:
+    action_values = pays + looking_ahead(moves, ahead)
+    return (policy * action_values).sum(-1), action_values
 
 
 def optimal_q_values(population: Population) -> Float[Array, "H G S A"]:

@@ -2,8 +2,8 @@
 
 - Mirror descent (Algorithm 2 with exact values): pi ~ pi^(1 - tau xi) exp(xi q), q = q^tau of
   Def. 9 under Lambda(pi), optionally mixed with uniform at weight 1/(t+1).
-- Online mirror descent: the softmax of the cumulated q, Y <- (1 - tau xi) Y + xi q. That is the
-  recursion above without mixing, and is run as such.
+- Online mirror descent: the softmax of the cumulated q, Y <- (1 - tau xi) Y + xi q: the same
+  policies as above without mixing, but for rounding, and a little faster.
 - Fictitious play: the average of the occupancies of best responses, weight w at each, and the
   policy it induces. A best response's occupancy is taken in the frozen population; where P is
   free of mu (where fictitious play has its theory) that is the average of flows.
@@ -31,12 +31,13 @@ from crowdnash.mean_field_game import (
     is_traced,
 )
 from crowdnash.mean_field_recursions import (
+    entropy,
     greedy,
     largest_gain,
     occupancy,
     optimal_q_values,
+    own_q_values,
     population_under,
-    q_values_of,
 )
 from crowdnash.mirror_descent import mirror_step
 
@@ -77,11 +78,15 @@ class _Recipe(eqx.Module):
     step_size: Any
     method: str = eqx.field(static=True)
     mixing: bool = eqx.field(static=True)
+    regularised: bool = eqx.field(static=True)
     average: bool = eqx.field(static=True)
 
 
 class _State(NamedTuple):
-    """`table` is log pi (mirror descent) or pi (fictitious play), [H,G,S,A]; `average` of pi."""
+    """`table` [H,G,S,A] is log pi (mirror descent), Y (online) or pi (fictitious play).
+
+    `average` is that of pi_0..pi_t, if it is asked for.
+    """
 
     table: Array
     average: Array | None
@@ -185,14 +190,11 @@ def _solve(
 
     The inner loop carries nothing but the state: XLA compiles small loops into one kernel.
     """
-    log = recipe.method != "fictitious_play"
-    start = _State(jnp.log(policy) if log else policy, policy if recipe.average else None)
+    table = policy if recipe.method == "fictitious_play" else jnp.log(policy)
+    start = _State(table, policy if recipe.average else None)
 
     def look(iteration: Array, state: _State, checks: Array, history: Array) -> _Run:
-        if state.average is not None:
-            found = state.average
-        else:
-            found = jnp.exp(state.table) if log else state.table
+        found = state.average if state.average is not None else _policy(recipe, state.table)
         gain = largest_gain(mfg, found)
         entry = jnp.stack([iteration.astype(gain.dtype), gain])
         history = history.at[:, checks].set(entry)
@@ -214,22 +216,33 @@ def _solve(
     return jax.lax.while_loop(proceed, block, look(zero, start, zero, empty))
 
 
+def _policy(recipe: _Recipe, table: Array) -> Array:
+    if recipe.method == "fictitious_play":
+        return table
+    return jnp.exp(table) if recipe.method == "mirror_descent" else jax.nn.softmax(table)
+
+
 def _iterate(mfg: MeanFieldGame, recipe: _Recipe, state: _State, t: Array) -> _State:
     if recipe.method == "fictitious_play":
         return _State(_fictitious_play(mfg, state.table, _at(recipe.step_size, t)), None)
-    dtype = state.table.dtype
+    dtype, table = state.table.dtype, state.table
     tau = jnp.asarray(_at(recipe.temperature, t), dtype)
     xi = jnp.asarray(_at(recipe.step_size, t), dtype)
-    policy = jnp.exp(state.table)
-    found = q_values_of(population_under(mfg, policy), policy, tau)
-    table = mirror_step(state.table, found, tau, xi)
+    policy = _policy(recipe, table)
+    # Left out where tau is 0, for speed: entropies need logarithms.
+    bonus = tau * entropy(policy) if recipe.regularised else None
+    found = own_q_values(mfg, policy, bonus)
+    if recipe.method == "mirror_descent":
+        table = mirror_step(table, found, tau, xi)
+    else:
+        table = ((1 - tau * xi) * table if recipe.regularised else table) + xi * found
     if recipe.mixing:
         weight = 1 / (t.astype(dtype) + 1)
-        table = jnp.logaddexp(jnp.log1p(-weight) + table, jnp.log(weight / policy.shape[-1]))
+        table = jnp.logaddexp(jnp.log1p(-weight) + table, jnp.log(weight / table.shape[-1]))
     if state.average is None:
         return _State(table, None)
     # After step t there are t + 2 policies, pi_0 among them.
-    return _State(table, state.average + (jnp.exp(table) - state.average) / (t + 2))
+    return _State(table, state.average + (_policy(recipe, table) - state.average) / (t + 2))
 
 
 def _fictitious_play(
@@ -288,7 +301,15 @@ def _recipe(
     if step_size is None:
         step_size = _inverse if play else _DEFAULT_STEPS[method]
     _check_schedules(temperature, step_size, num_iterations, play)
-    return _Recipe(_number(temperature), _number(step_size), method, mixing, output == "average")
+    regularised = callable(temperature) or isinstance(temperature, Tracer) or temperature != 0
+    return _Recipe(
+        temperature=_number(temperature),
+        step_size=_number(step_size),
+        method=method,
+        mixing=mixing,
+        regularised=bool(regularised),
+        average=output == "average",
+    )
 
 
 def _check_schedules(temperature: Any, step_size: Any, num_iterations: int, play: bool) -> None:

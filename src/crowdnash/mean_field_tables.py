@@ -135,6 +135,11 @@ class TabularMeanFieldGame(MeanFieldGame):
         self.reward_law = AffineLaw.from_vertices(pays, meeting)
 
     @property
+    def laws_are_cheap(self) -> bool:
+        """See `MeanFieldGame.laws_are_cheap`: a table is read as fast as a copy of it."""
+        return True
+
+    @property
     def group_weights(self) -> Numbers:
         """See `MeanFieldGame.group_weights`."""
         return self.shares

@@ -55,8 +55,8 @@ class Trajectories(NamedTuple):
 class Chunk(eqx.Module):
     """B simulated trajectories as the learners read them.
 
-    `pairs` s*A + a and `rewards` (0 in empty places), [H,B,L,T]; `totals` [H,K,B], the sum of all agents'
-    contributions (K = 0 unless the game is a `PopulationGame`).
+    `pairs` s*A + a and `rewards` (0 in empty places), [H,B,L,T]; `totals` [H,K,B], the sum of all
+    agents' contributions (K = 0 unless the game is a `PopulationGame`).
     """
 
     pairs: Integer[Array, "H B L T"]
@@ -276,8 +276,9 @@ def _joint_law(
         reward = rewards(game, agents, states, actions, met, step).astype(jnp.float32)
         return probs, reward, total
     batch = states.shape[0]
-    natural = [x.reshape(batch, -1)[:, layout.place] for x in (states, actions)]
-    probs, reward = jax.vmap(game.joint_law, in_axes=(0, 0, None))(*natural, step)
+    own_states, own_actions = (x.reshape(batch, -1)[:, layout.place] for x in (states, actions))
+    over_batch = jax.vmap(game.joint_law, in_axes=(0, 0, None))
+    probs, reward = over_batch(own_states, own_actions, step)
     probs = jnp.moveaxis(probs, -1, 0)[..., layout.agent]
     return probs, reward[..., layout.agent].astype(jnp.float32), jnp.zeros((0, batch))
 
@@ -314,7 +315,8 @@ def _simulate_black_box(
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
         state, reward = jax.vmap(game.step)(state, natural, step_keys)
         pairs = seen * game.num_actions + actions
-        return state, (pairs, reward[:, layout.agent].astype(jnp.float32))
+        reward = reward[:, layout.agent].astype(jnp.float32)
+        return state, (pairs, jnp.where(layout.valid, reward, 0.0))
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     _, (pairs, reward) = jax.lax.scan(advance, start, (numbers, sampler.tables, steps))

@@ -116,6 +116,11 @@ class InducedMeanFieldGame(MeanFieldGame):
     num_actions: int = eqx.field(static=True)
 
     @property
+    def laws_are_cheap(self) -> bool:
+        """See `MeanFieldGame.laws_are_cheap`."""
+        return isinstance(self.transition_law, AffineLaw) and isinstance(self.reward_law, AffineLaw)
+
+    @property
     def group_weights(self) -> Numbers:
         """N_g / N: see `MeanFieldGame.group_weights`."""
         return self.shares
