@@ -97,7 +97,12 @@ def show_mean_field(arguments: Sequence[str]) -> None:
         }
         print(json.dumps(record, indent=2))
         return
-    Console().print(_solution_table(game, induced, options.method, solution))
+    console = Console()
+    console.print(_solution_table(game, induced, options.method, solution))
+    if not solution.converged:
+        console.print(
+            "Where iterates circle, a small --temperature (say 0.003) or another --step-size helps."
+        )
 
 
 def _parse(arguments: Sequence[str], command: str, options: type) -> tuple[TabularGame, Any]:
@@ -170,7 +175,7 @@ def _solution_table(
     table = Table(
         title=f"Mean-field game of {game.name}: {method}, exploitability "
         f"{float(solution.exploitability):.3g} after {int(solution.num_iterations)} iterations"
-        + ("" if solution.converged else " (tolerance not reached)"),
+        + ("" if solution.converged else "; tolerance not reached"),
         caption="Shares of the population along the flow, the busiest states.",
         title_justify="left",
         caption_justify="left",
