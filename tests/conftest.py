@@ -1,12 +1,17 @@
 """What every test sees: one CPU device, no plotting windows, fixed hypothesis examples."""
 
 import os
+import signal
 
 # Before JAX and matplotlib are imported anywhere, subprocesses included.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis
+
+# A runner in the background ignores Ctrl-C, and its children inherit that; tests send themselves one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Compiling makes the first example slow and later ones fast, so a deadline would say nothing;
 # the same examples every time keep a failure reproducible.
