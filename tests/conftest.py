@@ -9,7 +9,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis
 
-# A runner in the background ignores Ctrl-C, and its children inherit that; tests send themselves one.
+# A runner in the background ignores Ctrl-C, and so would its children; tests send themselves one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
