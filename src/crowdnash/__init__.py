@@ -3,9 +3,10 @@
 from crowdnash import games, mean_field
 from crowdnash.approximate_symmetry import Symmetry, symmetry
 from crowdnash.bounds import NashBound, nash_bound
-from crowdnash.certificate import Exploitability, Interval, OwnInfluence, exploitability
+from crowdnash.certificate import Exploitability, OwnInfluence, exploitability
 from crowdnash.conformance import check_game
 from crowdnash.game import DynamicGame, GameError, PopulationGame, TabularGame
+from crowdnash.interval import Interval
 from crowdnash.learned_best_response import model_free_best_response
 from crowdnash.mirror_descent import EpochMetrics, PolicyMirrorDescent, SolveResult, solve
 from crowdnash.policy import Policy, TabularPolicy

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crowdnash.agent_laws import Reader, open_reader
-from crowdnash.certificate import Interval
 from crowdnash.game import DynamicGame, PopulationGame, TabularGame
 from crowdnash.grouping import Groups, assign_groups
+from crowdnash.interval import Interval
 from crowdnash.law_deviation import (
     Deviation,
     LawStudy,

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from crowdnash.enumeration import can_enumerate, enumerate_values, enumeration_size
 from crowdnash.frozen_paths import (
+    Gains,
     MeanModel,
     Plan,
     gains_on_paths,
@@ -31,6 +32,7 @@ from crowdnash.frozen_paths import (
 )
 from crowdnash.game import PopulationGame, TabularGame
 from crowdnash.independent_agents import independent_values, is_exact
+from crowdnash.interval import Interval
 from crowdnash.layout import AgentLayout
 from crowdnash.policy import Policy, TabularPolicy
 from crowdnash.simulation import (
@@ -48,13 +50,6 @@ Method = Literal["auto", "paths", "exact", "enumerate"]
 
 _AGENTS_AT_ONCE = 65_536
 _AUTO_JOINT, _AUTO_POLICIES = 200_000, 2_000_000
-
-
-class Interval(NamedTuple):
-    """A confidence interval; `lower` = `upper` where the value is exact."""
-
-    lower: float
-    upper: float
 
 
 @dataclass(frozen=True)
@@ -240,6 +235,21 @@ class _Setting(NamedTuple):
                 simulate(self.game, self.policy, key=key, num_trajectories=self.num_paths),
             )
 
+    def gains(self, agents: Array, base: Plan, best: Plan, numbers: Array) -> Gains:
+        """Values along the evaluation paths of the given numbers."""
+        gains, total = gains_on_paths(
+            self.game,
+            self.sampler,
+            self.layout,
+            agents,
+            base.probs,
+            best.probs,
+            self.evaluation_key,
+            numbers,
+        )
+        self.check(total, self.evaluation_key)
+        return gains
+
 
 class _Measured(NamedTuple):
     """Along evaluation paths for one block of agents: means and variances [n], sums [K]."""
@@ -359,17 +369,7 @@ def _measure_block(setting: _Setting, agents: Int[np.ndarray, " n"]) -> _Measure
     moments = _Moments(len(agents))
     by_path: list[tuple[np.ndarray, np.ndarray]] = []
     for numbers, active in setting.chunks(len(agents)):
-        gains, total = gains_on_paths(
-            setting.game,
-            setting.sampler,
-            setting.layout,
-            index,
-            base.probs,
-            best.probs,
-            setting.evaluation_key,
-            numbers,
-        )
-        setting.check(total, setting.evaluation_key)
+        gains = setting.gains(index, base, best, numbers)
         kept = [np.asarray(x)[active] for x in gains]
         moments.add(*kept)
         by_path.append((kept[1].sum(1, dtype=np.float64), kept[2].sum(1, dtype=np.float64)))
@@ -413,16 +413,7 @@ def _own_influence(setting: _Setting, agents: Int[np.ndarray, " k"]) -> OwnInflu
     index = jnp.asarray(agents, jnp.int32)
     differences: list[np.ndarray] = []
     for numbers, active in setting.chunks(len(agents)):
-        gains, _ = gains_on_paths(
-            setting.game,
-            setting.sampler,
-            setting.layout,
-            index,
-            base.probs,
-            best.probs,
-            setting.evaluation_key,
-            numbers,
-        )
+        gains = setting.gains(index, base, best, numbers)
         real = np.stack(
             [_real_gain(setting, k, index[k], base, best, numbers) for k in range(len(agents))],
             axis=1,

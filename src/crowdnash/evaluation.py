@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Key
 
-from crowdnash.certificate import Interval, exploitability
+from crowdnash.certificate import exploitability
 from crowdnash.game import TabularGame
+from crowdnash.interval import Interval
 from crowdnash.policy import TabularPolicy
 from crowdnash.run_directory import (
     RunDirectory,

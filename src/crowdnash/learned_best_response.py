@@ -27,8 +27,8 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.certificate import Interval
 from crowdnash.game import DynamicGame, GameError, TabularGame
+from crowdnash.interval import Interval
 from crowdnash.layout import AgentLayout
 from crowdnash.optimistic_q_learning import (
     Episode,
