@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from crowdnash.double_precision import as_double
 from crowdnash.game import GameError, PopulationGame
 
 Law = Literal["transition", "reward"]
@@ -94,7 +95,7 @@ class Reader(eqx.Module):
 
 def open_reader(game: PopulationGame, groups: Int[np.ndarray, " N"]) -> Reader:
     """Read the game's contributions; call it, and use the result, under `jax.enable_x64`."""
-    double = jax.tree_util.tree_map(to_double, game)
+    double = as_double(game)
     given = _contributions(double)
     if not bool(jnp.isfinite(given).all()):
         raise GameError(f"game {game.name or type(game).__name__!r}: contribution must be finite")
@@ -250,9 +251,3 @@ def _contributions(game: PopulationGame) -> Float[Array, "N X K"]:
     over_pairs = jax.vmap(game.contribution, in_axes=(None, 0, 0))
     given = jax.vmap(over_pairs, in_axes=(0, None, None))(game.agents, state, action)
     return given.astype(jnp.float64)
-
-
-def to_double(leaf: Any) -> Any:
-    """A floating array as float64 (under `jax.enable_x64`); anything else as it is."""
-    floating = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.asarray(np.asarray(leaf), jnp.float64) if floating else leaf

@@ -414,26 +414,34 @@ def _own_influence(setting: _Setting, agents: Int[np.ndarray, " k"]) -> OwnInflu
     differences: list[np.ndarray] = []
     for numbers, active in setting.chunks(len(agents)):
         gains = setting.gains(index, base, best, numbers)
-        real = np.stack(
-            [_real_gain(setting, k, index[k], base, best, numbers) for k in range(len(agents))],
-            axis=1,
-        )
+        stays = _returns(setting, setting.sampler, index, base, numbers)
+        leaves = [
+            _return_of_deviation(setting, k, index, best, numbers) for k in range(len(agents))
+        ]
+        real = np.concatenate(leaves, axis=1) - stays
         differences.append((real - np.asarray(gains.planned))[active])
     difference = np.concatenate(differences).astype(np.float64)
     error = difference.std(0, ddof=1) / np.sqrt(len(difference))
     return OwnInfluence(agents, difference.mean(0), error)
 
 
-def _real_gain(
-    setting: _Setting, column: int, agent: Array, base: Plan, best: Plan, numbers: Array
+def _return_of_deviation(
+    setting: _Setting, column: int, agents: Array, best: Plan, numbers: Array
 ) -> np.ndarray:
-    """Return of one agent when it deviates minus when it does not, on equal draws, [B]."""
+    """Return of one agent when it alone plays its best response, [B,1]."""
+    game, one = setting.game, slice(column, column + 1)
+    plan = Plan(*(x[..., one] for x in best))
+    table = plan.probs.reshape(1, game.horizon, game.num_states, game.num_actions)
+    place = setting.layout.place[agents[column]]
+    deviating = DeviatingSampler(setting.sampler, table_sampler(table, None), place)
+    return _returns(setting, deviating, agents[one], plan, numbers)
+
+
+def _returns(
+    setting: _Setting, sampler: ActionSampler, agents: Array, plan: Plan, numbers: Array
+) -> np.ndarray:
+    """Returns of agents in real play on the evaluation draws, [B,n]."""
     game, layout = setting.game, setting.layout
-    mine = [Plan(*(x[..., column] for x in plan)) for plan in (base, best)]
-    table = mine[1].probs.reshape(1, game.horizon, game.num_states, game.num_actions)
-    deviating = DeviatingSampler(setting.sampler, table_sampler(table, None), layout.place[agent])
-    stays, leaves = (
-        returns_when_played(game, sampler, layout, agent, plan, setting.evaluation_key, numbers)
-        for sampler, plan in ((setting.sampler, mine[0]), (deviating, mine[1]))
+    return np.asarray(
+        returns_when_played(game, sampler, layout, agents, plan, setting.evaluation_key, numbers)
     )
-    return np.asarray(leaves - stays)

@@ -215,15 +215,15 @@ def returns_when_played(
     game: PopulationGame,
     sampler: ActionSampler,
     layout: AgentLayout,
-    agent: Int[Array, ""],
+    agents: Int[Array, " n"],
     plan: Plan,
     key: PRNGKeyArray,
     paths: UInt32[Array, " B"],
-) -> Float[Array, " B"]:
-    """Return of one agent in real play, where the others feel what it does; unbiased, [B].
+) -> Float[Array, "B n"]:
+    """Returns of agents in real play, where the others feel what they do; unbiased, [B,n].
 
-    `sampler` must make the agent play `plan.probs` [H,X] (one agent's plan, no agent axis). With
-    V, Q the plan's values in a model of the game the estimator is
+    `sampler` must make every agent play `plan.probs`, all of them in the same play. With V, Q the
+    plan's values in a model of the game the estimator is
 
         sum_s rho0(s) V_0(s) + sum_h [ R_h + P_h V_{h+1} - Q_h ](s_h, a_h),
 
@@ -231,21 +231,21 @@ def returns_when_played(
     since V_h(s) = sum_a pi_h(a|s) Q_h(s,a), and nearly free of noise if the model is good.
     """
     chunk = simulate_chunk(game, sampler, layout, key, paths)
-    record = jax.tree_util.tree_map(lambda x: x[agent][None], game.agents)
-    pairs = _own_pairs(chunk.pairs, layout, agent[None])
+    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
+    pairs = _own_pairs(chunk.pairs, layout, agents)
 
     def correct(total_return: Array, now: tuple) -> tuple[Array, None]:
         pair, total, step, ahead, action_values = now
-        met = _aggregates(game, record, pair, total)
+        met = _aggregates(game, records, pair, total)
         index = pair.astype(jnp.int32)
         state, action = index // game.num_actions, index % game.num_actions
-        probs = transitions(game, record, state, action, met, step).astype(jnp.float32)
-        reward = rewards(game, record, state, action, met, step).astype(jnp.float32)
-        surprise = reward + jnp.tensordot(ahead, probs, 1) - action_values[index]
-        return total_return + surprise[:, 0], None
+        probs = transitions(game, records, state, action, met, step).astype(jnp.float32)
+        reward = rewards(game, records, state, action, met, step).astype(jnp.float32)
+        promised = jnp.take_along_axis(action_values, index, axis=0)
+        return total_return + reward + (ahead[:, None] * probs).sum(0) - promised, None
 
     initial = game.initial_distribution.astype(jnp.float32)
-    start = jnp.full(paths.shape[0], initial @ plan.values[0])
+    start = jnp.broadcast_to(initial @ plan.values[0], pairs.shape[1:])
     ahead = jnp.concatenate([plan.values[1:], jnp.zeros_like(plan.values[:1])])
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     over = (pairs, chunk.totals, steps, ahead, plan.action_values)

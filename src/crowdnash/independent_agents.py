@@ -8,7 +8,7 @@ Axes: N agents, H steps, S states, A actions, K components of the aggregate.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import equinox as eqx
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from crowdnash.double_precision import as_double
 from crowdnash.game import PopulationGame, TabularGame
 from crowdnash.policy import Policy
 
@@ -39,14 +40,9 @@ def is_exact(game: TabularGame) -> TypeGuard[PopulationGame]:
 def independent_values(game: PopulationGame, policy: Policy) -> IndependentValues:
     """J^i and best-response values of all agents under `policy`, exactly, in float64."""
     with jax.enable_x64(True):
-        double = jax.tree_util.tree_map(_to_double, (game, policy))
+        double = as_double((game, policy))
         value, best = jax.device_get(_values(*double))
     return IndependentValues(np.asarray(value), np.asarray(best))
-
-
-def _to_double(leaf: Any) -> Any:
-    floating = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.asarray(np.asarray(leaf), jnp.float64) if floating else leaf
 
 
 @eqx.filter_jit

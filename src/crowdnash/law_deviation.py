@@ -13,7 +13,6 @@ Where contributions differ, see `weighted_deviation`.
 Axes: N agents, G groups, X = S*A pairs, V populations, T steps.
 """
 
-import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -23,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from crowdnash.agent_laws import Law, LawTable, Reader, one_law, steps_that_matter, tabulate_law
+from crowdnash.simplex_grid import grid_size
 
 _MAX_WORK = 200_000_000
 _MAX_GRID = 5_000
@@ -146,11 +146,6 @@ def _populations(
 def _affordable(reader: Reader, law: Law, num_steps: int) -> int:
     size = reader.num_pairs * reader.width(law) * num_steps
     return _MAX_WORK // max(reader.game.num_agents * size, 1)
-
-
-def grid_size(num_pairs: int, count: int) -> int:
-    """Number of distributions over X whose entries are multiples of 1/count."""
-    return math.comb(count + num_pairs - 1, num_pairs - 1)
 
 
 def compositions(num_pairs: int, count: int) -> Int[np.ndarray, "V X"]:

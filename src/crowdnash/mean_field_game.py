@@ -102,17 +102,6 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree_util.tree_leaves(trees))
 
 
-def as_double(tree: Any) -> Any:
-    """All floating arrays as float64; only inside `jax.enable_x64(True)`."""
-
-    def cast(leaf: Any) -> Any:
-        array = isinstance(leaf, np.ndarray | np.generic | jax.Array)
-        floating = array and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return jnp.asarray(np.asarray(leaf), jnp.float64) if floating else leaf
-
-    return jax.tree_util.tree_map(cast, tree)
-
-
 def in_double(function: Callable, *arguments: Any) -> Any:
     """`function(*arguments)`: traced as it is, else jitted in float64 with NumPy results.
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from crowdnash.double_precision import as_double
 from crowdnash.game import PROBABILITY_TOLERANCE, GameError, TabularGame
 from crowdnash.grid_mean_field import (
     GridMeanFieldGame,
@@ -26,7 +27,7 @@ from crowdnash.grid_mean_field import (
     kirszbraun_laws,
     once_if_constant,
 )
-from crowdnash.mean_field_game import MeanFieldGame, as_double, checked_distribution
+from crowdnash.mean_field_game import MeanFieldGame, checked_distribution
 from crowdnash.simplex_grid import grid_counts, grid_numbers, grid_size
 from crowdnash.table_symmetrization import (
     all_profiles,

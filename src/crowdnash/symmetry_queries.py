@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from crowdnash.agent_laws import to_double
+from crowdnash.double_precision import as_double
 from crowdnash.game import GameError, TabularGame
 from crowdnash.law_deviation import Deviation
 from crowdnash.lipschitz import LipschitzModuli, Sparsity, own_variation
@@ -96,7 +96,7 @@ def enumerate_laws(game: TabularGame, groups: Int[np.ndarray, " N"]) -> QueryStu
 
     (The extension keeps the L2 modulus, so L1 moduli are at most sqrt(S) times it for P.)
     """
-    game = jax.tree_util.tree_map(to_double, game)
+    game = as_double(game)
     n, pairs = game.num_agents, game.num_states * game.num_actions
     others = np.array(list(itertools.product(range(pairs), repeat=n - 1)))
     num_groups = int(groups.max()) + 1

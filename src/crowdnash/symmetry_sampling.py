@@ -6,11 +6,10 @@ of one law (transition, then reward).
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from crowdnash.agent_laws import to_double
+from crowdnash.double_precision import as_double
 from crowdnash.game import TabularGame
 from crowdnash.law_deviation import search_populations
 from crowdnash.symmetry_queries import QueryStudy, ask, deviation_at
@@ -43,7 +42,7 @@ def sample_laws(
     estimates the mean law anew. Fixed signs make that estimate unbiased for a quantity that is at
     most the deviation, so nothing is gained by picking.
     """
-    game = jax.tree_util.tree_map(to_double, game)
+    game = as_double(game)
     rng = np.random.default_rng(seed)
     n, pairs = game.num_agents, game.num_states * game.num_actions
     num_groups = int(groups.max()) + 1
