@@ -66,6 +66,19 @@ class DynamicGame(eqx.Module):
     def observe(self, state: PyTree) -> PyTree:
         """What each agent sees of the joint state: a pytree of arrays with leading axis N."""
 
+    @property
+    def agent_features(self) -> Float[Array, "N d"] | None:
+        """What tells one agent from another, [N,d], for grouping; None if there is nothing."""
+        return None
+
+    def statistics(self, state: PyTree) -> dict[str, Float[Array, ""]]:
+        """Figures of a joint state worth watching while learning, by name; none by default."""
+        return {}
+
+    def snapshot(self, state: PyTree) -> dict[str, Array]:
+        """Arrays of a joint state that pictures of an episode need, by name; none by default."""
+        return {}
+
 
 class TabularState(eqx.Module):
     """Joint state of a `TabularGame`: `states` [N] in 0..S-1 and the step h, a scalar."""
@@ -116,11 +129,6 @@ class TabularGame(DynamicGame):
     def action_names(self) -> tuple[str, ...]:
         """One short name an action, for tables and pictures."""
         return tuple(str(a) for a in range(self.num_actions))
-
-    @property
-    def agent_features(self) -> Float[Array, "N d"] | None:
-        """What tells one agent from another, [N,d], for grouping; None if there is nothing."""
-        return None
 
     @final
     def reset(self, key: PRNGKeyArray) -> TabularState:

@@ -3,10 +3,10 @@
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy.cluster.vq import ClusterError, kmeans2
 
-from crowdnash.game import DynamicGame, TabularGame
+from crowdnash.game import DynamicGame
 
 Groups = Literal["symmetric", "independent"] | int | Any
 """How to group: a name, a number of clusters G, or an integer array [N] -> 0..G-1."""
@@ -45,6 +45,18 @@ def assign_groups(game: DynamicGame, groups: Groups) -> Int[np.ndarray, " N"]:
     return array.astype(np.int32)
 
 
+def standardised_features(game: DynamicGame) -> Float[np.ndarray, "N d"] | None:
+    """`game.agent_features` with mean 0 and variance 1 over the agents, constant columns left out.
+
+    None if the game has no features.
+    """
+    if game.agent_features is None:
+        return None
+    points = np.asarray(game.agent_features, np.float64)
+    varying = points.std(0) > 0
+    return (points[:, varying] - points[:, varying].mean(0)) / points[:, varying].std(0)
+
+
 def _clusters(game: DynamicGame, count: int) -> Int[np.ndarray, " N"]:
     n = game.num_agents
     if not 1 <= count <= n:
@@ -53,16 +65,13 @@ def _clusters(game: DynamicGame, count: int) -> Int[np.ndarray, " N"]:
         return np.zeros(n, np.int32)
     if count == n:
         return np.arange(n, dtype=np.int32)
-    features = game.agent_features if isinstance(game, TabularGame) else None
-    if features is None:
+    points = standardised_features(game)
+    if points is None:
         raise ValueError(
             f"groups={count} needs game.agent_features to cluster by; "
             f"{type(game).__name__} has none: give an array [N] instead"
         )
-    points = np.asarray(features, np.float64)
-    varying = points.std(0) > 0
-    points = (points[:, varying] - points[:, varying].mean(0)) / points[:, varying].std(0)
-    distinct = len(np.unique(points, axis=0)) if varying.any() else 1
+    distinct = len(np.unique(points, axis=0)) if points.shape[1] else 1
     if distinct < count:
         raise ValueError(
             f"groups={count} needs as many different agents: {distinct} differ in their parameters"

@@ -1,16 +1,17 @@
 """Games that come with the library, one file each, and the registry of their names."""
 
-from crowdnash.game import PopulationGame
+from crowdnash.game import DynamicGame, TabularGame
 from crowdnash.games.beach_bar import BeachBar
 from crowdnash.games.congestion import Congestion
 from crowdnash.games.crowd_modelling import CrowdModelling
 from crowdnash.games.garnet import Garnet
 from crowdnash.games.rock_paper_scissors import RockPaperScissors
 from crowdnash.games.sis import SIS
+from crowdnash.games.taxi import Taxi
 
-_GAMES: dict[str, type[PopulationGame]] = {
+_GAMES: dict[str, type[DynamicGame]] = {
     game.name: game
-    for game in (SIS, RockPaperScissors, Congestion, BeachBar, CrowdModelling, Garnet)
+    for game in (SIS, RockPaperScissors, Congestion, BeachBar, CrowdModelling, Garnet, Taxi)
 }
 _ALIASES = {"rps": RockPaperScissors.name}
 
@@ -20,7 +21,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_GAMES))
 
 
-def lookup(name: str) -> type[PopulationGame]:
+def tabular_names() -> tuple[str, ...]:
+    """The names of games with finitely many states and laws that can be queried, sorted."""
+    return tuple(name for name in names() if issubclass(_GAMES[name], TabularGame))
+
+
+def lookup(name: str) -> type[DynamicGame]:
     """The game class of that name (or of the alias "rps").
 
     **Raises:** `ValueError` naming the known games.
@@ -38,6 +44,8 @@ __all__ = [
     "CrowdModelling",
     "Garnet",
     "RockPaperScissors",
+    "Taxi",
     "lookup",
     "names",
+    "tabular_names",
 ]
