@@ -21,6 +21,7 @@ from crowdnash import TabularPolicy, checkpoint, cli, experiment
 from crowdnash.cli_display import RunDisplay, in_si
 from crowdnash.cli_flags import parameter_help, parse_solve
 from crowdnash.experiment_config import ExperimentConfig
+from crowdnash.run_directory import MetricsLog
 
 DOCUMENTED = (
     "sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --groups symmetric --num-epochs 300 "
@@ -290,7 +291,7 @@ def test_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x")
 
-    monkeypatch.setattr(experiment.checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "save", full)
     assert cli.main(["solve", *TINY.split(), "--out", str(tmp_path / "run")]) == 2
     last_line = capsys.readouterr().err.splitlines()[-1]
     assert last_line == "crowdnash: error: runs/x: No space left on device"
@@ -315,14 +316,14 @@ def test_bugs_keep_their_traceback(monkeypatch, tmp_path):
 
 
 def test_interrupt_says_how_to_go_on(tmp_path, capsys, monkeypatch):
-    append, out = experiment.MetricsLog.append, tmp_path / "run"
+    append, out = MetricsLog.append, tmp_path / "run"
 
     def interrupting(self, row):
         append(self, row)
         if row["epoch"] == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(experiment.MetricsLog, "append", interrupting)
+    monkeypatch.setattr(MetricsLog, "append", interrupting)
     assert cli.main(["solve", *TINY.split(), "--out", str(out)]) == 130
     message = capsys.readouterr().err
     assert "3 epochs are saved" in message

@@ -25,7 +25,7 @@ from crowdnash.evaluation import Evaluation, population_shares
 from crowdnash.experiment import Interrupted, Observer
 from crowdnash.experiment_config import LEARNER_SETTINGS, ExperimentConfig
 from crowdnash.run_directory import MetricsLog, RunDirectory, read_metrics, write_atomically
-from crowdnash.training_loop import METRICS_COLUMNS
+from crowdnash.experiment import METRICS_COLUMNS
 
 POLICIES = ("policy.npz", "last_policy.npz")
 

@@ -34,6 +34,7 @@ commands:
   games                  list the games
   symmetry GAME          measure how symmetric a game is, and Theorem 1's bound
   mean-field GAME        solve the mean-field game that a game induces
+  reproduce EXPERIMENT   measure a theorem or figure of the paper again
 
 options:
   -h, --help             show this help; `crowdnash COMMAND --help` shows a command's
@@ -113,6 +114,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         "games": _games,
         "symmetry": _symmetry,
         "mean-field": _mean_field,
+        "reproduce": _reproduce,
     }
     if not arguments:
         print(USAGE, end="", file=sys.stderr)
@@ -240,7 +242,7 @@ def _games(arguments: Sequence[str]) -> int:
     flags = tyro.cli(GamesFlags, prog="crowdnash games", args=arguments)
 
     from crowdnash import games
-    from crowdnash.experiment_config import sample_parameters
+    from crowdnash.run_config import sample_parameters
 
     known = [
         {
@@ -276,6 +278,13 @@ def _mean_field(arguments: Sequence[str]) -> int:
     from crowdnash.cli_theory import show_mean_field
 
     show_mean_field(arguments)
+    return 0
+
+
+def _reproduce(arguments: Sequence[str]) -> int:
+    from crowdnash.cli_reproduce import show_reproduce
+
+    show_reproduce(arguments)
     return 0
 
 

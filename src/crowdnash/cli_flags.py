@@ -24,8 +24,8 @@ from crowdnash.experiment_config import (
     Preset,
     StepSize,
     preset_settings,
-    sample_parameters,
 )
+from crowdnash.run_config import sample_parameters
 from crowdnash.temporal_difference import TDStep
 
 
@@ -204,7 +204,7 @@ def _solve_flags(base: ExperimentConfig | Preset) -> Any:
 
 def game_subcommands(stored: ExperimentConfig | None = None) -> tuple[dict[str, type], Any]:
     """Return every game's record of flags by name, and their union as subcommands."""
-    game_flags = {name: _game_flags(games.lookup(name), stored) for name in games.names()}
+    game_flags = {name: _game_flags(games.lookup(name), stored) for name in games.tabular_names()}
     union = typing.Union[  # noqa: UP007 (built at run time)
         tuple(
             Annotated[

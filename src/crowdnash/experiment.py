@@ -15,19 +15,30 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from crowdnash import checkpoint
+from crowdnash.certificate import exploitability
 from crowdnash.evaluation import Evaluation, PolicyEvaluation, evaluate_policy
 from crowdnash.experiment_config import ExperimentConfig
 from crowdnash.game import TabularGame
-from crowdnash.mirror_descent import MirrorDescentState, PolicyMirrorDescent
+from crowdnash.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
 from crowdnash.policy import TabularPolicy
-from crowdnash.run_directory import (
-    MetricsLog,
-    RunDirectory,
-    read_metrics,
-    write_atomically,
+from crowdnash.run_directory import Row, RunDirectory, write_atomically
+from crowdnash.training_loop import Interrupted, Observer, train
+
+EVALUATION_COLUMNS = (
+    "exploitability_max_lower",
+    "exploitability_max_upper",
+    "exploitability_mean_lower",
+    "exploitability_mean_upper",
+    "evaluation_seconds",
 )
-from crowdnash.training_loop import METRICS_COLUMNS, Interrupted, Observer, train
+"""Metrics columns that are empty for epochs without a certificate."""
+
+METRICS_COLUMNS = (
+    "epoch",
+    *(field.name for field in dataclasses.fields(EpochMetrics) if field.name != "epoch"),
+    *EVALUATION_COLUMNS,
+)
+"""All metrics columns; `epoch` counts the epochs done, from 1."""
 
 
 @dataclass(frozen=True)
@@ -223,17 +234,17 @@ def _train_and_finish(
     observer: Observer,
 ) -> ExperimentResult:
     began = time.monotonic()
-    restored = checkpoint.restore_newest(directory.checkpoints, state, observer.on_warning)
-    epoch = 0
-    if restored is not None:
-        state, epoch = restored.state, restored.epoch
-    rows = read_metrics(directory.metrics_jsonl, up_to_epoch=epoch)
-    if len(rows) < epoch:
-        observer.on_warning(f"{directory.metrics_jsonl} lacks {epoch - len(rows)} epochs")
-    observer.on_start(epoch)
+
+    def step(state: MirrorDescentState, epoch: int) -> tuple[MirrorDescentState, Row]:
+        state, metrics = learner.step(game, state)
+        row: Row = dataclasses.asdict(metrics) | {"epoch": epoch}
+        if _evaluation_is_due(config, epoch):
+            observer.on_stage(f"evaluating the policy after epoch {epoch}")
+            row |= _evaluate_on_the_way(config, game, learner, state, epoch)
+        return state, row
+
     try:
-        with MetricsLog(directory, METRICS_COLUMNS, rows) as log:
-            state = train(directory, config, game, learner, state, epoch, log, observer)
+        state, resumed_from = train(directory, config, step, METRICS_COLUMNS, state, observer)
         policy = learner.average_policy(state)
         last_policy = learner.last_policy(state)
         last_policy.save(directory.last_policy)
@@ -250,7 +261,7 @@ def _train_and_finish(
         policy=policy,
         last_policy=last_policy,
         evaluation=evaluation,
-        resumed_from=epoch,
+        resumed_from=resumed_from,
         seconds=time.monotonic() - began,
     )
 
@@ -295,3 +306,34 @@ def _evaluate(
         seconds=time.monotonic() - began,
         policies=evaluations,
     )
+
+
+def _evaluation_is_due(config: ExperimentConfig, epoch: int) -> bool:
+    every = config.evaluate_every
+    return epoch == config.num_epochs or (every > 0 and epoch % every == 0)
+
+
+def _evaluate_on_the_way(
+    config: ExperimentConfig,
+    game: TabularGame,
+    learner: PolicyMirrorDescent,
+    state: MirrorDescentState,
+    epoch: int,
+) -> Row:
+    began = time.monotonic()
+    policy_of = learner.last_policy if config.iterate == "last" else learner.average_policy
+    certificate = exploitability(
+        game,
+        policy_of(state),
+        key=jax.random.fold_in(config.keys.evaluation, epoch),
+        num_trajectories=config.num_evaluation_trajectories,
+        confidence=config.confidence,
+        own_influence_agents=0,
+    )
+    return {
+        "exploitability_max_lower": float(certificate.maximum.lower),
+        "exploitability_max_upper": float(certificate.maximum.upper),
+        "exploitability_mean_lower": float(certificate.mean.lower),
+        "exploitability_mean_upper": float(certificate.mean.upper),
+        "evaluation_seconds": time.monotonic() - began,
+    }

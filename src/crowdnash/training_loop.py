@@ -1,40 +1,19 @@
-"""The loop of an experiment: epoch after epoch, with metrics, certificates and checkpoints."""
+"""The loop of an experiment: epoch after epoch, with metrics and checkpoints, for any learner."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-import jax
+from typing import Any, NamedTuple
 
 from crowdnash import checkpoint
-from crowdnash.certificate import exploitability
-from crowdnash.experiment_config import ExperimentConfig
-from crowdnash.game import TabularGame
-from crowdnash.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
-from crowdnash.run_directory import MetricsLog, Row, RunDirectory
-
-EVALUATION_COLUMNS = (
-    "exploitability_max_lower",
-    "exploitability_max_upper",
-    "exploitability_mean_lower",
-    "exploitability_mean_upper",
-    "evaluation_seconds",
-)
-"""Metrics columns that are empty for epochs without a certificate."""
-
-METRICS_COLUMNS = (
-    "epoch",
-    *(field.name for field in dataclasses.fields(EpochMetrics) if field.name != "epoch"),
-    *EVALUATION_COLUMNS,
-)
-"""All metrics columns; `epoch` counts the epochs done, from 1."""
+from crowdnash.run_config import RunConfig
+from crowdnash.run_directory import MetricsLog, Row, RunDirectory, read_metrics
 
 
 def _ignore(_: object) -> None:
@@ -71,41 +50,66 @@ class Interrupted(KeyboardInterrupt):
         self.epoch = epoch
 
 
+EpochStep = Callable[[Any, int], tuple[Any, Row]]
+"""Does one epoch: from a state and the epoch's number, from 1, to the next state and its row."""
+
+
+class Trained(NamedTuple):
+    """The state after the last epoch, and how many epochs had been done before this call."""
+
+    state: Any
+    resumed_from: int
+
+
 def train(
     directory: RunDirectory,
-    config: ExperimentConfig,
-    game: TabularGame,
-    learner: PolicyMirrorDescent,
-    state: MirrorDescentState,
-    epoch: int,
-    log: MetricsLog,
+    config: RunConfig,
+    step: EpochStep,
+    columns: Sequence[str],
+    state: Any,
     observer: Observer,
-) -> MirrorDescentState:
-    """Run the epochs that are left; log each, certify and checkpoint when due.
+) -> Trained:
+    """Run the epochs that are left, from the newest checkpoint on; log each, checkpoint when due.
 
     Args:
-        directory: where checkpoints go.
-        config: how many epochs, and what is due when.
-        game: the game.
-        learner: the learner.
-        state: its state after `epoch` epochs.
-        epoch: the number of epochs done.
-        log: takes a row for every epoch.
+        directory: where metrics and checkpoints are.
+        config: how many epochs, and when a checkpoint is due.
+        step: does one epoch.
+        columns: of the metrics.
+        state: the learner's state before the first epoch: arrays only.
         observer: hears what happens.
 
     Raises:
+        CheckpointError: there are checkpoints and none can be restored.
         Interrupted: Ctrl-C; the newest state has been saved if that was possible.
         OSError: a row or a checkpoint cannot be written.
     """
+    restored = checkpoint.restore_newest(directory.checkpoints, state, observer.on_warning)
+    epoch = 0
+    if restored is not None:
+        state, epoch = restored.state, restored.epoch
+    rows = read_metrics(directory.metrics_jsonl, up_to_epoch=epoch)
+    if len(rows) < epoch:
+        observer.on_warning(f"{directory.metrics_jsonl} lacks {epoch - len(rows)} epochs")
+    observer.on_start(epoch)
+    with MetricsLog(directory, columns, rows) as log:
+        return Trained(_run_epochs(directory, config, step, state, epoch, log, observer), epoch)
+
+
+def _run_epochs(
+    directory: RunDirectory,
+    config: RunConfig,
+    step: EpochStep,
+    state: Any,
+    epoch: int,
+    log: MetricsLog,
+    observer: Observer,
+) -> Any:
     saved = epoch
     due = _CheckpointSchedule(config)
     try:
         while epoch < config.num_epochs:
-            next_state, metrics = learner.step(game, state)
-            row: Row = dataclasses.asdict(metrics) | {"epoch": epoch + 1}
-            if _evaluation_is_due(config, epoch + 1):
-                observer.on_stage(f"evaluating the policy after epoch {epoch + 1}")
-                row |= _evaluate_on_the_way(config, game, learner, next_state, epoch + 1)
+            next_state, row = step(state, epoch + 1)
             with _interrupts_held():
                 log.append(row)
                 state, epoch = next_state, epoch + 1
@@ -129,7 +133,7 @@ def train(
 class _CheckpointSchedule:
     """Says after which epochs a checkpoint is due: by count, by time, and after the last."""
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._last = time.monotonic()
 
@@ -143,37 +147,6 @@ class _CheckpointSchedule:
         if due:
             self._last = now
         return due
-
-
-def _evaluation_is_due(config: ExperimentConfig, epoch: int) -> bool:
-    every = config.evaluate_every
-    return epoch == config.num_epochs or (every > 0 and epoch % every == 0)
-
-
-def _evaluate_on_the_way(
-    config: ExperimentConfig,
-    game: TabularGame,
-    learner: PolicyMirrorDescent,
-    state: MirrorDescentState,
-    epoch: int,
-) -> Row:
-    began = time.monotonic()
-    policy_of = learner.last_policy if config.iterate == "last" else learner.average_policy
-    certificate = exploitability(
-        game,
-        policy_of(state),
-        key=jax.random.fold_in(config.keys.evaluation, epoch),
-        num_trajectories=config.num_evaluation_trajectories,
-        confidence=config.confidence,
-        own_influence_agents=0,
-    )
-    return {
-        "exploitability_max_lower": float(certificate.maximum.lower),
-        "exploitability_max_upper": float(certificate.maximum.upper),
-        "exploitability_mean_lower": float(certificate.mean.lower),
-        "exploitability_mean_upper": float(certificate.mean.upper),
-        "evaluation_seconds": time.monotonic() - began,
-    }
 
 
 @contextlib.contextmanager
