@@ -12,7 +12,6 @@ Axes: G groups, H steps, S states, A actions, N agents.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -265,44 +264,3 @@ def mirror_step(
     The term tau H(pi) by which q differs from Q is the same for every action and drops out.
     """
     return jax.nn.log_softmax((1 - temperature * step_size) * log_probs + step_size * values)
-
-
-@dataclass(frozen=True)
-class SolveResult:
-    """What `solve` found.
-
-    `policy` is Algorithm 2's average of all iterates, `last_policy` the last one; `history` has
-    one `EpochMetrics` for every epoch run by this call; `state` continues the run.
-    """
-
-    policy: TabularPolicy
-    last_policy: TabularPolicy
-    history: tuple[EpochMetrics, ...]
-    state: MirrorDescentState
-
-
-def solve(
-    game: DynamicGame,
-    learner: PolicyMirrorDescent,
-    *,
-    key: PRNGKeyArray,
-    state: MirrorDescentState | None = None,
-    callback: Callable[[MirrorDescentState, EpochMetrics], Any] | None = None,
-) -> SolveResult:
-    """Learn an approximate Nash policy of `game` from simulated play alone.
-
-    **Arguments:** `key` decides every draw; `state` continues an earlier run (its key then
-    counts, not `key`); `callback(state, metrics)` is called after every epoch. Nothing is
-    printed or saved, and nothing is compiled a second time for the same shapes.
-    """
-    if state is None:
-        state = learner.init(game, key=key)
-    history = []
-    while int(state.epoch) < learner.num_epochs:
-        state, metrics = learner.step(game, state)
-        history.append(metrics)
-        if callback is not None:
-            callback(state, metrics)
-    return SolveResult(
-        learner.average_policy(state), learner.last_policy(state), tuple(history), state
-    )

@@ -1,0 +1,231 @@
+"""Exploitability of any policy in any simulator, from below: best responses learned by PPO.
+
+Some agents learn, each with a network of its own, while all others go on as they did; then each
+one's deviation is played alone, against the undisturbed play with the same random draws. Its gain
+is a lower bound on E^i (Def. 2), with a standard error. Samples alone give no upper bound.
+
+Axes: N agents, K agents examined, M trajectories.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from crowdnash.agent_networks import ActorCritic, network_of_agent
+from crowdnash.game import DynamicGame, GameError
+from crowdnash.identity import Identity
+from crowdnash.neural_network import NeuralNetwork
+from crowdnash.neural_play import Learners, probabilities_of_all
+from crowdnash.neural_policy import NeuralPolicy
+from crowdnash.observation_features import ObservationFeatures
+from crowdnash.policy import Policy
+from crowdnash.ppo import PPO
+from crowdnash.simulation import draw_index
+
+FEW = 50
+"""At most one agent in this many deviates at once while learning."""
+
+_TRAJECTORIES_AT_ONCE = 16
+
+
+class LearnedDeviations(NamedTuple):
+    """What K agents learned to do instead of `policy`, each by itself; see `measure_deviations`.
+
+    `networks` are K policies of what an agent observes; `agents` [K] whose they are; `greedy` [K]
+    whether the most likely action is played instead of a draw; `promise` [K] the gain on the
+    trajectories that decided about `greedy`, not to be reported: it is biased upwards.
+    """
+
+    networks: NeuralNetwork
+    features: ObservationFeatures
+    agents: Int[np.ndarray, " K"]
+    greedy: np.ndarray
+    promise: Float[np.ndarray, " K"]
+
+
+class DeviationGains(NamedTuple):
+    """Total reward of K agents on M trajectories each, [K,M]: as before, and deviating alone."""
+
+    value: Float[np.ndarray, "K M"]
+    gain: Float[np.ndarray, "K M"]
+
+
+def best_response_learner(**changes: Any) -> PPO:
+    """The settings that find best responses well: a fast constant rate, little entropy."""
+    settings: dict[str, Any] = {
+        "num_epochs": 150,
+        "num_trajectories": 32,
+        "learning_rate": 1e-3,
+        "minibatch_size": 2048,
+        "entropy_weight": 1e-3,
+        "annealing_epochs": None,
+    }
+    return PPO(**(settings | changes))
+
+
+def learn_deviations(
+    game: DynamicGame,
+    policy: Policy,
+    agents: Int[np.ndarray, " K"],
+    *,
+    key: PRNGKeyArray,
+    learner: PPO,
+) -> LearnedDeviations:
+    """Let the agents learn to do better than `policy`, which all others play.
+
+    As many learn at once as are few among N (one in 50), and feel each other's deviations that
+    little; what they learned is then judged alone. If `policy` is neural they start from it.
+    `learner.num_trajectories` is M of every epoch; its `minibatch_size` counts the samples of one
+    deviating agent; its `identity` is not used.
+    """
+    at_once = max(1, game.num_agents // FEW)
+    parts = []
+    for block, first in enumerate(range(0, len(agents), at_once)):
+        block_key = jax.random.fold_in(key, block)
+        parts.append(
+            _learn_at_once(game, policy, agents[first : first + at_once], block_key, learner)
+        )
+    return LearnedDeviations(
+        networks=jax.tree.map(lambda *x: jnp.concatenate(x), *(p.networks for p in parts)),
+        features=parts[0].features,
+        agents=agents,
+        greedy=np.concatenate([p.greedy for p in parts]),
+        promise=np.concatenate([p.promise for p in parts]),
+    )
+
+
+def _learn_at_once(
+    game: DynamicGame,
+    policy: Policy,
+    agents: np.ndarray,
+    key: PRNGKeyArray,
+    learner: PPO,
+) -> LearnedDeviations:
+    start_key, learn_key, choose_key = jax.random.split(key, 3)
+    count = len(agents)
+    features = policy.features if isinstance(policy, NeuralPolicy) else ObservationFeatures.of(game)
+    each = Identity(
+        features=jnp.zeros((count, 0), jnp.float32),
+        row=jnp.zeros(count, jnp.int32),
+        num_rows=0,
+        independent=True,
+        name="independent",
+    )
+    networks = ActorCritic.create(
+        start_key,
+        each,
+        num_inputs=features.num_features,
+        num_actions=game.num_actions,
+        hidden_sizes=learner.hidden_sizes,
+    )
+    if isinstance(policy, NeuralPolicy):
+        own = [network_of_agent(policy.actor, policy.identity, int(i)) for i in agents]
+        actors = jax.tree.map(lambda *x: jnp.stack(x), *own)
+        networks = ActorCritic(actors, networks.critic)
+    learners = Learners(networks, each, features, jnp.asarray(agents, jnp.int32), policy)
+    settings = eqx.tree_at(lambda p: p.minibatch_size, learner, learner.minibatch_size * count)
+    state = settings.start_from(learners, key=learn_key)
+    while int(state.epoch) < settings.num_epochs:
+        state, _ = settings.step(game, state)
+    found = LearnedDeviations(
+        networks=state.networks.actor,
+        features=features,
+        agents=agents,
+        greedy=np.zeros(count, bool),
+        promise=np.zeros(count),
+    )
+    tried = [
+        measure_deviations(
+            game,
+            policy,
+            found._replace(greedy=np.full(count, greedy)),
+            key=choose_key,
+            num_trajectories=learner.num_trajectories,
+        ).gain.mean(1)
+        for greedy in (False, True)
+    ]
+    return found._replace(greedy=tried[1] > tried[0], promise=np.maximum(*tried))
+
+
+def measure_deviations(
+    game: DynamicGame,
+    policy: Policy,
+    deviations: LearnedDeviations,
+    *,
+    key: PRNGKeyArray,
+    num_trajectories: int,
+) -> DeviationGains:
+    """Play each deviation alone on M trajectories, and nobody's with the same random draws.
+
+    **Raises:** `GameError` if the game pays something that is not a finite number.
+    """
+    size = min(num_trajectories, _TRAJECTORIES_AT_ONCE)
+    nobody = jnp.asarray(-1, jnp.int32)
+    agents = jnp.asarray(deviations.agents, jnp.int32)
+    value, gain = [], []
+    for first in range(0, num_trajectories, size):
+        keys = jax.random.split(jax.random.fold_in(key, first), size)
+
+        def total(k: Array, keys: Array = keys) -> Array:
+            return _total_rewards(
+                game, policy, deviations.networks, deviations.features, agents,
+                jnp.asarray(deviations.greedy), k, keys,
+            )  # fmt: skip
+
+        base = np.asarray(total(nobody))
+        alone = np.stack(
+            [np.asarray(total(jnp.asarray(k, jnp.int32)))[k] for k in range(len(agents))]
+        )
+        if not (np.isfinite(base).all() and np.isfinite(alone).all()):
+            raise GameError(
+                f"game {game.name or type(game).__name__!r}: reward must be a finite number"
+            )
+        value.append(base)
+        gain.append(alone - base)
+    together = (np.concatenate(x, axis=1)[:, :num_trajectories] for x in (value, gain))
+    return DeviationGains(*(x.astype(np.float64) for x in together))
+
+
+@eqx.filter_jit
+def _total_rewards(
+    game: DynamicGame,
+    policy: Policy,
+    networks: NeuralNetwork,
+    features: ObservationFeatures,
+    agents: Int[Array, " K"],
+    greedy: Array,
+    deviator: Int[Array, ""],
+    keys: Array,
+) -> Float[Array, "K M"]:
+    """Total rewards of the K agents where the k-th deviates (-1: nobody) on M trajectories."""
+    own = jax.tree.map(lambda x: x[deviator], networks)
+    agent = agents[deviator]
+    draws, starts, steps = (
+        jax.vmap(lambda k, n=n: jax.random.fold_in(k, n))(keys) for n in range(3)
+    )
+    shape = (game.horizon, game.num_agents)
+    numbers = jax.vmap(lambda k: jax.random.uniform(k, shape, jnp.float32), out_axes=1)(draws)
+    step_keys = jax.vmap(lambda k: jax.random.split(k, game.horizon), out_axes=1)(steps)
+
+    def advance(carry: tuple, now: tuple) -> tuple[tuple, None]:
+        state, total = carry
+        step, number, keys = now
+        seen = jax.vmap(game.observe)(state)
+        joint = draw_index(jnp.moveaxis(probabilities_of_all(policy, seen, step), -1, 0), number)
+        mine = jax.tree.map(lambda x: x[:, agent], seen)
+        logits = own(jax.vmap(features, (0, None))(mine, step))
+        drawn = draw_index(jax.nn.softmax(logits).T, number[:, agent])
+        action = jnp.where(greedy[deviator], jnp.argmax(logits, axis=-1), drawn)
+        action = jnp.where(deviator >= 0, action, joint[:, agent])
+        joint = joint.at[:, agent].set(action.astype(joint.dtype))
+        state, reward = jax.vmap(game.step)(state, joint, keys)
+        return (state, total + reward[:, agents].astype(jnp.float32)), None
+
+    start = (jax.vmap(game.reset)(starts), jnp.zeros((keys.shape[0], agents.shape[0]), jnp.float32))
+    over = (jnp.arange(game.horizon, dtype=jnp.int32), numbers, step_keys)
+    (_, total), _ = jax.lax.scan(advance, start, over)
+    return total.T
