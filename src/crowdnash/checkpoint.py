@@ -54,7 +54,8 @@ def save(directory: Path, epoch: int, state: Any, *, keep: int = 3) -> None:
     import orbax.checkpoint as ocp
 
     directory.mkdir(exist_ok=True)
-    leaves = _named_leaves(state)
+    # Orbax refuses empty arrays; there is nothing in them to keep.
+    leaves = {name: leaf for name, leaf in _named_leaves(state).items() if leaf.size}
     draft = directory / f".partial-{epoch}"
     try:
         _refuse_full_disk(directory, sum(leaf.nbytes for leaf in leaves.values()))
@@ -98,9 +99,11 @@ def restore(directory: Path, epoch: int, template: Any) -> Any:
 
     path = directory / str(epoch)
     _verify(path, epoch)
+    wanted = _named_leaves(template)
     leaves = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-        for name, leaf in _named_leaves(template).items()
+        for name, leaf in wanted.items()
+        if leaf.size
     }
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
@@ -108,7 +111,8 @@ def restore(directory: Path, epoch: int, template: Any) -> Any:
     except Exception as error:
         reason = str(error).split("\n")[0][:200]
         raise CheckpointError(f"checkpoint {path} does not fit this run: {reason}") from error
-    return jax.tree.unflatten(jax.tree.structure(template), [restored[name] for name in leaves])
+    values = [restored[name] if leaf.size else leaf for name, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), values)
 
 
 def restore_newest(

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from crowdnash.evaluation import Evaluation
 from crowdnash.experiment import Observer
+from crowdnash.ppo_evaluation import PPOEvaluation
 from crowdnash.run_directory import Row
 
 POLICY_TITLES = {
@@ -181,6 +182,31 @@ def evaluation_table(evaluation: Evaluation) -> Table:
             f"{policy.mean.lower:.4f} to {policy.mean.upper:.4f}",
             f"{policy.mean_return:.4f}",
         )
+    return table
+
+
+def ppo_evaluation_table(evaluation: PPOEvaluation) -> Table:
+    """Return the table of how a neural policy does."""
+    table = Table(
+        title=f"{evaluation.game}, {evaluation.num_agents} agents, {evaluation.horizon} steps, "
+        f"after {evaluation.epoch} epochs",
+        caption=f"{evaluation.confidence:.0%} intervals, {evaluation.num_trajectories} plays of "
+        "all agents.",
+        caption_justify="left",
+        title_justify="left",
+    )
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    low, high = evaluation.mean_return
+    table.add_row("mean return of an agent", f"{low:.4f} to {high:.4f}")
+    table.add_row("mean reward of a step", f"{(low + high) / 2 / evaluation.horizon:.5f}")
+    for name, value in evaluation.statistics.items():
+        table.add_row(name.replace("_", " "), f"{value:.4f}")
+    found = evaluation.exploitability
+    if found is not None:
+        table.add_row("largest exploitability, at least", f"{found.maximum:.4f}")
+        words = f"mean over the {len(found.agents)} agents that learned to deviate, at least"
+        table.add_row(words, f"{found.mean:.4f}")
     return table
 
 

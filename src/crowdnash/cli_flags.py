@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes, arg
@@ -23,9 +23,10 @@ from crowdnash.experiment_config import (
     Iterate,
     Preset,
     StepSize,
-    preset_settings,
 )
-from crowdnash.run_config import sample_parameters
+from crowdnash.identity import IdentityName
+from crowdnash.ppo_config import PPOConfig
+from crowdnash.run_config import RunConfig, sample_parameters
 from crowdnash.temporal_difference import TDStep
 
 
@@ -87,6 +88,76 @@ class RunFlags:
     """continue the run in this directory; its settings are then the defaults"""
     report: bool = True
     """draw pictures and write report.html at the end"""
+    tensorboard: bool = False
+    """write the metrics for TensorBoard too, into DIR/tensorboard"""
+
+
+@dataclass(frozen=True)
+class PPOFlags:
+    """Proximal policy optimisation of a neural policy. The defaults are the paper's."""
+
+    identity: IdentityName
+    """what the policy is told of the agent it acts for"""
+    groups: int
+    """number of groups of similar agents, for --identity group"""
+    num_epochs: int
+    """epochs of play and improvement"""
+    annealing_epochs: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: --num-epochs)")
+    ]
+    """epochs over which the learning rate falls to 0; 0: it stays as it is"""
+    num_trajectories: int
+    """plays of all agents in every epoch"""
+    num_passes: int
+    """passes over an epoch's samples"""
+    minibatch_size: int
+    """samples of a minibatch, over all networks"""
+    learning_rate: float
+    """of Adam, at the start"""
+    discount: float
+    """of rewards, per step"""
+    gae_lambda: float
+    """of generalised advantage estimation"""
+    entropy_weight: float
+    """of the entropy bonus; 0 is the paper's Symm-NN-NR"""
+    value_weight: float
+    """of the value loss"""
+    max_gradient_norm: float
+    """gradients longer than this are shortened to it"""
+    clip: float
+    """range of the probability ratio"""
+    clip_values: bool
+    """clip the value loss likewise"""
+    normalise_advantages: bool
+    """within each minibatch"""
+    hidden_layers: int
+    """of the policy and of the value network"""
+    hidden_width: int
+    """units of a hidden layer"""
+    horizon_is_end: bool
+    """nothing comes after the last step (else play is only cut off there)"""
+    matrix_dtype: Literal["float32", "bfloat16"]
+    """type of the factors of matrix products"""
+
+
+@dataclass(frozen=True)
+class PPOEvaluationFlags:
+    """How the final policy is judged."""
+
+    num_evaluation_trajectories: int
+    """plays of all agents"""
+    best_response_agents: int
+    """agents whose best response is learned at the end; 0: none"""
+    best_response_epochs: int
+    """epochs that each best response gets"""
+    confidence: float
+    """coverage of the intervals"""
+
+
+_FLAG_GROUPS: dict[type[RunConfig], tuple[type, ...]] = {
+    ExperimentConfig: (LearnerFlags, EvaluationFlags, RunFlags),
+    PPOConfig: (PPOFlags, PPOEvaluationFlags, RunFlags),
+}
 
 
 @dataclass(frozen=True)
@@ -98,18 +169,22 @@ class SolveRequest:
         out: where a new run goes, or None.
         resume: the run to continue, or None.
         report: whether to write the report at the end.
+        tensorboard: whether to write metrics for TensorBoard too.
     """
 
-    config: ExperimentConfig
+    config: RunConfig
     out: Path | None
     resume: Path | None
     report: bool
+    tensorboard: bool
 
 
 def parse_solve(
-    arguments: Sequence[str], stored_config: typing.Callable[[Path], ExperimentConfig]
+    arguments: Sequence[str], stored_config: typing.Callable[[Path], RunConfig]
 ) -> SolveRequest:
     """Parse the arguments after `crowdnash solve`.
+
+    A game that is only a simulator, or `--identity`, asks for a neural policy.
 
     Args:
         arguments: the arguments.
@@ -123,8 +198,9 @@ def parse_solve(
     early = _early_flags(arguments)
     stored = None if early.resume is None else stored_config(early.resume)
     arguments = with_canonical_game(arguments)
+    config_class = type(stored) if stored is not None else _config_class(arguments)
     flags = tyro.cli(
-        _solve_flags(stored or early.preset),
+        _solve_flags(config_class, stored, early.preset),
         prog="crowdnash solve",
         description="Learn a policy for a game and certify how exploitable it is.",
         args=arguments,
@@ -133,8 +209,10 @@ def parse_solve(
     settings: dict[str, Any] = {}
     for group in (flags.learner, flags.evaluation, flags.run):
         settings |= {item.name: getattr(group, item.name) for item in dataclasses.fields(group)}
-    out, resume, report = (settings.pop(name) for name in ("out", "resume", "report"))
-    config = ExperimentConfig.create(
+    out, resume, report, tensorboard = (
+        settings.pop(name) for name in ("out", "resume", "report", "tensorboard")
+    )
+    config = config_class.create(
         type(flags.game).game,
         game_parameters={
             item.name: getattr(flags.game, item.name) for item in dataclasses.fields(flags.game)
@@ -143,7 +221,16 @@ def parse_solve(
     )
     if stored is not None:
         _refuse_differences(config, stored, resume, out)
-    return SolveRequest(config=config, out=out, resume=resume, report=report)
+    return SolveRequest(config, out, resume, report, tensorboard)
+
+
+def _config_class(arguments: Sequence[str]) -> Any:
+    """Whose settings the flags are: those of a new run."""
+    simulator_only = bool(arguments) and arguments[0] in set(games.names()) - set(
+        games.tabular_names()
+    )
+    asked = any(word.split("=")[0] == "--identity" for word in arguments)
+    return PPOConfig if simulator_only or asked else ExperimentConfig
 
 
 class _EarlyFlags(typing.NamedTuple):
@@ -170,9 +257,8 @@ def with_canonical_game(arguments: Sequence[str]) -> list[str]:
     return arguments
 
 
-def _solve_flags(base: ExperimentConfig | Preset) -> Any:
+def _solve_flags(config_class: Any, stored: RunConfig | None, preset: Preset) -> Any:
     """Return the class of all flags, with defaults from a stored config or from a preset."""
-    stored = base if isinstance(base, ExperimentConfig) else None
     if stored is not None:
         defaults: dict[str, Any] = {
             item.name: getattr(stored, item.name) for item in dataclasses.fields(stored)
@@ -180,18 +266,17 @@ def _solve_flags(base: ExperimentConfig | Preset) -> Any:
     else:
         defaults = {
             item.name: item.default
-            for item in dataclasses.fields(ExperimentConfig)
+            for item in dataclasses.fields(config_class)
             if item.default is not dataclasses.MISSING
         }
-        defaults |= {"preset": base} | preset_settings(str(base))
-    game_flags, union = game_subcommands(stored)
+        defaults |= config_class.create_defaults(preset)
+    names = games.names() if config_class is PPOConfig else games.tabular_names()
+    game_flags, union = game_subcommands(names, stored)
     fields: list[Any] = [
         ("game", union) if stored is None else ("game", union, game_flags[stored.game]())
     ]
-    for name, flags in (
-        ("learner", LearnerFlags),
-        ("evaluation", EvaluationFlags),
-        ("run", RunFlags),
+    for name, flags in zip(
+        ("learner", "evaluation", "run"), _FLAG_GROUPS[config_class], strict=True
     ):
         known = {
             item.name: defaults[item.name]
@@ -202,9 +287,11 @@ def _solve_flags(base: ExperimentConfig | Preset) -> Any:
     return dataclasses.make_dataclass("SolveFlags", fields, frozen=True, kw_only=True)
 
 
-def game_subcommands(stored: ExperimentConfig | None = None) -> tuple[dict[str, type], Any]:
-    """Return every game's record of flags by name, and their union as subcommands."""
-    game_flags = {name: _game_flags(games.lookup(name), stored) for name in games.tabular_names()}
+def game_subcommands(
+    names: Sequence[str], stored: RunConfig | None = None
+) -> tuple[dict[str, type], Any]:
+    """Return the games' records of flags by name, and their union as subcommands."""
+    game_flags = {name: _game_flags(games.lookup(name), stored) for name in names}
     union = typing.Union[  # noqa: UP007 (built at run time)
         tuple(
             Annotated[
@@ -217,7 +304,7 @@ def game_subcommands(stored: ExperimentConfig | None = None) -> tuple[dict[str, 
     return game_flags, union
 
 
-def _game_flags(game_class: type, stored: ExperimentConfig | None) -> type:
+def _game_flags(game_class: Any, stored: RunConfig | None) -> type:
     """Return a record of the keywords of a game's `sample`, with defaults and help."""
     values = stored.game_parameters if stored and stored.game == game_class.name else {}
     help_texts = parameter_help(inspect.getdoc(game_class.sample) or "")
@@ -294,7 +381,7 @@ _NUMBERS = Annotated[
 
 
 def _refuse_differences(
-    given: ExperimentConfig, stored: ExperimentConfig, resume: Path, out: Path | None
+    given: RunConfig, stored: RunConfig, resume: Path, out: Path | None
 ) -> None:
     if out is not None and out.resolve() != resume.resolve():
         raise ValueError(f"--out {out} contradicts --resume {resume}")

@@ -21,8 +21,8 @@ from crowdnash.experiment_config import ExperimentConfig
 from crowdnash.game import TabularGame
 from crowdnash.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
 from crowdnash.policy import TabularPolicy
-from crowdnash.run_directory import Row, RunDirectory, write_atomically
-from crowdnash.training_loop import Interrupted, Observer, train
+from crowdnash.run_directory import Row, RunDirectory, config_text
+from crowdnash.training_loop import Interrupted, Observer, train, with_more_epochs
 
 EVALUATION_COLUMNS = (
     "exploitability_max_lower",
@@ -110,16 +110,7 @@ def resume(
     observer = observer or Observer()
     directory = RunDirectory.open(path)
     with directory.locked():
-        config = load_config(directory)
-        if num_epochs is not None and num_epochs != config.num_epochs:
-            if num_epochs < config.num_epochs:
-                raise ValueError(
-                    f"num_epochs can only grow: {directory.path} has {config.num_epochs}, "
-                    f"got {num_epochs}"
-                )
-            config = dataclasses.replace(config, num_epochs=num_epochs)
-            config.learner()
-            write_atomically(directory.config, config.to_json().encode())
+        config = with_more_epochs(directory, load_config(directory), num_epochs)
         if is_finished(directory, config):
             return _load_result(directory, config)
         game, learner = config.sample_game(), config.learner()
@@ -181,11 +172,7 @@ def load_config(directory: RunDirectory) -> ExperimentConfig:
     Raises:
         ValueError: they are damaged.
     """
-    try:
-        text = directory.config.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{directory.config} is damaged: {error}") from None
-    return ExperimentConfig.from_json(text, source=str(directory.config))
+    return ExperimentConfig.from_json(config_text(directory), source=str(directory.config))
 
 
 def load_policy(path: Path, game: TabularGame) -> TabularPolicy:

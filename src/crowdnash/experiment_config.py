@@ -93,6 +93,11 @@ class ExperimentConfig(RunConfig):
         given = preset_settings(preset) | settings | {"preset": preset}
         return cls.with_game_defaults(game, game_parameters, given)
 
+    @classmethod
+    def create_defaults(cls, preset: str) -> dict[str, Any]:
+        """What `create` would fill in for settings that have no default of their own."""
+        return {"preset": preset} | preset_settings(preset)
+
     def sample_game(self) -> TabularGame:
         """Draw the game; the same config draws the same game.
 

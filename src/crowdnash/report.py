@@ -14,8 +14,11 @@ from matplotlib.figure import Figure
 
 from crowdnash import plotting
 from crowdnash.evaluation import Evaluation, PolicyEvaluation
-from crowdnash.report_page import POLICY_NAMES, Picture, SavedRun, page
-from crowdnash.run_directory import Row, write_atomically
+from crowdnash.html_page import Picture
+from crowdnash.ppo_report import SavedPPORun, draw_ppo_pictures, ppo_page, save_animation
+from crowdnash.report_page import POLICY_NAMES, SavedRun, page
+from crowdnash.run_config import stored_settings
+from crowdnash.run_directory import Row, RunDirectory, config_text, write_atomically
 
 
 def write_report(path: str | PathLike[str]) -> Path:
@@ -31,16 +34,26 @@ def write_report(path: str | PathLike[str]) -> Path:
         ValueError: not a run directory, a damaged file, or nothing to report yet.
         OSError: a file cannot be written.
     """
-    saved = SavedRun.load(path)
+    directory = RunDirectory.open(path)
+    if stored_settings(config_text(directory), str(directory.config))["learner"] == "ppo":
+        run = SavedPPORun.load(directory)
+        text = ppo_page(run, _saved(directory, draw_ppo_pictures(run)), save_animation(run))
+    else:
+        saved = SavedRun.load(path)
+        text = page(saved, _saved(directory, draw_pictures(saved)))
+    write_atomically(directory.report, text.encode())
+    return directory.report
+
+
+def _saved(directory: RunDirectory, pictures: list[Picture]) -> list[tuple[Picture, bytes]]:
+    """Write the pictures into the run; each comes back with its SVG file."""
     drawn = []
-    for picture in draw_pictures(saved):
-        for suffix in ("png", "svg"):
-            file = saved.directory.path / f"{picture.name}.{suffix}"
-            write_atomically(file, _render(picture.figure, suffix))
-        svg = (saved.directory.path / f"{picture.name}.svg").read_bytes()
-        drawn.append((picture, svg))
-    write_atomically(saved.directory.report, page(saved, drawn).encode())
-    return saved.directory.report
+    for picture in pictures:
+        files = {suffix: _render(picture.figure, suffix) for suffix in ("png", "svg")}
+        for suffix, content in files.items():
+            write_atomically(directory.path / f"{picture.name}.{suffix}", content)
+        drawn.append((picture, files["svg"]))
+    return drawn
 
 
 def _render(figure: Figure, suffix: str) -> bytes:

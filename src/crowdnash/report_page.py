@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from html import escape
 from os import PathLike
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from crowdnash import html_page
 from crowdnash.evaluation import Evaluation, PolicyEvaluation
 from crowdnash.experiment import load_config
 from crowdnash.experiment_config import ExperimentConfig
+from crowdnash.html_page import Picture
 from crowdnash.policy import TabularPolicy
 from crowdnash.run_directory import Row, RunDirectory, read_metrics
 
@@ -73,15 +73,6 @@ class SavedRun:
         return tuple(row for row in self.rows if row.get("exploitability_max_lower") is not None)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One picture of the report: its file name without suffix, what it shows, and itself."""
-
-    name: str
-    caption: str
-    figure: Figure
-
-
 def page(saved: SavedRun, drawn: list[tuple[Picture, bytes]]) -> str:
     """Return the page of a run, with its pictures and their SVG files inside."""
     config = saved.config
@@ -90,12 +81,12 @@ def page(saved: SavedRun, drawn: list[tuple[Picture, bytes]]) -> str:
         f"<h1>{escape(title)}</h1>",
         *_summary(saved),
         "<h2>Pictures</h2>",
-        *(_figure(picture, svg) for picture, svg in drawn),
+        *(html_page.figure(picture.caption, svg) for picture, svg in drawn),
     ]
     if saved.certified_rows:
         sections += ["<h2>Certificates along the way</h2>", _metrics_table(saved)]
-    sections += ["<h2>Settings</h2>", _settings_table(config)]
-    return _TEMPLATE.format(title=escape(title), style=_STYLE, body="\n".join(sections))
+    sections += ["<h2>Settings</h2>", html_page.settings_table(config.settings())]
+    return html_page.document(title, sections)
 
 
 def _players(config: ExperimentConfig) -> str:
@@ -121,10 +112,8 @@ def _summary(saved: SavedRun) -> list[str]:
         ]
     iterate = saved.config.iterate
     policy, uniform = evaluation.policies[iterate], evaluation.policies["uniform"]
-    cards = "".join(
-        f'<div class="card"><div class="figure">{figure}</div>'
-        f'<div class="what">{escape(what)}</div></div>'
-        for figure, what in (
+    cards = html_page.cards(
+        (
             (_interval(policy.maximum), "largest exploitability over the agents"),
             (_interval(policy.mean), "mean exploitability over the agents"),
             (f"{policy.mean_return:.3f}", "mean return of an agent"),
@@ -138,7 +127,7 @@ def _summary(saved: SavedRun) -> list[str]:
         f"the certificates are those after epoch {evaluation.epoch}.</p>"
     )
     return [
-        f'<div class="cards">{cards}</div>',
+        cards,
         f'<p class="lead">{escape(_meaning(evaluation, policy, uniform, iterate))}</p>',
         stale,
         _policy_table(evaluation),
@@ -221,7 +210,7 @@ def _policy_table(evaluation: Evaluation) -> str:
         )
     ]
     heads = ("policy", "largest exploitability", "mean", "median agent (estimates)", "mean return")
-    return _table(heads, rows)
+    return html_page.table(heads, rows)
 
 
 def _metrics_table(saved: SavedRun) -> str:
@@ -241,72 +230,4 @@ def _metrics_table(saved: SavedRun) -> str:
         )
         for row in rows
     ]
-    return _table(("epoch", "largest exploitability", "mean", "mean return"), cells)
-
-
-def _settings_table(config: ExperimentConfig) -> str:
-    settings = {"game": config.game} | dict(config.game_parameters)
-    settings |= {
-        name: getattr(config, name)
-        for name in vars(config)
-        if name not in ("game", "game_parameters")
-    }
-    rows = [
-        (f"<code>{escape(name)}</code>", escape(str(value))) for name, value in settings.items()
-    ]
-    return _table(("setting", "value"), rows)
-
-
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
-    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
-
-
-def _figure(picture: Picture, svg: bytes) -> str:
-    # As an image, an SVG keeps its internal names to itself and cannot run anything.
-    data = base64.b64encode(svg).decode()
-    return (
-        f'<figure><img alt="{escape(picture.caption)}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-    )
-
-
-_STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 860px; padding: 2.5rem 1.25rem 4rem; background: #fff;
-  color: #222; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.65rem; line-height: 1.25; margin: 0 0 1.25rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-top: 1.25rem;
-  border-top: 1px solid #e4e4e4; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(175px, 1fr)); gap: .75rem; }
-.card { border: 1px solid #e2e6ea; border-radius: 8px; padding: .8rem 1rem; background: #f8fafc; }
-.figure { font-size: 1.3rem; font-weight: 600; color: #2c5282;
-  font-variant-numeric: tabular-nums; white-space: nowrap; }
-.what { font-size: .85rem; color: #555; }
-.lead { font-size: 1.05rem; }
-.note { color: #555; font-size: .9rem; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem;
-  font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; border-bottom: 2px solid #cfd6dd; padding: .4rem .6rem; }
-td { border-bottom: 1px solid #ececec; padding: .35rem .6rem; }
-figure { margin: 1.75rem 0; }
-figure img { width: 100%; height: auto; }
-figcaption { color: #555; font-size: .9rem; margin-top: .35rem; }
-code { font: .9em ui-monospace, SFMono-Regular, Menlo, monospace; }
-@media print { .card, figure, table { break-inside: avoid; } }
-"""
-
-_TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+    return html_page.table(("epoch", "largest exploitability", "mean", "mean return"), cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import inspect
 import json
@@ -35,7 +36,7 @@ class ExperimentKeys(typing.NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(abc.ABC):
     """What every learner's settings have in common; a learner adds its own.
 
     Attributes:
@@ -137,6 +138,11 @@ class RunConfig:
         head = {"format": FORMAT, "learner": self.learner_name}
         return json.dumps(head | dataclasses.asdict(self), indent=2) + "\n"
 
+    def settings(self) -> tuple[tuple[str, Any], ...]:
+        """All settings by name, the game's parameters in their place, for people to read."""
+        own = ((n, v) for n, v in vars(self).items() if n not in ("game", "game_parameters"))
+        return (("game", self.game), *self.game_parameters.items(), *own)
+
     @classmethod
     def check_types(cls, settings: Mapping[str, Any]) -> None:
         """Make sure that settings are of the types that the class declares.
@@ -153,6 +159,24 @@ class RunConfig:
     def keys(self) -> ExperimentKeys:
         """The random keys that `seed` stands for."""
         return ExperimentKeys(*jax.random.split(jax.random.key(self.seed), 3))
+
+    @classmethod
+    @abc.abstractmethod
+    def create(cls, game: str, **settings: Any) -> RunConfig:
+        """Return a config with the game's and the learner's defaults where nothing is given."""
+
+    @classmethod
+    @abc.abstractmethod
+    def create_defaults(cls, preset: str) -> dict[str, Any]:
+        """What `create` would fill in for settings that have no default of their own."""
+
+    @abc.abstractmethod
+    def learner(self) -> Any:
+        """Return the learner.
+
+        Raises:
+            ValueError: a setting is out of the learner's range.
+        """
 
     def draw_game(self) -> DynamicGame:
         """Draw the game; the same config draws the same game.

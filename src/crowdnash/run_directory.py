@@ -72,6 +72,11 @@ class RunDirectory:
         return self.path / "evaluation.npz"
 
     @property
+    def episode(self) -> Path:
+        """One episode of the final policy: the game's statistics and snapshots at every step."""
+        return self.path / "episode.npz"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder per kept checkpoint, named by the number of epochs done."""
         return self.path / "checkpoints"
@@ -152,6 +157,18 @@ class RunDirectory:
             yield
         finally:
             os.close(descriptor)
+
+
+def config_text(directory: RunDirectory) -> str:
+    """The stored settings of a run, as text.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return directory.config.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{directory.config} is damaged: {error}") from None
 
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:

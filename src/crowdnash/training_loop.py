@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from crowdnash import checkpoint
 from crowdnash.run_config import RunConfig
-from crowdnash.run_directory import MetricsLog, Row, RunDirectory, read_metrics
+from crowdnash.run_directory import MetricsLog, Row, RunDirectory, read_metrics, write_atomically
 
 
 def _ignore(_: object) -> None:
@@ -48,6 +49,27 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"stopped; {epoch} epochs are saved in {directory.path}")
         self.directory = directory
         self.epoch = epoch
+
+
+_Config = TypeVar("_Config", bound=RunConfig)
+
+
+def with_more_epochs(directory: RunDirectory, config: _Config, num_epochs: int | None) -> _Config:
+    """Let a stored run have `num_epochs` from now on, unless that is None.
+
+    Raises:
+        ValueError: it has more already, or its learner cannot have so many.
+    """
+    if num_epochs is None or num_epochs == config.num_epochs:
+        return config
+    if num_epochs < config.num_epochs:
+        raise ValueError(
+            f"num_epochs can only grow: {directory.path} has {config.num_epochs}, got {num_epochs}"
+        )
+    config = dataclasses.replace(config, num_epochs=num_epochs)
+    config.learner()
+    write_atomically(directory.config, config.to_json().encode())
+    return config
 
 
 EpochStep = Callable[[Any, int], tuple[Any, Row]]

@@ -1,0 +1,230 @@
+"""The report of a PPO run: its pictures and its page, from what the run saved.
+
+Axes: E epochs, H steps, N agents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from crowdnash import html_page, taxi_pictures
+from crowdnash.games.taxi import Taxi
+from crowdnash.games.taxi_map import TaxiMap, read_map
+from crowdnash.html_page import Picture
+from crowdnash.plotting_learning import diagnostics_over_epochs, lines_over
+from crowdnash.ppo_config import PPOConfig
+from crowdnash.ppo_evaluation import Episode, PPOEvaluation
+from crowdnash.run_directory import Row, RunDirectory, config_text, read_metrics
+
+_LEARNERS = {
+    "none": "one policy, agents alike (Symm-NN)",
+    "one-hot": "one policy, told who it acts for (OH-NN)",
+    "number": "one policy, told the agent's number (ID-NN)",
+    "independent": "a network of its own for every agent (Ind-NN)",
+    "group": "one policy, told the agent's group",
+    "parameters": "one policy, told the agent's parameters (Type-NN)",
+}
+_DIAGNOSTICS = {
+    "entropy": "entropy of the policy (nats)",
+    "approximate_kl": "KL, old to new policy (nats)",
+    "explained_variance": "share of variance the critic knew",
+    "clip_fraction": "share of clipped ratios",
+}
+_OWN_COLUMNS = {
+    "epoch", "mean_return", "mean_reward", "policy_loss", "value_loss", "learning_rate",
+    "agent_steps", "play_seconds", "seconds", *_DIAGNOSTICS,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SavedPPORun:
+    """What a run directory of PPO holds, as far as the run has got.
+
+    Attributes:
+        directory: the run.
+        config: its settings.
+        rows: its metrics.
+        evaluation: how the final policy does, or None before the end.
+        episode: one episode of it, or None before the end.
+    """
+
+    directory: RunDirectory
+    config: PPOConfig
+    rows: tuple[Row, ...]
+    evaluation: PPOEvaluation | None
+    episode: Episode | None
+
+    @classmethod
+    def load(cls, directory: RunDirectory) -> SavedPPORun:
+        """Read a run.
+
+        Raises:
+            ValueError: a damaged file, or nothing to report yet.
+        """
+        config = PPOConfig.from_json(config_text(directory), source=str(directory.config))
+        rows = read_metrics(directory.metrics_jsonl)
+        if not rows:
+            raise ValueError(f"{directory.path} has nothing to report yet: no epoch is done")
+        evaluation = PPOEvaluation.load(directory) if directory.evaluation.exists() else None
+        episode = Episode.load(directory) if directory.episode.exists() else None
+        return cls(directory, config, rows, evaluation, episode)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The names of the game's own figures."""
+        return tuple(name for name in self.rows[0] if name not in _OWN_COLUMNS)
+
+    @property
+    def city(self) -> TaxiMap | None:
+        """The map, if the game is A-Taxi and an episode was kept."""
+        if self.config.game != Taxi.name or self.episode is None:
+            return None
+        return read_map(str(self.config.game_parameters["map_text"]))
+
+
+def draw_ppo_pictures(saved: SavedPPORun) -> list[Picture]:
+    """Return the pictures that the saved data allow, in the order of the report."""
+    epochs = np.asarray([row["epoch"] for row in saved.rows], np.int64)
+    pictures = [
+        Picture(
+            "mean_return",
+            "What an agent earns in the plays that each epoch learned from.",
+            lines_over(
+                epochs,
+                {"mean return": _column(saved, "mean_return")},
+                x_name="epoch",
+                y_name="mean return (total reward)",
+                title="Mean return of an agent while learning",
+            ),
+        )
+    ]
+    if saved.statistics:
+        pictures.append(
+            Picture(
+                "statistics",
+                "The game's own figures, means over the steps of an epoch's plays.",
+                lines_over(
+                    epochs,
+                    {name.replace("_", " "): _column(saved, name) for name in saved.statistics},
+                    x_name="epoch",
+                    y_name="mean over steps",
+                    title="The game while learning",
+                ),
+            )
+        )
+    pictures += _episode_pictures(saved, epochs)
+    names = {title: _column(saved, name) for name, title in _DIAGNOSTICS.items()}
+    pictures.append(
+        Picture(
+            "diagnostics",
+            "PPO's own figures: entropy that falls to 0 early, a KL above 0.05 or a critic that "
+            "explains nothing are signs of bad settings.",
+            diagnostics_over_epochs(epochs, names),
+        )
+    )
+    return pictures
+
+
+def _episode_pictures(saved: SavedPPORun, epochs: Int[np.ndarray, " E"]) -> list[Picture]:
+    if saved.episode is None:
+        return []
+    if saved.city is not None:
+        positions = saved.episode.snapshots["position"]
+        last = len(positions) - 1
+        steps = sorted({0, last // 16, last // 4, last})
+        return [
+            Picture(
+                "zone_occupancy",
+                "Where the trained fleet is, at every step of one episode.",
+                taxi_pictures.zone_occupancy(positions, saved.city),
+            ),
+            Picture(
+                "fleet",
+                "Taxis in every cell at some steps of the same episode.",
+                taxi_pictures.fleet_on_map(positions, saved.city, steps),
+            ),
+        ]
+    if not saved.episode.statistics:
+        return []
+    lines = {
+        name.replace("_", " "): np.asarray(x, np.float64)
+        for name, x in saved.episode.statistics.items()
+    }
+    horizon = len(next(iter(lines.values())))
+    figure = lines_over(
+        np.arange(horizon), lines, x_name="step", y_name="value", title="One episode at the end"
+    )
+    return [Picture("episode", "One episode of the final policy.", figure)]
+
+
+def save_animation(saved: SavedPPORun) -> Path | None:
+    """Write the episode as an animated GIF into the run, if its game can be drawn so."""
+    if saved.city is None or saved.episode is None:
+        return None
+    path = saved.directory.path / "fleet.gif"
+    taxi_pictures.save_animation(path, saved.episode.snapshots["position"], saved.city)
+    return path
+
+
+def ppo_page(saved: SavedPPORun, drawn: list[tuple[Picture, bytes]], animation: Path | None) -> str:
+    """Return the page of a run, with its pictures inside."""
+    config = saved.config
+    agents, horizon = (config.game_parameters.get(n) for n in ("num_agents", "horizon"))
+    title = f"{config.game}: {agents} agents, {horizon} steps, {_LEARNERS[config.identity]}"
+    moving = []
+    if animation is not None:
+        caption = "One episode of the trained fleet, a dot for each taxi."
+        moving = [html_page.figure(caption, animation.read_bytes(), "image/gif")]
+    sections = [
+        f"<h1>{escape(title)}</h1>",
+        *_summary(saved),
+        "<h2>Pictures</h2>",
+        *(html_page.figure(picture.caption, svg) for picture, svg in drawn),
+        *moving,
+        "<h2>Settings</h2>",
+        html_page.settings_table(config.settings()),
+    ]
+    return html_page.document(title, sections)
+
+
+def _summary(saved: SavedPPORun) -> list[str]:
+    evaluation = saved.evaluation
+    if evaluation is None:
+        return [
+            f'<p class="lead">This run is not finished: {len(saved.rows)} of '
+            f"{saved.config.num_epochs} epochs are done.</p>"
+        ]
+    low, high = evaluation.mean_return
+    figures = [
+        (f"{low:.3f}&thinsp;–&thinsp;{high:.3f}", "mean return of an agent"),
+        *((f"{x:.3f}", name.replace("_", " ")) for name, x in evaluation.statistics.items()),
+        (str(evaluation.epoch), "epochs of PPO"),
+    ]
+    found = evaluation.exploitability
+    if found is None:
+        text = (
+            "Whether this is near a Nash equilibrium was not measured: "
+            "crowdnash evaluate with --best-response-agents does."
+        )
+    else:
+        figures.insert(0, (f"≥&thinsp;{found.maximum:.3f}", "largest exploitability"))
+        count = len(found.agents)
+        text = (
+            f"{count} of the {evaluation.num_agents} agents learned to deviate while all others "
+            f"went on as before. The agent picked beforehand gains at least {found.maximum:.3f} in "
+            f"total reward, the {count} of them at least {found.mean:.3f} on average "
+            f"({evaluation.confidence:.0%} confidence). Samples give no upper bound: another "
+            "deviation may gain more."
+        )
+    return [html_page.cards(figures), f'<p class="lead">{escape(text)}</p>']
+
+
+def _column(saved: SavedPPORun, name: str) -> Float[np.ndarray, " E"]:
+    cells: list[Any] = [row.get(name) for row in saved.rows]
+    return np.asarray([np.nan if cell is None else cell for cell in cells], np.float64)
