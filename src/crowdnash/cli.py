@@ -5,6 +5,7 @@ Imports are inside the commands, so that help and the version appear at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,10 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from crowdnash.run_config import RunConfig
 
 USAGE = """\
 usage: crowdnash COMMAND ...
@@ -27,7 +31,8 @@ usage: crowdnash COMMAND ...
 Nash equilibria for crowds: solve games of many agents that are almost, but not quite, alike.
 
 commands:
-  solve GAME --out DIR   learn a policy and certify how exploitable it is
+  solve GAME --out DIR   learn a policy and certify how exploitable it is; with
+                         --identity, and for simulators, a neural one
   solve --resume DIR     go on with a run that was interrupted, or for more epochs
   evaluate DIR           certify the policies of a run again
   report DIR             draw pictures of a run and write report.html
@@ -54,7 +59,11 @@ class EvaluateFlags:
     num_evaluation_trajectories: Annotated[
         int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")
     ] = None
-    """simulated population paths per certificate"""
+    """simulated population paths per certificate; neural policies: plays"""
+    best_response_agents: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")
+    ] = None
+    """neural policies: agents that learn how to gain by deviating"""
     confidence: Annotated[
         float | None, arg(metavar="FLOAT", help_behavior_hint="(default: the run's)")
     ] = None
@@ -172,36 +181,61 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 def _solve(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
-    from crowdnash import experiment
-    from crowdnash.cli_display import RunDisplay, evaluation_table
+    from crowdnash import experiment, ppo_experiment
+    from crowdnash.cli_display import RunDisplay, evaluation_table, ppo_evaluation_table
     from crowdnash.cli_flags import parse_solve
-    from crowdnash.run_directory import RunDirectory
+    from crowdnash.ppo_config import PPOConfig
+    from crowdnash.tensorboard_log import TensorBoardLog
 
-    request = parse_solve(arguments, lambda path: experiment.load_config(RunDirectory.open(path)))
+    request = parse_solve(arguments, _stored_config)
     began = time.monotonic()
-    with RunDisplay(Console(stderr=True), request.config.num_epochs) as display:
+    neural = isinstance(request.config, PPOConfig)
+    kind, table = (
+        (ppo_experiment, ppo_evaluation_table) if neural else (experiment, evaluation_table)
+    )
+    out = (
+        request.resume
+        or request.out
+        or Path("runs") / time.strftime(f"{request.config.game}-%Y%m%d-%H%M%S")
+    )
+    with contextlib.ExitStack() as stack:
+        display = stack.enter_context(RunDisplay(Console(stderr=True), request.config.num_epochs))
+        observer = display.observer
+        if request.tensorboard:
+            log = stack.enter_context(TensorBoardLog(str(out / "tensorboard")))
+            observer = log.observer(observer)
         if request.resume is None:
-            out = request.out or Path("runs") / time.strftime(
-                f"{request.config.game}-%Y%m%d-%H%M%S"
-            )
-            result = experiment.run(request.config, out, display.observer)
+            result = kind.run(request.config, out, observer)
         else:
-            result = experiment.resume(
-                request.resume, num_epochs=request.config.num_epochs, observer=display.observer
+            result = kind.resume(
+                request.resume, num_epochs=request.config.num_epochs, observer=observer
             )
-    path = result.directory.path
     if result.resumed_from == result.config.num_epochs and result.seconds == 0.0:
-        print(f"{path} is already finished ({result.config.num_epochs} epochs)")
+        print(f"{out} is already finished ({result.config.num_epochs} epochs)")
         return 0
-    console = Console()
-    console.print(evaluation_table(result.evaluation))
+    Console().print(table(result.evaluation))
     if request.report:
         from crowdnash.report import write_report
 
-        page = write_report(path)
-        print(f"report: {page}")
-    print(f"saved in {path}, wall time {time.monotonic() - began:.1f} s")
+        print(f"report: {write_report(out)}")
+    print(f"saved in {out}, wall time {time.monotonic() - began:.1f} s")
     return 0
+
+
+def _stored_config(path: Path) -> RunConfig:
+    """The settings of the run at `path`, whatever its learner."""
+    from crowdnash.experiment_config import ExperimentConfig
+    from crowdnash.ppo_config import PPOConfig
+    from crowdnash.run_config import stored_settings
+    from crowdnash.run_directory import RunDirectory, config_text
+
+    directory = RunDirectory.open(path)
+    text, source = config_text(directory), str(directory.config)
+    learner = stored_settings(text, source)["learner"]
+    for config_class in (ExperimentConfig, PPOConfig):
+        if config_class.learner_name == learner:
+            return config_class.from_json(text, source)
+    raise ValueError(f"{source}: no learner is called {learner!r}")
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -209,23 +243,40 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from crowdnash import experiment
-    from crowdnash.cli_display import evaluation_table
+    from crowdnash import experiment, ppo_experiment
+    from crowdnash.cli_display import evaluation_table, ppo_evaluation_table
+    from crowdnash.ppo_config import PPOConfig
 
     def say(stage: str) -> None:
         print(stage, file=sys.stderr)
 
-    evaluation = experiment.evaluate(
-        flags.run,
-        num_trajectories=flags.num_evaluation_trajectories,
-        confidence=flags.confidence,
-        seed=flags.seed,
-        observer=experiment.Observer(on_stage=say),
-    )
+    if isinstance(_stored_config(flags.run), PPOConfig):
+        evaluation = ppo_experiment.evaluate(
+            flags.run,
+            num_trajectories=flags.num_evaluation_trajectories,
+            best_response_agents=flags.best_response_agents,
+            confidence=flags.confidence,
+            seed=flags.seed,
+        )
+        table = ppo_evaluation_table(evaluation)
+    else:
+        if flags.best_response_agents is not None:
+            raise ValueError(
+                f"best_response_agents is for neural policies, and {flags.run} has tables: "
+                "its certificate covers all agents"
+            )
+        evaluation = experiment.evaluate(
+            flags.run,
+            num_trajectories=flags.num_evaluation_trajectories,
+            confidence=flags.confidence,
+            seed=flags.seed,
+            observer=experiment.Observer(on_stage=say),
+        )
+        table = evaluation_table(evaluation)
     if flags.json:
         print(json.dumps(evaluation.summary(), indent=2))
     else:
-        Console().print(evaluation_table(evaluation))
+        Console().print(table)
     return 0
 
 

@@ -249,11 +249,20 @@ def _early_flags(arguments: Sequence[str]) -> _EarlyFlags:
     return _EarlyFlags(preset=preset, resume=found.resume)
 
 
-def with_canonical_game(arguments: Sequence[str]) -> list[str]:
-    """Replace an alias by the game's name; an unknown game gets the registry's message."""
+def with_canonical_game(arguments: Sequence[str], *, tabular: bool = False) -> list[str]:
+    """Replace an alias by the game's name; an unknown game gets the registry's message.
+
+    Raises:
+        ValueError: an unknown game, or a simulator where only games with tables will do.
+    """
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
-        arguments[0] = games.lookup(arguments[0]).name
+        name = arguments[0] = games.lookup(arguments[0]).name
+        if tabular and name not in games.tabular_names():
+            raise ValueError(
+                f"{name} is only a simulator, and this needs a game whose laws can be queried: "
+                f"{', '.join(games.tabular_names())}"
+            )
     return arguments
 
 

@@ -21,13 +21,16 @@ NEGATIVE_SLOPE = 0.01
 class NeuralNetwork(eqx.Module):
     """Dense layers with leaky ReLUs between them: `weights` [in,out] and `biases` [out].
 
+    Where every agent has a network of its own, all arrays have a leading axis N.
+
     `rows` [R,W], if there are any, are the weights that a one-hot code of R entries would have in
     the first layer: adding row r to its sum is the same as giving it that code, without ever
     building one.
     """
 
-    weights: tuple[Float[Array, "fan_in fan_out"], ...]
-    biases: tuple[Float[Array, " fan_out"], ...]
+    # No names for the axes: they would have to be the same size in all layers.
+    weights: tuple[Float[Array, "... _ _"], ...]
+    biases: tuple[Float[Array, "... _"], ...]
     rows: Float[Array, "R W"] | None
 
     @classmethod
