@@ -1,0 +1,236 @@
+"""Run a study in a directory: every point is saved as it is measured, so that a run can go on.
+
+The directory holds `config.json` (which study, scale and seed), `points/<name>.json`,
+`results.json` and `results.csv`, and the pictures as PNG.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from crowdnash.reproduction.study import Conclusion, Point, Scale, Study, Table
+from crowdnash.run_directory import Row, RunDirectory, read_json, write_atomically, write_json
+
+_FORMAT = "crowdnash-reproduction-1"
+_DPI = 150
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class SweepObserver:
+    """Functions that are called as a sweep goes on.
+
+    - `on_start(done, total)`: before the first measurement; `done` points were saved before.
+    - `on_point(name, done, total, seconds)`: after each point measured.
+    """
+
+    on_start: Callable[[int, int], object] = _ignore
+    on_point: Callable[[str, int, int, float], object] = _ignore
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished sweep: `rows` in the order of the points, what they say, and where it is saved.
+
+    `measured_seconds` is the wall time of all measurements, earlier calls included.
+    """
+
+    directory: Path
+    study: str
+    scale: str
+    seed: int
+    rows: tuple[Row, ...]
+    conclusion: Conclusion
+    measured_seconds: float
+
+
+def run(
+    study: Study,
+    out: str | PathLike[str],
+    *,
+    scale: Scale | str = "small",
+    seed: int = 0,
+    observer: SweepObserver | None = None,
+) -> Results:
+    """Measure what is missing of a study in `out`, conclude, save; see `draw` for the pictures.
+
+    **Arguments:** `out` a new or empty folder, or that of the same study, scale and seed;
+    `seed` >= 0 decides every draw.
+
+    **Raises:** `ValueError` if an argument is out of range, `out` holds something else or a file
+    in it is damaged; `OSError` if it cannot be written. What was saved stays.
+    """
+    if scale not in get_args(Scale):
+        raise ValueError(f"scale must be one of {', '.join(get_args(Scale))}, not {scale!r}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, not {seed}")
+    points = study.points(cast(Scale, scale), seed)
+    directory = _open_or_create(study.name, out, scale, seed)
+    with directory.locked():
+        rows, seconds = _measure(study, points, directory.path, observer or SweepObserver())
+        results = Results(
+            directory=directory.path,
+            study=study.name,
+            scale=scale,
+            seed=seed,
+            rows=tuple(rows),
+            conclusion=study.conclude(rows),
+            measured_seconds=seconds,
+        )
+        _save(results)
+    return results
+
+
+def draw(study: Study, out: str | PathLike[str]) -> tuple[Path, ...]:
+    """Draw the pictures of a finished sweep from its saved results; return their paths.
+
+    **Raises:** `ValueError` if `out` holds no results of this study; `OSError` if a picture cannot
+    be written.
+    """
+    results = load(out)
+    if results.study != study.name:
+        raise ValueError(f"{results.directory} is of {results.study}, not of {study.name}")
+    paths = []
+    for name, figure in study.draw(results.rows, results.conclusion.facts).items():
+        path = results.directory / f"{name}.png"
+        write_atomically(path, _png(figure))
+        paths.append(path)
+    return tuple(paths)
+
+
+def load(out: str | PathLike[str]) -> Results:
+    """Read the results of a finished sweep.
+
+    **Raises:** `ValueError` if `out` is not a finished sweep or its file is damaged.
+    """
+    path = Path(out)
+    saved = read_json(path / "results.json")
+    try:
+        tables = tuple(
+            Table(
+                title=table["title"],
+                columns=tuple(table["columns"]),
+                rows=tuple(tuple(row) for row in table["rows"]),
+            )
+            for table in saved["tables"]
+        )
+        return Results(
+            directory=path,
+            study=saved["experiment"],
+            scale=saved["scale"],
+            seed=saved["seed"],
+            rows=tuple(saved["rows"]),
+            conclusion=Conclusion(saved["facts"], tables, tuple(saved["verdict"])),
+            measured_seconds=saved["measured_seconds"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path / 'results.json'} is damaged: no {error}") from None
+
+
+def _open_or_create(name: str, out: str | PathLike[str], scale: str, seed: int) -> RunDirectory:
+    wanted = {"format": _FORMAT, "experiment": name, "scale": scale, "seed": seed}
+    path = Path(out)
+    if not (path / "config.json").is_file():
+        return RunDirectory.create(path, json.dumps(wanted, indent=2) + "\n")
+    found = read_json(path / "config.json")
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        raise ValueError(f"out must be new, empty or of the same experiment, but {path} is not")
+    for item in ("experiment", "scale", "seed"):
+        if found.get(item) != wanted[item]:
+            raise ValueError(
+                f"{item} {wanted[item]} contradicts {path}, which has {found.get(item)}"
+            )
+    return RunDirectory.open(path)
+
+
+def _measure(
+    study: Study, points: Sequence[Point], directory: Path, observer: SweepObserver
+) -> tuple[list[Row], float]:
+    names = [point.name for point in points]
+    if len(set(names)) != len(names):
+        raise AssertionError(f"{study.name}: two points share a name")
+    folder = directory / "points"
+    folder.mkdir(exist_ok=True)
+    saved = {point.name: _saved(folder / f"{point.name}.json", point) for point in points}
+    done = sum(found is not None for found in saved.values())
+    observer.on_start(done, len(points))
+    for point in points:
+        if saved[point.name] is not None:
+            continue
+        began = time.monotonic()
+        rows = [
+            dict(point.settings) | dict(row)
+            for row in study.measure(point.settings, folder / point.name)
+        ]
+        seconds = time.monotonic() - began
+        content = {"settings": dict(point.settings), "rows": rows, "seconds": seconds}
+        write_json(folder / f"{point.name}.json", content)
+        saved[point.name] = content
+        done += 1
+        observer.on_point(point.name, done, len(points), seconds)
+    found = [content for content in saved.values() if content is not None]
+    rows = [row for content in found for row in content["rows"]]
+    return rows, sum(content["seconds"] for content in found)
+
+
+def _saved(path: Path, point: Point) -> dict[str, Any] | None:
+    """What an earlier call measured at this point, or None."""
+    if not path.exists():
+        return None
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"settings", "rows", "seconds"} <= set(content):
+        raise ValueError(f"{path} is damaged: it is not a measured point")
+    if content["settings"] != dict(point.settings):
+        raise ValueError(
+            f"{path} was measured with other settings, by another version: use a new --out"
+        )
+    return content
+
+
+def _save(results: Results) -> None:
+    conclusion = results.conclusion
+    content = {
+        "format": _FORMAT,
+        "experiment": results.study,
+        "scale": results.scale,
+        "seed": results.seed,
+        "measured_seconds": results.measured_seconds,
+        "verdict": list(conclusion.verdict),
+        "facts": conclusion.facts,
+        "tables": [dataclasses.asdict(table) for table in conclusion.tables],
+        "rows": list(results.rows),
+    }
+    write_atomically(results.directory / "results.csv", _csv(results.rows).encode())
+    write_json(results.directory / "results.json", content)
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context():
+        # Without a date or a version, the same results give the same file.
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
