@@ -72,6 +72,23 @@ def evaluate(
     return outputs.reshape(num_trajectories, n, -1)
 
 
+def evaluate_steps(
+    network: NeuralNetwork,
+    identity: Identity,
+    inputs: Float[Array, "H M N F"],
+    dtype: str = "float32",
+) -> Float[Array, "H M N out"]:
+    """`evaluate` at every step.
+
+    A network of one's own is read once for all steps (reading a thousand of them costs more than
+    the arithmetic); a shared one takes step after step, so that memory does not grow with H.
+    """
+    if not identity.independent:
+        return jax.lax.map(lambda x: evaluate(network, identity, x, dtype), inputs)
+    together = evaluate(network, identity, inputs.reshape(-1, *inputs.shape[2:]), dtype)
+    return together.reshape(*inputs.shape[:3], -1)
+
+
 def network_of_agent(network: NeuralNetwork, identity: Identity, agent: int) -> NeuralNetwork:
     """A network on observations alone that does what `network` does for this agent.
 

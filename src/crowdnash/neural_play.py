@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from crowdnash.agent_networks import ActorCritic, evaluate
+from crowdnash.agent_networks import ActorCritic, evaluate, evaluate_steps
 from crowdnash.game import DynamicGame
 from crowdnash.identity import Identity
 from crowdnash.neural_policy import NeuralPolicy
@@ -91,14 +91,13 @@ def play(
     def mine(x: PyTree) -> PyTree:
         return x if agents is None else jax.tree.map(lambda leaf: leaf[:, agents], x)
 
-    def look(state: PyTree, step: Array) -> tuple[PyTree, Array, Array]:
+    def look(state: PyTree, step: Array) -> tuple[PyTree, Array]:
         seen = jax.vmap(game.observe)(state)
-        inputs = with_identity(features.of_all(mine(seen), step), identity)
-        return seen, inputs, evaluate(networks.critic, identity, inputs, dtype)[..., 0]
+        return seen, with_identity(features.of_all(mine(seen), step), identity)
 
     def advance(state: PyTree, now: tuple) -> tuple[PyTree, tuple]:
         step, number, keys = now
-        seen, inputs, value = look(state, step)
+        seen, inputs = look(state, step)
         log_probs = jax.nn.log_softmax(evaluate(networks.actor, identity, inputs, dtype))
         by_action = jnp.moveaxis(log_probs, -1, 0)
         action = draw_index(jnp.exp(by_action), mine(number))
@@ -110,10 +109,12 @@ def play(
         statistics = jax.tree.map(lambda x: x.mean(), jax.vmap(game.statistics)(state))
         state, reward = jax.vmap(game.step)(state, joint, keys)
         reward = mine(reward.astype(jnp.float32))
-        return state, (inputs, action, log_prob, value, reward, statistics)
+        return state, (inputs, action, log_prob, reward, statistics)
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     end, played = jax.lax.scan(advance, start, (steps, numbers, step_keys))
-    inputs, action, log_prob, value, reward, statistics = played
-    _, _, last_value = look(end, jnp.asarray(game.horizon, jnp.int32))
+    inputs, action, log_prob, reward, statistics = played
+    value = evaluate_steps(networks.critic, identity, inputs, dtype)[..., 0]
+    _, last_inputs = look(end, jnp.asarray(game.horizon, jnp.int32))
+    last_value = evaluate(networks.critic, identity, last_inputs, dtype)[..., 0]
     return Play(inputs, action, log_prob, value, reward, last_value, statistics)

@@ -34,7 +34,7 @@ from crowdnash.ppo_loss import PPOSums, Samples
 from crowdnash.ppo_update import UpdateSettings, UpdateShape, improve, initial_moments
 
 _CHUNK_ROWS_CPU = 2048
-_NETWORKS_AT_ONCE_CPU = 8
+_NETWORKS_AT_ONCE_CPU = 16
 
 
 class PPOState(eqx.Module):
