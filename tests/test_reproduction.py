@@ -298,6 +298,9 @@ def test_a_sweep_saves_rows_facts_and_pictures(tmp_path):
     loaded = sweep.load(tmp_path / "toy")
     assert loaded.rows == results.rows
     assert loaded.conclusion == results.conclusion
+    page = (tmp_path / "toy" / "results.md").read_text()
+    assert page.startswith("# toy, scale smoke, seed 0\n\n- ")
+    assert "| --- |" in page
     lines = (tmp_path / "toy" / "results.csv").read_text().splitlines()
     assert lines[0] == "x,replicate,seed,y,note"
     assert len(lines) == 7

@@ -1,7 +1,7 @@
 """Run a study in a directory: every point is saved as it is measured, so that a run can go on.
 
 The directory holds `config.json` (which study, scale and seed), `points/<name>.json`,
-`results.json` and `results.csv`, and the pictures as PNG.
+`results.json`, `results.csv` and `results.md`, and the pictures as PNG.
 """
 
 from __future__ import annotations
@@ -217,6 +217,21 @@ def _save(results: Results) -> None:
     }
     write_atomically(results.directory / "results.csv", _csv(results.rows).encode())
     write_json(results.directory / "results.json", content)
+    write_atomically(results.directory / "results.md", _markdown(results).encode())
+
+
+def _markdown(results: Results) -> str:
+    """The tables and sentences of a sweep, for a page."""
+    lines = [
+        f"# {results.study}, scale {results.scale}, seed {results.seed}",
+        "",
+        *(f"- {sentence}" for sentence in results.conclusion.verdict),
+        "",
+    ]
+    for table in results.conclusion.tables:
+        rows = (table.columns, ("---",) * len(table.columns), *table.rows)
+        lines += [f"## {table.title}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    return "\n".join(lines)
 
 
 def _csv(rows: Sequence[Row]) -> str:
