@@ -8,6 +8,7 @@ are groups. For laws that depend on the step all maxima are over steps too.
 Axes: N agents, G groups, S states, A actions, X = S*A pairs, T steps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crowdnash.agent_laws import Reader, open_reader
+from crowdnash.exploring_play import explore, observed_states
 from crowdnash.game import DynamicGame, PopulationGame, TabularGame
 from crowdnash.grouping import Groups, assign_groups
 from crowdnash.interval import Interval
@@ -28,11 +30,14 @@ from crowdnash.law_deviation import (
 from crowdnash.law_variation import LawVariation, moduli_of, monotonicity_of
 from crowdnash.lipschitz import LipschitzModuli, Sparsity, sparsity
 from crowdnash.monotonicity import Monotonicity
+from crowdnash.policy import Policy
+from crowdnash.simulation import Trajectories
+from crowdnash.symmetry_from_play import SymmetryFromPlay, symmetry_from_trajectories
 from crowdnash.symmetry_queries import QueryStudy, can_enumerate_laws, enumerate_laws
 from crowdnash.symmetry_sampling import sample_laws
 from crowdnash.weighted_deviation import study_weighted_law
 
-SymmetryMethod = Literal["auto", "population", "enumerate", "sample"]
+SymmetryMethod = Literal["auto", "population", "enumerate", "sample", "trajectories"]
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,11 @@ class Symmetry:
     - `lipschitz`: moduli of the induced P and R; with G > 1 of every group's, when all groups
       share one mu. None if only sampled.
     - `sparsity` (Def. 8; None if only sampled), and `kappa`, its largest number of entries.
-    - `monotone` (Def. 10): both senses; None if G > 1 or only sampled.
-    - `method`: "population", "enumerate" or "sample"; with "sample" the lower ends are estimates
-      with `alpha_standard_error`, `beta_standard_error`, otherwise 0.
+    - `monotone` (Def. 10): both senses; None if only sampled, and for several groups whose agents
+      contribute differently to the aggregate or whose law had to be queried.
+    - `method`: "population", "enumerate", "sample" or "trajectories"; with the last two the lower
+      ends are estimates with `alpha_standard_error`, `beta_standard_error`, otherwise 0.
+    - `play`: what trajectories showed (method "trajectories"), with intervals for what was met.
     """
 
     alpha: Interval
@@ -69,6 +76,7 @@ class Symmetry:
     method: str
     alpha_standard_error: float = 0.0
     beta_standard_error: float = 0.0
+    play: SymmetryFromPlay | None = None
 
     @property
     def num_groups(self) -> int:
@@ -90,6 +98,8 @@ def symmetry(
     num_permutations: int = 32,
     transition_modulus: float | None = None,
     reward_modulus: float | None = None,
+    policy: Policy | Sequence[Policy] | None = None,
+    num_trajectories: int = 256,
     seed: int = 0,
 ) -> Symmetry:
     """Measure how symmetric `game` is, as a whole or within `groups` (Defs. 7, 8, 10).
@@ -107,17 +117,22 @@ def symmetry(
     **Arguments:** `groups` as in `PolicyMirrorDescent` (default: one group); `num_populations`
     >= 1 to search; `num_permutations` >= 2 of the others per population ("sample");
     `transition_modulus`, `reward_modulus` L1 Lipschitz moduli in sigma(rho^-i) that hold for every
-    P^i(s,a,.), R^i(s,a,.); `seed` >= 0 of the search.
+    P^i(s,a,.), R^i(s,a,.); `policy` one or several to be played for "trajectories" (default:
+    uniform and seven random ones, so that populations differ), `num_trajectories` >= 16 of all of
+    them, rounded up to an even number of each; `seed` >= 0 of the search or of the play.
 
     **Raises:** `ValueError` naming the argument, the rule and the value; `GameError` if a law or a
     contribution is not finite.
     """
+    _check_arguments(num_populations, num_permutations, seed)
+    if method == "trajectories" or (method == "auto" and not isinstance(game, TabularGame)):
+        members = assign_groups(game, "symmetric" if groups is None else groups)
+        return _of_play(game, members, explore(game, policy, num_trajectories, seed))
     if not isinstance(game, TabularGame):
         raise ValueError(
-            "game must be a TabularGame, whose laws can be queried, not a "
-            f"{type(game).__name__}: a simulator shows no law"
+            f"method={method!r} needs a TabularGame, whose laws can be queried, not a "
+            f"{type(game).__name__}: a simulator shows no law; use 'trajectories'"
         )
-    _check_arguments(num_populations, num_permutations, seed)
     for name, value in (
         ("transition_modulus", transition_modulus),
         ("reward_modulus", reward_modulus),
@@ -191,7 +206,7 @@ def _of_population_game(
         reward_range=ranged,
         lipschitz=moduli_of(*parts),
         sparsity=sparsity(parts[0].projection, parts[1].projection, exact=exact),
-        monotone=monotonicity_of(reader, *parts) if reader.num_groups == 1 else None,
+        monotone=monotonicity_of(reader, *parts),
         method="population",
     )
 
@@ -208,6 +223,41 @@ def _reward_range(reader: Reader, pays: LawStudy, declared: tuple[float, float] 
 def _top(study: LawStudy) -> Deviation | None:
     found = [d for d in study.attained if d is not None]
     return max(found, key=lambda d: d.value) if found else None
+
+
+def _of_play(game: DynamicGame, groups: Int[np.ndarray, " N"], played: Trajectories) -> Symmetry:
+    found = symmetry_from_trajectories(
+        played,
+        num_states=observed_states(game),
+        num_actions=game.num_actions,
+        groups=groups,
+    )
+    declared = game.reward_range if isinstance(game, TabularGame) else None
+    width = np.inf if declared is None else float(declared[1] - declared[0])
+    ends = []
+    for parts, trivial in ((found.group_alpha, 2.0), (found.group_beta, width)):
+        lower = np.array([max(np.nan_to_num(part.estimate), 0.0) for part in parts])
+        ends.append(np.stack([lower, np.maximum(lower, trivial)], 1))
+    best = [
+        None
+        if one.mu is None
+        else Deviation(max(one.estimate, 0.0), one.agent, one.state, one.action, one.step, one.mu)
+        for one in (found.alpha, found.beta)
+    ]
+    return _assemble(
+        groups=groups,
+        alpha=ends[0],
+        beta=ends[1],
+        attained=(best[0], best[1]),
+        exact=False,
+        reward_range=found.reward_range if declared is None else Interval(*map(float, declared)),
+        lipschitz=found.lipschitz,
+        sparsity=None,
+        monotone=None,
+        method="trajectories",
+        errors=(found.alpha.standard_error, found.beta.standard_error),
+        play=found,
+    )
 
 
 def _of_queries(
@@ -248,6 +298,7 @@ def _assemble(
     monotone: Monotonicity | None,
     method: str,
     errors: tuple[float, float] = (0.0, 0.0),
+    play: SymmetryFromPlay | None = None,
 ) -> Symmetry:
     ends = [Interval(*(float(x) for x in part.max(0))) for part in (alpha, beta)]
     width = reward_range.upper - reward_range.lower
@@ -269,4 +320,5 @@ def _assemble(
         method=method,
         alpha_standard_error=errors[0],
         beta_standard_error=errors[1],
+        play=play,
     )

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes, arg
 
-from crowdnash import mean_field
+from crowdnash import games, mean_field
 from crowdnash.approximate_symmetry import Symmetry, symmetry
 from crowdnash.bounds import NashBound, nash_bound
+from crowdnash.cli_against_groups import interval_text, show_against_groups
 from crowdnash.cli_flags import game_subcommands, with_canonical_game
 from crowdnash.experiment_config import ExperimentConfig, Groups
 from crowdnash.game import TabularGame
@@ -34,6 +36,12 @@ class SymmetryOptions:
     """decides the game's draw and the search where values are not exact"""
     json: bool = False
     """print the numbers as JSON"""
+    against_groups: Annotated[
+        str | None, arg(metavar="INT,INT,...", help_behavior_hint="(default: none)")
+    ] = None
+    """for these numbers of groups: also solve, play and certify the mean-field equilibrium"""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """with --against-groups: new or empty directory for the picture and the numbers"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,15 @@ class MeanFieldOptions:
 def show_symmetry(arguments: Sequence[str]) -> None:
     """Run `crowdnash symmetry` with the arguments after it."""
     game, options = _parse(arguments, "symmetry", SymmetryOptions)
+    if options.against_groups is not None:
+        show_against_groups(
+            game, options.against_groups, out=options.out, seed=options.seed, as_json=options.json
+        )
+        return
+    if options.out is not None:
+        raise ValueError("--out needs --against-groups")
     found = symmetry(game, options.groups, seed=options.seed)
-    bound = nash_bound(game, found) if found.num_groups == 1 and found.lipschitz else None
+    bound = _bound_if_any(game, found)
     if options.json:
         print(json.dumps(_symmetry_record(game, found, bound), indent=2))
         return
@@ -72,6 +87,14 @@ def show_symmetry(arguments: Sequence[str]) -> None:
     console.print(_symmetry_table(game, found))
     if bound is not None:
         console.print(_bound_table(bound))
+
+
+def _bound_if_any(game: TabularGame, found: Symmetry) -> NashBound | None:
+    """Theorem 1 where it applies: not to several groups whose agents contribute differently."""
+    try:
+        return nash_bound(game, found)
+    except ValueError:
+        return None
 
 
 def show_mean_field(arguments: Sequence[str]) -> None:
@@ -106,14 +129,14 @@ def show_mean_field(arguments: Sequence[str]) -> None:
 
 
 def _parse(arguments: Sequence[str], command: str, options: type) -> tuple[TabularGame, Any]:
-    _, union = game_subcommands()
+    _, union = game_subcommands(games.tabular_names())
     flags_class = dataclasses.make_dataclass(
         "Flags", [("game", union), ("options", options, options())], frozen=True, kw_only=True
     )
     flags: Any = tyro.cli(
         flags_class,
         prog=f"crowdnash {command}",
-        args=with_canonical_game(arguments),
+        args=with_canonical_game(arguments, tabular=True),
         config=(CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes),
     )
     config = ExperimentConfig.create(
@@ -133,9 +156,11 @@ def _symmetry_table(game: TabularGame, found: Symmetry) -> Table:
     table.add_column("quantity")
     table.add_column("value", justify="right")
     table.add_column("where")
-    table.add_row("alpha (transitions, L1)", _range(found.alpha), _where(game, found, "alpha"))
-    table.add_row("beta (reward per step)", _range(found.beta), _where(game, found, "beta"))
-    table.add_row("beta / reward range", _range(found.relative_beta), "")
+    table.add_row(
+        "alpha (transitions, L1)", interval_text(found.alpha), _where(game, found, "alpha")
+    )
+    table.add_row("beta (reward per step)", interval_text(found.beta), _where(game, found, "beta"))
+    table.add_row("beta / reward range", interval_text(found.relative_beta), "")
     table.add_row("reward range", f"{found.reward_range.lower:.4g}, {found.reward_range.upper:.4g}")
     if found.lipschitz is not None:
         moduli = found.lipschitz
@@ -152,7 +177,8 @@ def _symmetry_table(game: TabularGame, found: Symmetry) -> Table:
 
 def _bound_table(bound: NashBound) -> Table:
     table = Table(
-        title="Theorem 1: exploitability of an exact MFG-NE played by all agents is at most",
+        title="Theorem 1: exploitability of an exact MFG-NE played by all agents is at most"
+        + ("" if len(bound.group_values) == 1 else " (the largest over groups)"),
         title_justify="left",
     )
     table.add_column("form")
@@ -209,11 +235,6 @@ def _flow_columns(game: TabularGame, flow: np.ndarray) -> dict[str, np.ndarray]:
 _MOST_COLUMNS = 4
 
 
-def _range(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-
-
 def _where(game: TabularGame, found: Symmetry, which: str) -> str:
     met = getattr(found, f"{which}_attained")
     if met is None:
@@ -242,6 +263,9 @@ def _symmetry_record(game: TabularGame, found: Symmetry, bound: NashBound | None
             "L_pop": moduli.L_pop,
             "L_pop_sharper": moduli.L_pop_sharper,
         }
+        if found.num_groups > 1:
+            record["group_alpha"] = found.group_alpha.tolist()
+            record["group_beta"] = found.group_beta.tolist()
     if found.monotone is not None:
         record["monotone"] = {
             sense: getattr(found.monotone, sense).status for sense in ("everywhere", "along_flows")
@@ -253,4 +277,9 @@ def _symmetry_record(game: TabularGame, found: Symmetry, bound: NashBound | None
             "trivial": bound.trivial,
             "certified": bound.certified,
         }
+        if found.num_groups > 1:
+            record["theorem_1"] |= {
+                "group_mended": bound.group_values.tolist(),
+                "group_sharper": bound.group_sharper.tolist(),
+            }
     return record

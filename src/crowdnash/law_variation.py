@@ -107,28 +107,39 @@ def moduli_of(moves: LawVariation, pays: LawVariation) -> LipschitzModuli:
     )
 
 
-def monotonicity_of(reader: Reader, moves: LawVariation, pays: LawVariation) -> Monotonicity:
-    """Def. 10 of the induced game, for one group."""
-    game, horizon = reader.game, reader.game.horizon
+def monotonicity_of(reader: Reader, moves: LawVariation, pays: LawVariation) -> Monotonicity | None:
+    """Def. 10 of the induced game; None if agents of several groups contribute differently.
+
+    (Those meet means that differ from agent to agent, so no group has one population to meet.)
+    """
+    game, horizon, groups = reader.game, reader.game.horizon, reader.num_groups
+    if groups > 1 and not reader.same_contributions:
+        return None
     shape = (game.num_states, game.num_actions)
     if population_modulus(moves.slopes) > 1e-12:
-        return moving_population(_farthest(moves, shape))
-    transition = moves.at_all_steps(moves.mean[:, 0, 0], horizon)
+        mu, other, step, apart = _farthest(moves, shape)
+        if groups > 1:
+            mu, other = (np.tile(x, (groups, 1, 1)) for x in (mu, other))
+        return moving_population((mu, other, step, apart))
+    transition = moves.at_all_steps(moves.mean[:, 0], horizon)
     size = reader.num_pairs
     if pays.slopes.shape[1]:
-        slopes = pays.slopes[:, :, 0, :, :, 0].reshape(*pays.slopes.shape[:2], size, size)
+        slopes = pays.slopes[..., 0, :].reshape(*pays.slopes.shape[:3], size, size)
         points = pays.points
     else:  # rewards free of the population
-        slopes, points = np.zeros((1, 1, size, size)), np.full((1, size), 1 / size)
-    slopes = np.where(np.isfinite(slopes), slopes, 0.0)
-    slopes = np.moveaxis(pays.at_all_steps(slopes, horizon), 1, 0)
+        slopes, points = np.zeros((1, 1, groups, size, size)), np.full((1, size), 1 / size)
+    slopes = np.moveaxis(np.where(np.isfinite(slopes), slopes, 0.0), 1, 0)  # [Z,T,G,X,X]
 
-    def rewards(mu: np.ndarray, step: int) -> np.ndarray:
+    def rewards(met: np.ndarray, step: int) -> np.ndarray:
         if pays.exact:
-            return slopes[0, step] @ mu
-        return tabulate_law(reader, "reward", mu[None], np.array([step])).mean.reshape(-1)
+            here = slopes[0, step if slopes.shape[1] > 1 else 0]
+            return np.einsum("gxy,gy->gx", here, met)
+        found = tabulate_law(reader, "reward", met, np.array([step])).mean[0]  # [V,G,S,A,1]
+        return found.reshape(groups, groups, size)[np.arange(groups), np.arange(groups)]
 
-    model = RewardModel(rewards, slopes, points, pays.exact)
+    sizes = np.bincount(np.asarray(reader.groups)).astype(float)
+    meeting = (sizes - np.eye(groups)) / (sizes.sum() - 1)
+    model = RewardModel(rewards, slopes, points, sizes / sizes.sum(), meeting, pays.exact)
     initial = np.asarray(game.initial_distribution)
     return check_monotone(model, transition, initial / initial.sum())
 
@@ -137,10 +148,10 @@ def _farthest(
     moves: LawVariation, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, int, float]:
     """Two of the tabulated populations where P differs most, the step, and the distance."""
-    populations, mean = moves.populations, moves.mean[:, :, 0]
-    apart = np.abs(mean - mean[:, :1]).sum(-1).max((2, 3))
+    populations, mean = moves.populations, moves.mean
+    apart = np.abs(mean - mean[:, :1]).sum(-1).max((2, 3, 4))
     step, first = np.unravel_index(int(apart.argmax()), apart.shape)
-    apart = np.abs(mean[step] - mean[step, first]).sum(-1).max((1, 2))
+    apart = np.abs(mean[step] - mean[step, first]).sum(-1).max((1, 2, 3))
     other = int(apart.argmax())
     pair = (populations[first].reshape(shape), populations[other].reshape(shape))
     return *pair, int(moves.steps[step]), float(apart[other])

@@ -147,7 +147,7 @@ def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMean
     if not isinstance(game, PopulationGame):
         raise ValueError(
             "game must be a PopulationGame, whose agents meet only through an aggregate; "
-            f"{type(game).__name__} is not"
+            f"{type(game).__name__} is not: use induced_game_from_queries"
         )
     index = assign_groups(game, "symmetric" if groups is None else groups)
     sizes = np.bincount(index).astype(np.float64)

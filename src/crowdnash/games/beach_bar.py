@@ -1,6 +1,5 @@
 """The beach bar process: near the bar, but not in a crowd."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import equinox as eqx
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.game import PopulationGame
-from crowdnash.games.parameters import agent_array, distribution, draw_around
+from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 from crowdnash.games.positions import check_least_share, landing, log_crowding, shifted
 from crowdnash.games.tables import component, uniform_if_none
 
@@ -103,7 +102,7 @@ class BeachBar(PopulationGame):
         *,
         num_agents: int = 1000,
         horizon: int = 15,
-        heterogeneity: float | Mapping[str, float] = 0.1,
+        heterogeneity: Heterogeneity = 0.1,
         num_positions: int = 10,
         bar: int = 5,
         beach: Beach = "ring",

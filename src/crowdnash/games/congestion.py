@@ -1,6 +1,5 @@
 """Asymmetric dynamic congestion games: agents who choose alike get in each other's way."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.game import InAggregate, PopulationGame
-from crowdnash.games.parameters import agent_array, distribution, draw_around
+from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 from crowdnash.games.tables import (
     component,
     perturbed_distributions,
@@ -119,7 +118,7 @@ class Congestion(PopulationGame):
         *,
         num_agents: int = 1000,
         horizon: int = 10,
-        heterogeneity: float | Mapping[str, float] = 0.1,
+        heterogeneity: Heterogeneity = 0.1,
         num_states: int = 3,
         num_actions: int = 3,
         congestion: float = 0.5,

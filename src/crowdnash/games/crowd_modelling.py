@@ -1,6 +1,5 @@
 """Crowd modelling: agents with favourite places on a torus, who shun crowds."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.game import PopulationGame
-from crowdnash.games.parameters import agent_array, distribution, draw_around
+from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 from crowdnash.games.positions import check_least_share, landing, log_crowding, shifted
 from crowdnash.games.tables import component, uniform_if_none
 
@@ -99,7 +98,7 @@ class CrowdModelling(PopulationGame):
         *,
         num_agents: int = 1000,
         horizon: int = 10,
-        heterogeneity: float | Mapping[str, float] = 0.1,
+        heterogeneity: Heterogeneity = 0.1,
         size: int = 10,
         dimensions: Literal[1, 2] = 1,
         movement_cost: float = 0.1,

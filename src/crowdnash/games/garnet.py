@@ -1,6 +1,5 @@
 """Garnet: random games of any size, with heterogeneous agents, for tests and statistics."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from crowdnash.game import InAggregate, PopulationGame
-from crowdnash.games.parameters import agent_array, distribution, draw_around
+from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 from crowdnash.games.tables import (
     perturbed_distributions,
     probability_tables,
@@ -107,7 +106,7 @@ class Garnet(PopulationGame):
         *,
         num_agents: int = 100,
         horizon: int = 10,
-        heterogeneity: float | Mapping[str, float] = 0.1,
+        heterogeneity: Heterogeneity = 0.1,
         num_states: int = 5,
         num_actions: int = 3,
         branching: int = 3,

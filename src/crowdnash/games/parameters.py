@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,29 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from crowdnash.game import PROBABILITY_TOLERANCE
 
 DEFAULT_HALF_WIDTH = 0.1
+
+
+class _Scalar(type):
+    """Instances are JAX arrays without axes, traced ones too."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, jax.Array) and instance.ndim == 0
+
+    def __str__(cls) -> str:  # in messages about what a parameter may be
+        return "a JAX scalar"
+
+
+if TYPE_CHECKING:
+    Scalar = Array
+else:
+
+    class Scalar(metaclass=_Scalar):
+        """A JAX array without axes: what a sweep under `jax.vmap` hands in for a number."""
+
+
+Heterogeneity = float | Scalar | Mapping[str, float | Scalar]
+"""One half-width for all parameters of a game, or one for each name; traced ones too, so that
+`jax.vmap` over half-widths draws a batch of games. What is traced is checked when it runs."""
 
 
 def agent_array(
@@ -25,19 +49,21 @@ def agent_array(
 ) -> Float[Array, "N ..."]:
     """`value` as float32 of the given shape, every entry within [low, high].
 
-    **Raises:** `ValueError` naming the parameter, the rule and the first offending value.
+    **Raises:** `ValueError` naming the parameter, the rule and the first offending value. Traced
+    values raise equinox's runtime error, naming the parameter and the rule, when they are run.
     """
     array = jnp.asarray(value, jnp.float32)
     if len(shape) < 1 or array.shape != tuple(shape):
         want = "[" + ",".join(str(n) for n in shape) + "]" if shape else "[N]"
         raise ValueError(f"{name} must have shape {want}, not {list(array.shape)}")
+    rule = "finite" if math.isinf(low) else f"in [{low:g}, {high:g}]"
     if isinstance(array, Tracer):
-        return array
+        right = (array >= low) & (array <= high) & jnp.isfinite(array)
+        return eqx.error_if(array, ~right.all(), f"{name} must be {rule}")
     values = np.asarray(array)
     wrong = ~((values >= np.float32(low)) & (values <= np.float32(high)) & np.isfinite(values))
     if wrong.any():
         where = tuple(int(k) for k in np.argwhere(wrong)[0])
-        rule = "finite" if math.isinf(low) else f"in [{low:g}, {high:g}]"
         raise ValueError(f"{name} must be {rule}: {name}{list(where)} = {values[where]:g}")
     return array
 
@@ -57,7 +83,7 @@ def distribution(name: str, value: Any, size: int) -> Float[Array, " S"]:
 def draw_around(
     key: PRNGKeyArray,
     centres: Mapping[str, float | tuple[float, ...]],
-    heterogeneity: float | Mapping[str, float],
+    heterogeneity: Heterogeneity,
     num_agents: int,
 ) -> dict[str, Float[Array, "N ..."]]:
     """Every agent's parameters, uniform on centre +- half-width, independent of each other.
@@ -82,7 +108,10 @@ def draw_around(
     drawn = {}
     for index, (name, centre) in enumerate(centres.items()):
         width = widths[name]
-        if not isinstance(width, Tracer) and not (0 <= width < math.inf):
+        if isinstance(width, Tracer):
+            wrong = ~((width >= 0) & jnp.isfinite(width))
+            width = eqx.error_if(width, wrong, f"heterogeneity must be >= 0 and finite: {name}")
+        elif not 0 <= width < math.inf:
             raise ValueError(f"heterogeneity must be >= 0 and finite: {name} has {width}")
         middle = jnp.asarray(centre, jnp.float32)
         noise = jax.random.uniform(

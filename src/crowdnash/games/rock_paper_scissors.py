@@ -1,6 +1,5 @@
 """A-RPS: rock-paper-scissors against the crowd, with heterogeneous payoffs and crowding."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import equinox as eqx
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.game import PopulationGame
-from crowdnash.games.parameters import agent_array, distribution, draw_around
+from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 
 ROCK, PAPER, SCISSORS = 0, 1, 2
 _BEATEN_BY = (PAPER, SCISSORS, ROCK)
@@ -75,7 +74,7 @@ class RockPaperScissors(PopulationGame):
         *,
         num_agents: int = 2000,
         horizon: int = 10,
-        heterogeneity: float | Mapping[str, float] = 0.1,
+        heterogeneity: Heterogeneity = 0.1,
         crowding: float = 3.0,
         payoffs: Payoffs = "printed",
     ) -> "RockPaperScissors":

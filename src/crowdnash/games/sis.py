@@ -1,6 +1,5 @@
 """A-SIS: an epidemic in which every agent decides at each step whether to keep its distance."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.game import PopulationGame
-from crowdnash.games.parameters import agent_array, distribution, draw_around
+from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 
 INFECTED, HEALTHY = 0, 1
 DISTANCE, GO_OUT = 0, 1
@@ -71,7 +70,7 @@ class SIS(PopulationGame):
         *,
         num_agents: int = 1000,
         horizon: int = 20,
-        heterogeneity: float | Mapping[str, float] = 0.1,
+        heterogeneity: Heterogeneity = 0.1,
         susceptibility: float = 0.81,
         recovery: float = 0.3,
         isolation_aversion: float = 0.5,
