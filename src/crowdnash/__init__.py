@@ -8,7 +8,7 @@ from crowdnash.conformance import check_game
 from crowdnash.exploitability_result import Exploitability, OwnInfluence
 from crowdnash.game import DynamicGame, GameError, PopulationGame, TabularGame
 from crowdnash.interval import Interval
-from crowdnash.learned_best_response import model_free_best_response
+from crowdnash.learned_best_response import model_free_best_response, model_free_best_responses
 from crowdnash.learning import NeuralSolveResult, SolveResult, solve
 from crowdnash.mirror_descent import EpochMetrics, PolicyMirrorDescent
 from crowdnash.neural_policy import NeuralPolicy
@@ -17,6 +17,8 @@ from crowdnash.ppo import PPO, PPOMetrics
 from crowdnash.query_symmetrization import induced_game_from_queries
 from crowdnash.simulation import Trajectories, simulate
 from crowdnash.symmetrization import induced_game
+from crowdnash.symmetry_against_groups import symmetry_against_groups
+from crowdnash.symmetry_from_play import symmetry_from_trajectories
 from crowdnash.temporal_difference import td_learning
 
 __version__ = "0.1.0.dev0"
@@ -48,9 +50,12 @@ __all__ = [
     "induced_game_from_queries",
     "mean_field",
     "model_free_best_response",
+    "model_free_best_responses",
     "nash_bound",
     "simulate",
     "solve",
     "symmetry",
+    "symmetry_against_groups",
+    "symmetry_from_trajectories",
     "td_learning",
 ]

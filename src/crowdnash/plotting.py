@@ -1,72 +1,27 @@
 """Pictures of a run, drawn from arrays; every function returns a matplotlib `Figure`.
 
-No pyplot, so no global state and no windows. Colours are Paul Tol's "bright" set, which readers
-with any colour vision can tell apart; lines differ in dash as well.
-
 Axes: G groups, H steps, S states, A actions, E epochs, n agents.
 """
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-BLUE, RED, GREEN, YELLOW, CYAN, PURPLE, GREY = (
-    "#4477AA",
-    "#EE6677",
-    "#228833",
-    "#CCBB44",
-    "#66CCEE",
-    "#AA3377",
-    "#8A8A8A",
-)
+from crowdnash.plot_style import BLUE, CYAN, GREEN, GREY, PURPLE, RED, YELLOW, new_figure
+
 _STATE_COLOURS = (BLUE, RED, GREEN, YELLOW, PURPLE, CYAN)
-_INK = "#333333"
-_STYLE: Any = {
-    "font.size": 10.5,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": "#B0B0B0",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.axisbelow": True,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": "#E6E6E6",
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "lines.linewidth": 1.8,
-    # Fixed, so that the same data give the same file.
-    "svg.hashsalt": "crowdnash",
-}
 _MAX_POINTS = 1500
 _MAX_STATES = 12
 _MAX_PAIRS = 12
-
-
-@contextmanager
-def _figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> Iterator[tuple[Figure, np.ndarray]]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def exploitability_over_epochs(
@@ -87,7 +42,7 @@ def exploitability_over_epochs(
         confidence: coverage of the intervals.
         policy_name: which policy was certified, in words.
     """
-    with _figure(7.6, 4.3) as (figure, axes):
+    with new_figure(7.6, 4.3) as (figure, axes):
         ax = axes[0, 0]
         for name, bounds, colour, marker in (
             ("largest over agents", maximum, BLUE, "o"),
@@ -135,7 +90,7 @@ def return_over_epochs(
         uniform: the uniform policy's mean return, or None.
     """
     epochs, mean_return = _thinned(epochs), _thinned(mean_return)
-    with _figure(7.6, 3.6) as (figure, axes):
+    with new_figure(7.6, 3.6) as (figure, axes):
         ax = axes[0, 0]
         ax.plot(epochs, mean_return, color=BLUE, label="policy of the epoch")
         if uniform is not None:
@@ -182,7 +137,10 @@ def policy_heat_map(
     actions = len(action_names)
     width = 7.6 if columns == 1 else 2.6 * columns + 1.2
     height = len(states) * (0.45 + 0.30 * actions) + 1.3
-    with _figure(width, height, len(states), columns, sharex=True, sharey=True) as (figure, axes):
+    with new_figure(width, height, len(states), columns, sharex=True, sharey=True) as (
+        figure,
+        axes,
+    ):
         image: Any = None
         deviation: Any = None
         weights = group_sizes / group_sizes.sum()
@@ -265,7 +223,7 @@ def population_flow(
     if len(pairs) < num_states * num_actions:
         labels.append("all others")
         colours.append(to_rgb("#D9D9D9"))
-    with _figure(3.5 * len(flows) + 1.8, 3.9, 1, len(flows), sharey=True) as (figure, axes):
+    with new_figure(3.5 * len(flows) + 1.8, 3.9, 1, len(flows), sharey=True) as (figure, axes):
         for ax, (name, flow) in zip(axes[0], flows.items(), strict=True):
             shares = flow.reshape(len(flow), -1)[:, pairs].T
             if len(labels) > len(pairs):
@@ -311,7 +269,7 @@ def gain_distribution(
     Args:
         gains: by the policy's name, the agents' lower and upper gains (total reward).
     """
-    with _figure(7.6, 4.1) as (figure, axes):
+    with new_figure(7.6, 4.1) as (figure, axes):
         ax = axes[0, 0]
         for (name, (lower, upper)), colour in zip(
             gains.items(), (BLUE, GREEN, GREY, PURPLE), strict=False

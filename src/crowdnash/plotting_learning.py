@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from crowdnash.plotting import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW, _figure
+from crowdnash.plot_style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW, new_figure
 
 _COLOURS = (BLUE, RED, GREEN, PURPLE, YELLOW, CYAN)
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
@@ -36,7 +36,7 @@ def lines_over(
         y_name: what the values are, with units.
         title: of the picture.
     """
-    with _figure(7.6, 3.6) as (figure, axes):
+    with new_figure(7.6, 3.6) as (figure, axes):
         ax = axes[0, 0]
         for k, (name, values) in enumerate(lines.items()):
             dash = _DASHES[k % len(_DASHES)]
@@ -58,7 +58,7 @@ def diagnostics_over_epochs(
     """
     columns = 2
     lines = -(-len(rows) // columns)
-    with _figure(7.6, 2.3 * lines, lines, columns, sharex=True) as (figure, axes):
+    with new_figure(7.6, 2.3 * lines, lines, columns, sharex=True) as (figure, axes):
         for k, ax in enumerate(axes.flat):
             if k >= len(rows):
                 ax.axis("off")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from crowdnash.interval import Interval
-from crowdnash.plotting import BLUE, GREEN, GREY, PURPLE, RED, _figure
+from crowdnash.plot_style import BLUE, GREEN, GREY, PURPLE, RED, new_figure
 from crowdnash.symmetry_against_groups import GroupCountResult
 
 
@@ -27,7 +27,7 @@ def symmetry_over_groups(
     """
     results = sorted(results, key=lambda one: one.num_groups)
     counts = np.array([one.num_groups for one in results])
-    with _figure(13.0, 4.2, 1, 3) as (figure, axes):
+    with new_figure(13.0, 4.2, 1, 3) as (figure, axes):
         alike, measured, bounds = axes[0]
         for ax, name, label, colour, marker in (
             (alike, "alpha", "alpha (transitions, L1)", BLUE, "o"),

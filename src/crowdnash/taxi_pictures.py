@@ -22,7 +22,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from crowdnash.games.taxi_map import TaxiMap
-from crowdnash.plotting import _STYLE, BLUE, GREY, RED, _figure
+from crowdnash.plot_style import BLUE, GREY, RED, STYLE, new_figure
 
 _ZONE_COLOURS = (GREY, BLUE, RED)
 _ZONE_NAMES = ("start", "zone 1", "zone 2")
@@ -44,7 +44,7 @@ def zone_occupancy(positions: Integer[np.ndarray, "H N"], city: TaxiMap) -> Figu
     """
     shares = _zone_shares(positions, city)
     edges = np.arange(len(shares) + 1) - 0.5
-    with _figure(7.6, 3.6) as (figure, axes):
+    with new_figure(7.6, 3.6) as (figure, axes):
         ax = axes[0, 0]
         bottom = np.zeros(len(shares))
         for zone in _SHOWN[::-1]:
@@ -82,7 +82,7 @@ def fleet_on_map(
     counts = [np.bincount(positions[step], minlength=city.num_positions) for step in steps]
     rows, columns = city.walls.shape
     size = (max(0.66 * columns * len(steps), 2.4), 0.62 * rows + 0.8)
-    with _figure(*size, 1, len(steps)) as (figure, axes):
+    with new_figure(*size, 1, len(steps)) as (figure, axes):
         # The queue at the start would leave all other cells pale; roots keep thin traffic visible.
         fullest = max(int(count[:-1].max()) for count in counts)
         for ax, step, count in zip(axes[0], steps, counts, strict=True):
@@ -120,7 +120,7 @@ def save_animation(
     shares = _zone_shares(positions, city)
     shown = positions[:, :: -(-positions.shape[1] // _MAX_DOTS)]
     rows, columns = city.walls.shape
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         width = 0.62 * columns
         figure = Figure(figsize=(width + 4.0, max(0.62 * rows + 0.5, 3.0)), layout="constrained")
         FigureCanvasAgg(figure)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crowdnash.plotting import BLUE, GREEN, PURPLE, RED, YELLOW, _figure
+from crowdnash.plot_style import BLUE, GREEN, PURPLE, RED, YELLOW, new_figure
 from crowdnash.run_directory import Row
 
 
@@ -86,7 +86,7 @@ def draw(rows: Sequence[Row], _facts: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def _rewards(curves: Mapping[str, Curves]) -> Figure:
-    with _figure(7.6, 4.0) as (figure, axes):
+    with new_figure(7.6, 4.0) as (figure, axes):
         ax = axes[0, 0]
         for name, curve in curves.items():
             _line(ax, name, curve.agent_steps, curve.reward)
@@ -98,7 +98,7 @@ def _rewards(curves: Mapping[str, Curves]) -> Figure:
 
 
 def _shares(curves: Mapping[str, Curves]) -> Figure:
-    with _figure(7.6, 4.0) as (figure, axes):
+    with new_figure(7.6, 4.0) as (figure, axes):
         ax = axes[0, 0]
         for name, curve in curves.items():
             for k, share in enumerate(curve.zone_1_share):

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from crowdnash.plotting import GREY, _figure
+from crowdnash.plot_style import GREY, new_figure
 
 SOLID, DASHED, DOTTED = "-", (0, (4, 2)), (0, (1, 1.6))
 
@@ -36,7 +36,7 @@ def panels(
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure with `count` panels in rows of `columns`, and one legend for all below them."""
     rows = -(-count // columns)
-    with _figure(3.55 * columns + 0.4, height * rows + 1.2, rows, columns) as (figure, axes):
+    with new_figure(3.55 * columns + 0.4, height * rows + 1.2, rows, columns) as (figure, axes):
         used = list(axes.ravel()[:count])
         for unused in axes.ravel()[count:]:
             unused.set_visible(False)

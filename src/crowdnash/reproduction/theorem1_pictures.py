@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crowdnash.plotting import BLUE, CYAN, GREY, PURPLE, RED
+from crowdnash.plot_style import BLUE, CYAN, GREY, PURPLE, RED
 from crowdnash.reproduction.fits import Sample, sample
 from crowdnash.reproduction.pictures import (
     DASHED,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from crowdnash.plotting import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
+from crowdnash.plot_style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
 from crowdnash.reproduction.fits import sample
 from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, guide, log_log, panels, plot
 from crowdnash.run_directory import Row
