@@ -32,20 +32,25 @@ class ActorCritic(eqx.Module):
         hidden_sizes: tuple[int, ...],
     ) -> "ActorCritic":
         """Orthogonal initial networks: last layers of gain 0.01 (actor) and 1 (critic)."""
+        inner = (num_inputs, *hidden_sizes)
+        return _create(key, identity, (*inner, num_actions), (*inner, 1))
 
-        def one(key: PRNGKeyArray) -> ActorCritic:
-            keys = jax.random.split(key)
-            inner = (num_inputs, *hidden_sizes)
-            rows = identity.num_rows
-            return cls(
-                NeuralNetwork.create(keys[0], (*inner, num_actions), last_gain=0.01, num_rows=rows),
-                NeuralNetwork.create(keys[1], (*inner, 1), last_gain=1.0, num_rows=rows),
-            )
 
-        if not identity.independent:
-            return one(key)
-        # One after the other: QR decompositions of a thousand networks at once are no faster.
-        return jax.lax.map(one, jax.random.split(key, identity.num_agents))
+@eqx.filter_jit
+def _create(
+    key: PRNGKeyArray, identity: Identity, actor: tuple[int, ...], critic: tuple[int, ...]
+) -> ActorCritic:
+    def one(key: PRNGKeyArray) -> ActorCritic:
+        keys, rows = jax.random.split(key), identity.num_rows
+        return ActorCritic(
+            NeuralNetwork.create(keys[0], actor, last_gain=0.01, num_rows=rows),
+            NeuralNetwork.create(keys[1], critic, last_gain=1.0, num_rows=rows),
+        )
+
+    if not identity.independent:
+        return one(key)
+    # One after the other: QR decompositions of a thousand networks at once are no faster.
+    return jax.lax.map(one, jax.random.split(key, identity.num_agents))
 
 
 def by_network(identity: Identity, x: Shaped[Array, "*lead N F"]) -> Shaped[Array, "..."]:

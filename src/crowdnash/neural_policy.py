@@ -79,14 +79,7 @@ class NeuralPolicy(Policy):
             raise ValueError("tabulate needs a policy over integer states; this one sees features")
         groups = self.identity.groups
         members = np.array([np.flatnonzero(groups == g)[0] for g in range(groups.max() + 1)])
-        states = jnp.arange(self.features.num_states, dtype=jnp.int32)
-        steps = jnp.arange(self.features.horizon, dtype=jnp.int32)
-        over_states = jax.vmap(self.probabilities, in_axes=(0, None, None))
-        over_steps = jax.vmap(over_states, in_axes=(None, None, 0))
-        tables = jax.lax.map(
-            lambda agent: over_steps(states, agent, steps), jnp.asarray(members, jnp.int32)
-        )
-        return TabularPolicy.grouped(tables, groups)
+        return TabularPolicy.grouped(_tables(self, jnp.asarray(members, jnp.int32)), groups)
 
     def check_fits(self, game: DynamicGame) -> None:
         """Raise `ValueError` if this policy was made for another game, N, H, A or observation."""
@@ -162,6 +155,16 @@ class NeuralPolicy(Policy):
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from None
         return policy
+
+
+@eqx.filter_jit
+def _tables(policy: NeuralPolicy, agents: Int[Array, " G"]) -> Float[Array, "G H S A"]:
+    """What the agents do in every state at every step, of integer states."""
+    states = jnp.arange(policy.features.num_states, dtype=jnp.int32)
+    steps = jnp.arange(policy.features.horizon, dtype=jnp.int32)
+    over_states = jax.vmap(policy.probabilities, in_axes=(0, None, None))
+    over_steps = jax.vmap(over_states, in_axes=(None, None, 0))
+    return jax.lax.map(lambda agent: over_steps(states, agent, steps), agents)
 
 
 def _from_arrays(data: dict[str, Any]) -> NeuralPolicy:

@@ -102,7 +102,8 @@ class PPO(eqx.Module):
       value loss is clipped likewise; `normalise_advantages` within each minibatch;
     - `hidden_sizes` widths of the hidden layers of both networks;
     - `horizon_is_end` whether nothing comes after step H-1 (True: the game's own horizon), or
-      play is merely cut off there and the critic stands for the rest;
+      play is merely cut off there and the critic, asked about step H, stands for the rest (for
+      games whose values hardly depend on the step: it never trains on that one);
     - `matrix_dtype` "float32", or "bfloat16" for the factors of matrix products (sums and
       parameters stay float32): faster on accelerators.
 
@@ -166,12 +167,12 @@ class PPO(eqx.Module):
         """The state before epoch 0, with fresh networks."""
         identity = Identity.encode(game, self.identity, self.groups)
         features = ObservationFeatures.of(game)
-        networks = _create(
+        networks = ActorCritic.create(
             jax.random.fold_in(key, 0),
             identity,
-            features.num_features + identity.num_features,
-            game.num_actions,
-            self.hidden_sizes,
+            num_inputs=features.num_features + identity.num_features,
+            num_actions=game.num_actions,
+            hidden_sizes=self.hidden_sizes,
         )
         return self.start_from(Learners(networks, identity, features), key=key)
 
@@ -270,6 +271,11 @@ class PPO(eqx.Module):
 
     def _learning_rate(self, epoch: int) -> float:
         over = self.num_epochs if self.annealing_epochs is None else self.annealing_epochs
+        if 0 < over <= epoch:
+            raise ValueError(
+                f"annealing_epochs must be above the epoch, whose learning rate would be 0: epoch "
+                f"{epoch} of {over}"
+            )
         return self.learning_rate * (1 - epoch / over if over else 1.0)
 
     def _update_shape(self, identity: Identity) -> UpdateShape:
@@ -293,23 +299,6 @@ class _Figures(eqx.Module):
     statistics: dict[str, Float[Array, ""]]
     bad: Int[Array, " 3"]
     bad_reward: Float[Array, ""]
-
-
-@eqx.filter_jit
-def _create(
-    key: PRNGKeyArray,
-    identity: Identity,
-    num_inputs: int,
-    num_actions: int,
-    hidden_sizes: tuple[int, ...],
-) -> ActorCritic:
-    return ActorCritic.create(
-        key,
-        identity,
-        num_inputs=num_inputs,
-        num_actions=num_actions,
-        hidden_sizes=hidden_sizes,
-    )
 
 
 @eqx.filter_jit
