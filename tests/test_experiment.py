@@ -22,10 +22,9 @@ import pytest
 from crowdnash import PolicyMirrorDescent, TabularPolicy, checkpoint, experiment, run_directory
 from crowdnash.checkpoint import CheckpointError
 from crowdnash.evaluation import Evaluation, population_shares
-from crowdnash.experiment import Interrupted, Observer
+from crowdnash.experiment import METRICS_COLUMNS, Interrupted, Observer
 from crowdnash.experiment_config import LEARNER_SETTINGS, ExperimentConfig
 from crowdnash.run_directory import MetricsLog, RunDirectory, read_metrics, write_atomically
-from crowdnash.experiment import METRICS_COLUMNS
 
 POLICIES = ("policy.npz", "last_policy.npz")
 
