@@ -215,6 +215,7 @@ def test_population_games_by_brute_force(kind, groups):
         np.testing.assert_allclose(ends, np.stack([true, true], 1), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("states", "groups"),
     [
@@ -589,6 +590,7 @@ class Beach(Weighed):
         return -self.sign * agent.weight * state * jnp.log(1 + aggregate[0])
 
 
+@pytest.mark.slow
 def test_bending_rewards_are_unknown_or_refuted():
     agents, start = WeighedAgent(jnp.ones(30)), jnp.asarray([0.5, 0.5])
     crowded = symmetry(Beach(agents, start, horizon=3)).monotone

@@ -207,6 +207,7 @@ class Crowding(RandomAffineGame):
         return here + 0.5 * aggregate[0] * (other - here)
 
 
+@pytest.mark.slow
 def test_never_violated_where_the_crowd_moves_agents():
     """10 random games of three agents, by enumeration of the joint chain."""
     for seed in range(10):

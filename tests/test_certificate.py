@@ -243,6 +243,7 @@ def repeated(request) -> Repeated:
     return Repeated(*request.param)
 
 
+@pytest.mark.slow
 def test_frozen_path_value_is_the_return(repeated):
     """With transitions free of the population the path does not depend on the agent."""
     mean, error = repeated.mean_and_error("value")
@@ -290,6 +291,7 @@ def test_intervals_cover(repeated):
         assert all(i.upper - i.lower < slack + 8 * noise for i in intervals)
 
 
+@pytest.mark.slow
 def test_lower_end_of_the_maximum_is_not_biased_by_picking_the_worst_agent():
     """500 agents whose gains are pure noise: every E^i is 0, max over agents of `lower` is not.
 
@@ -368,6 +370,7 @@ def test_intervals_widen_with_confidence(sis):
         np.testing.assert_array_equal(e.lower, found[0].lower)
 
 
+@pytest.mark.slow
 def test_a_subset_of_agents_is_the_rows_of_all(sis):
     policy = random_policy(9, sis, np.arange(40))
     chosen = np.array([31, 4, 17])
@@ -398,6 +401,7 @@ def test_rows_shared_or_repeated_make_no_difference(sis):
         )
 
 
+@pytest.mark.slow
 def test_renumbering_the_agents_renumbers_the_result():
     order = np.array([2, 0, 1])
     game = random_population_game(11, 3, 2, 2, 3, weighted=True)
@@ -450,6 +454,7 @@ def test_own_influence_closes_the_gap_to_the_true_gain(num_agents, seed, groupin
         assert true_gain <= reference.exploitability[agent] + 1e-6
 
 
+@pytest.mark.slow
 def test_own_influence_is_measured_for_the_agents_with_the_largest_gain():
     game = random_population_game(1, 3, 2, 2, 3, weighted=True)
     policy = random_policy(1, game, groupings(3)["grouped"])

@@ -247,6 +247,7 @@ def test_a_flag_that_differs_is_refused(finished, flags, message, capsys):
     assert re.search(message, line)
 
 
+@pytest.mark.slow
 def test_more_epochs_are_run(copy, capsys):
     arguments = ["solve", *TINY.split(), "--resume", str(copy), "--num-epochs", "5"]
     assert cli.main(arguments) == 0

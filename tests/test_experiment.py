@@ -209,6 +209,7 @@ def test_population_shares_by_hand():
     np.testing.assert_allclose(shares, [[[0, 0.5], [0.5, 0]], [[0, 0], [0.5, 0.5]]])
 
 
+@pytest.mark.slow
 def test_evaluations_along_the_way_compile_once(tmp_path):
     compiled = []
 
@@ -256,6 +257,7 @@ def test_resume_without_checkpoint_starts_over(finished, copy):
     assert same_policies(copy, finished)
 
 
+@pytest.mark.slow
 def test_resume_cuts_metrics_back_and_survives_a_cut_line(finished, copy):
     unfinish(copy)
     shutil.rmtree(copy / "checkpoints" / "6")

@@ -10,7 +10,10 @@ import crowdnash as cn
 from crowdnash import mean_field
 
 KEY = jax.random.key(0)
-GAMES = ("SIS", "RockPaperScissors", "Congestion", "Garnet", "BeachBar", "CrowdModelling")
+GAMES = (
+    *("SIS", "RockPaperScissors", "Congestion", "BeachBar", "CrowdModelling"),
+    pytest.param("Garnet", marks=pytest.mark.slow),
+)
 
 
 @pytest.mark.parametrize("name", GAMES)

@@ -92,6 +92,7 @@ def test_a_tiny_game_by_enumeration(seed):
         assert_lower_bound(found, gain, best.lower[found.agent], gap=0.02)
 
 
+@pytest.mark.slow
 def test_sis_agrees_with_the_certificate():
     game = cn.games.SIS.sample(jax.random.key(3), num_agents=100, horizon=15)
     policy = cn.TabularPolicy.uniform(game)
@@ -268,6 +269,7 @@ def test_games_without_integer_observations():
         model_free_best_response(Broken("float"), DRIFT_POLICY, agent=0, key=KEY)
 
 
+@pytest.mark.slow
 def test_faults_of_the_game_are_named():
     with pytest.raises(cn.GameError, match=r"'broken': agent 1 at step 2: reward .* nan"):
         model_free_best_response(Broken("reward"), DRIFT_POLICY, agent=0, key=KEY, **SHORT)

@@ -241,6 +241,7 @@ def play(game, num_policies, per_policy, groups=None):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sis", "rps"])
 def test_estimated_game_leads_to_the_same_equilibrium(name):
     """Laws near 1/sqrt(visits), and an equilibrium that is good in the true game too."""

@@ -67,6 +67,7 @@ def test_conformance(game, sizes):
     check_game(game.sample(KEY, **sizes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", GAMES)
 def test_samples_are_decided_by_the_key_and_alike_without_heterogeneity(game):
     one, same, other = (game.sample(jax.random.key(k), num_agents=6) for k in (1, 1, 2))
@@ -345,6 +346,7 @@ def test_full_coupling_keeps_probabilities_valid():
     np.testing.assert_allclose(probs.sum(-1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monotone", [False, True])
 def test_garnet_structure(monotone):
     game = Garnet.sample(KEY, num_agents=9, num_states=6, num_actions=2, branching=2, sparsity=3,
@@ -439,6 +441,7 @@ def test_bad_samples(game, arguments, text):
 # --- learning ---
 
 
+@pytest.mark.slow
 def test_learning_lowers_exploitability():
     """Congestion that is affine in the count has an exact certificate."""
     game = Congestion.sample(KEY, num_agents=60, horizon=5, heterogeneity=0.02)

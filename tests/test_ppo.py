@@ -192,6 +192,7 @@ def test_play_with_few_learners():
 # --- runs ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", ["one-hot", "independent"])
 def test_a_run_goes_on_exactly(identity):
     """Two epochs, the state through plain arrays, three more: bit for bit five at once."""

@@ -100,6 +100,7 @@ def test_checkpoints_keep_empty_arrays_out(tmp_path):
     assert restored["empty"].shape == (4, 0)
 
 
+@pytest.mark.slow
 def test_best_responses_are_learned_on_request(finished, tmp_path):
     copy = shutil.copytree(finished.directory.path, tmp_path / "copy")
     # The number of their epochs is a setting of the run; few are enough to see it work.
@@ -159,6 +160,7 @@ def test_command_line_from_solve_to_report(tmp_path, capsys):
     assert "already finished" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tabular_games_take_an_identity_too(tmp_path):
     out = tmp_path / "run"
     assert cli.main(["solve", "sis", *FLAGS, "--identity", "none", "--out", str(out)]) == 0

@@ -256,6 +256,7 @@ def cleanrl_loss(networks, inputs, samples):
     return losses["policy_loss"] - 0.01 * losses["entropy"] + 0.9 * losses["value_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [0.5, 100.0])
 def test_an_update_is_adam_on_clipped_gradients(norm):
     """Three times one minibatch, beside optax.adam(eps=1e-5) after clip_by_global_norm."""

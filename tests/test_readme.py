@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import crowdnash as cn
 
@@ -15,6 +16,7 @@ def run(block: str, names: dict) -> None:
     exec(compile(block, "README.md", "exec"), names)
 
 
+@pytest.mark.slow
 def test_python_blocks_run_in_order(capsys):
     names: dict = {}
     assert len(BLOCKS) == 3
@@ -29,6 +31,7 @@ def test_python_blocks_run_in_order(capsys):
     assert before.mean.lower > 10 * found.mean.upper
 
 
+@pytest.mark.slow
 def test_neural_block(tmp_path, monkeypatch):
     names: dict = {}
     monkeypatch.chdir(tmp_path)

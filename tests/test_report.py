@@ -113,6 +113,7 @@ def test_damaged_evaluation_is_named(reported, tmp_path):
         write_report(copy)
 
 
+@pytest.mark.slow
 def test_groups_are_shown_with_their_spread(tmp_path):
     out = run(tmp_path / "run", groups=4, own_influence_agents=0)
     page = write_report(out).read_text()

@@ -130,6 +130,7 @@ _THEOREM1 = {
 }
 
 
+@pytest.mark.slow
 def test_theorem1_measures_the_kink_game():
     (row,) = theorem1.measure({**_THEOREM1, "game": "kink"})
     exact = KinkGame(30).exploitability
@@ -207,6 +208,7 @@ def _theorem3(**changes):
     return row
 
 
+@pytest.mark.slow
 def test_theorem3_measures_a_run_and_its_limits():
     row, limits = _theorem3(), _theorem3(kind="limit")
     assert row["trajectories"] == 64
@@ -536,6 +538,7 @@ def test_fig1a_concludes_what_the_curves_say():
     assert set(fig1a.STUDY.draw(rows, found.facts)) == {"fig1a", "fig2b"}
 
 
+@pytest.mark.slow
 def test_fig1a_measures_a_run_that_can_go_on(tmp_path):
     settings = {
         "learner": "number", "seed": 1, "num_agents": 10, "horizon": 4, "num_epochs": 2,

@@ -153,6 +153,7 @@ class OneAction(Drift):
     num_actions: ClassVar[int] = 1
 
 
+@pytest.mark.slow
 def test_jit_equals_no_jit():
     game, policy = Drift([0.3, 0.8], horizon=2), drift_policy((0, 1))
     policy = cn.TabularPolicy.grouped(policy.probs[:, :2], policy.groups)

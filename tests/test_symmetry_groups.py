@@ -95,6 +95,7 @@ def shrunk(game, spread, scale=1.0):
     return eqx.tree_at(lambda g: g.agents, game, agents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_agents", "num_groups"), [(6, 3), (300, 2)])
 def test_never_violated_where_agents_move_independently(num_agents, num_groups):
     """24 random games each: exact exploitability of nearly equilibrium policies of the groups."""
@@ -180,6 +181,7 @@ def sum_of_def_10(induced, mu, other, step):
     return float(np.asarray(induced.group_weights) @ change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_agents", [21, 210])
 def test_leaving_out_the_own_share_breaks_monotonicity_by_one_over_n(num_agents):
     """Alike agents in two groups of a game that is monotone along flows for one group."""
@@ -227,6 +229,7 @@ class Antisymmetric(RandomAffineGame):
         return (jnp.sin(pair - jnp.arange(4.0)) * aggregate).sum() - self.crowd * own
 
 
+@pytest.mark.slow
 def test_verdicts_agree_with_random_populations():
     for crowd, expected in ((0.0, "monotone"), (1.0, "not monotone"), (-1.0, "not monotone")):
         game = random_population_game(0, 8, 2, 2, 2, kind=Antisymmetric)
@@ -280,6 +283,7 @@ def test_too_many_groups_are_not_decided():
 # --- symmetry against G
 
 
+@pytest.mark.slow
 def test_against_groups_puts_together_what_each_gives():
     game = cn.games.SIS.sample(KEY, num_agents=30, horizon=3)
     seen = []
