@@ -80,6 +80,7 @@ def test_one_update_by_hand():
 # --- agreement ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_tiny_game_by_enumeration(seed):
     game = random_tabular_game(seed, 3, 2, 2, 3)
@@ -152,6 +153,7 @@ def test_a_bare_simulator_gives_what_its_white_box_twin_gives():
 # --- promises -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_record():
     game, policy = Drift(), DRIFT_POLICY
     one = model_free_best_response(game, policy, agent=2, key=KEY, confidence=0.9, **SHORT)

@@ -30,7 +30,7 @@ NAMES = get_args(IdentityName)
 slow = pytest.mark.slow
 # Every identity has programs of its own to compile; these two add least to the others.
 MOST_NAMES = [
-    pytest.param(name, marks=slow if name in ("none", "number") else ()) for name in NAMES
+    pytest.param(name, marks=() if name in ("one-hot", "independent") else slow) for name in NAMES
 ]
 GROUPS = np.array([1, 0, 1, 1])
 
@@ -231,6 +231,7 @@ def test_permuting_the_agents(name):
     assert same == (name != "number")
 
 
+@pytest.mark.slow
 def test_permuting_the_agents_permutes_what_is_learned():
     """One-hot codes, all data in one minibatch: the embedding rows change places, no more."""
     count, order = 12, np.array([2, 0, 3, 1])

@@ -60,6 +60,7 @@ def test_bad_arguments():
 # --- what the draws must not depend on ---
 
 
+@pytest.mark.slow
 def test_chunks_do_not_matter(monkeypatch):
     game = cn.games.SIS.sample(KEY, num_agents=30, horizon=6)
     policy = random_policy(1, [0] * 30, horizon=6, num_states=2, num_actions=2)

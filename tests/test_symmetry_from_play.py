@@ -135,6 +135,7 @@ def test_groups_of_like_agents_are_alike():
         assert value <= exact + 4 * error
 
 
+@pytest.mark.slow
 def test_rock_paper_scissors_at_the_populations_met():
     game = cn.games.RockPaperScissors.sample(KEY, num_agents=50, horizon=6)
     found = cn.symmetry(game, method="trajectories", num_trajectories=256)

@@ -120,6 +120,7 @@ def test_never_violated_where_agents_move_independently(num_agents, num_groups):
     assert num_agents < 300 or meaningful >= 5
 
 
+@pytest.mark.slow
 def test_never_violated_where_the_crowd_moves_agents():
     """12 random games of four agents in uneven groups, by enumeration of the joint chain."""
     for seed in range(12):
