@@ -24,6 +24,7 @@ from crowdnash.game import DynamicGame, PopulationGame, TabularGame
 from crowdnash.independent_agents import independent_values, is_exact
 from crowdnash.interval import Interval
 from crowdnash.learned_certificate import learned_exploitability
+from crowdnash.neural_best_response import evenly_spread
 from crowdnash.neural_policy import NeuralPolicy
 from crowdnash.path_certificate import exploitability_on_paths
 from crowdnash.policy import Policy, TabularPolicy
@@ -72,8 +73,7 @@ def exploitability(
     """
     used = _resolve(game, method)
     if agents is None and used == "learned":
-        count = min(_AGENTS_THAT_LEARN, game.num_agents)
-        agents = np.arange(count) * (game.num_agents // count)
+        agents = evenly_spread(game.num_agents, _AGENTS_THAT_LEARN)
     chosen = _check(game, policy, num_trajectories, agents, confidence, own_influence_agents)
     if learner is not None and used != "learned":
         raise ValueError(f"learner is for method='learned', not for {used!r}")

@@ -224,18 +224,10 @@ def _solve(arguments: Sequence[str]) -> int:
 
 def _stored_config(path: Path) -> RunConfig:
     """The settings of the run at `path`, whatever its learner."""
-    from crowdnash.experiment_config import ExperimentConfig
-    from crowdnash.ppo_config import PPOConfig
-    from crowdnash.run_config import stored_settings
-    from crowdnash.run_directory import RunDirectory, config_text
+    from crowdnash.run_directory import RunDirectory
+    from crowdnash.stored_config import read_config
 
-    directory = RunDirectory.open(path)
-    text, source = config_text(directory), str(directory.config)
-    learner = stored_settings(text, source)["learner"]
-    for config_class in (ExperimentConfig, PPOConfig):
-        if config_class.learner_name == learner:
-            return config_class.from_json(text, source)
-    raise ValueError(f"{source}: no learner is called {learner!r}")
+    return read_config(RunDirectory.open(path))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:

@@ -64,7 +64,7 @@ def estimate_mean_field_game(
 
     **Raises:** `ValueError` if shapes or values are wrong, or a cell was never visited.
     """
-    play = _checked_play(trajectories, num_states, num_actions)
+    play = checked_play(trajectories, num_states, num_actions)
     num_agents, horizon = play.pairs.shape[2], play.pairs.shape[1]
     if not 0 < shrinkage < np.inf:
         raise ValueError(f"shrinkage must be > 0 and finite, not {shrinkage}")
@@ -101,7 +101,8 @@ def estimate_mean_field_game(
     )
 
 
-def _checked_play(trajectories: Any, num_states: int, num_actions: int) -> _Play:
+def checked_play(trajectories: Any, num_states: int, num_actions: int) -> _Play:
+    """Trajectories of any simulator as arrays of one shape; `ValueError` if they are not that."""
     states, actions = np.asarray(trajectories.states), np.asarray(trajectories.actions)
     rewards = np.asarray(trajectories.rewards, np.float64)
     if states.ndim != 3 or states.shape[1] < 2 or states.shape[2] < 2 or 0 in states.shape:

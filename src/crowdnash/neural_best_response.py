@@ -19,7 +19,7 @@ from crowdnash.agent_networks import ActorCritic, network_of_agent
 from crowdnash.game import DynamicGame, GameError
 from crowdnash.identity import Identity
 from crowdnash.neural_network import NeuralNetwork
-from crowdnash.neural_play import Learners, probabilities_of_all
+from crowdnash.neural_play import Learners, actions_of_all
 from crowdnash.neural_policy import NeuralPolicy
 from crowdnash.observation_features import ObservationFeatures
 from crowdnash.policy import Policy
@@ -65,6 +65,12 @@ def best_response_learner(**changes: Any) -> PPO:
         "annealing_epochs": None,
     }
     return PPO(**(settings | changes))
+
+
+def evenly_spread(num_agents: int, count: int) -> Int[np.ndarray, " K"]:
+    """K = `count` agents at equal distances, all N if there are fewer."""
+    count = min(count, num_agents)
+    return np.arange(count) * (num_agents // count)
 
 
 def learn_deviations(
@@ -215,7 +221,7 @@ def _total_rewards(
         state, total = carry
         step, number, keys = now
         seen = jax.vmap(game.observe)(state)
-        joint = draw_index(jnp.moveaxis(probabilities_of_all(policy, seen, step), -1, 0), number)
+        joint = actions_of_all(policy, seen, step, number)
         mine = jax.tree.map(lambda x: x[:, agent], seen)
         logits = own(jax.vmap(features, (0, None))(mine, step))
         drawn = draw_index(jax.nn.softmax(logits).T, number[:, agent])

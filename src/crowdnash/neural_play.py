@@ -62,6 +62,17 @@ def probabilities_of_all(
     return over_states(observations, jnp.arange(num_agents, dtype=jnp.int32), step)
 
 
+def actions_of_all(
+    policy: Policy,
+    observations: PyTree,
+    step: Int[Array, ""],
+    numbers: Float[Array, "M N"],
+) -> Int[Array, "M N"]:
+    """Actions of all agents in M joint states, drawn by uniform `numbers`."""
+    probs = probabilities_of_all(policy, observations, step)
+    return draw_index(jnp.moveaxis(probs, -1, 0), numbers)
+
+
 def with_identity(seen: Float[Array, "M K F"], identity: Identity) -> Float[Array, "M K D"]:
     """What networks see of M joint states, followed by what they are told of the agents."""
     if not identity.num_features:
@@ -104,8 +115,7 @@ def play(
         log_prob = jnp.take_along_axis(by_action, action[None], axis=0)[0]
         joint = action
         if agents is not None and others is not None:
-            probs = probabilities_of_all(others, seen, step)
-            joint = draw_index(jnp.moveaxis(probs, -1, 0), number).at[:, agents].set(action)
+            joint = actions_of_all(others, seen, step, number).at[:, agents].set(action)
         statistics = jax.tree.map(lambda x: x.mean(), jax.vmap(game.statistics)(state))
         state, reward = jax.vmap(game.step)(state, joint, keys)
         reward = mine(reward.astype(jnp.float32))

@@ -30,25 +30,25 @@ class PPOConfig(RunConfig):
 
     learner_name: ClassVar[str] = "ppo"
 
-    identity: IdentityName = "none"
+    identity: IdentityName
     groups: int = 0
-    num_trajectories: int = 1
-    num_passes: int = 4
-    minibatch_size: int = 16384
-    learning_rate: float = 2.5e-4
+    num_trajectories: int
+    num_passes: int
+    minibatch_size: int
+    learning_rate: float
     annealing_epochs: int
-    discount: float = 0.999
-    gae_lambda: float = 0.95
-    entropy_weight: float = 6e-3
-    value_weight: float = 0.9
-    max_gradient_norm: float = 0.5
-    clip: float = 0.2
-    clip_values: bool = True
-    normalise_advantages: bool = True
+    discount: float
+    gae_lambda: float
+    entropy_weight: float
+    value_weight: float
+    max_gradient_norm: float
+    clip: float
+    clip_values: bool
+    normalise_advantages: bool
     hidden_layers: int = 2
     hidden_width: int = 128
-    horizon_is_end: bool = True
-    matrix_dtype: Literal["float32", "bfloat16"] = "float32"
+    horizon_is_end: bool
+    matrix_dtype: Literal["float32", "bfloat16"]
     num_evaluation_trajectories: int = 16
     best_response_agents: int = 0
     best_response_epochs: int = 150
@@ -83,32 +83,30 @@ class PPOConfig(RunConfig):
         game: str,
         *,
         game_parameters: Mapping[str, Parameter] | None = None,
-        num_epochs: int = 300,
-        annealing_epochs: int | None = None,
         **settings: Any,
     ) -> PPOConfig:
-        """Return a config with the game's defaults and the paper's where nothing is given.
+        """Return a config with the game's defaults and those of `PPO` where nothing is given.
 
         Args:
             game: name or alias of a game.
             game_parameters: keywords of the game's `sample` that differ from its defaults.
-            num_epochs: epochs.
-            annealing_epochs: None: as many as `num_epochs`.
-            **settings: any other attribute.
+            **settings: any other attribute; `annealing_epochs` None: as many as `num_epochs`.
 
         Raises:
             ValueError: an unknown name, or a value of the wrong type or range.
         """
-        over = num_epochs if annealing_epochs is None else annealing_epochs
-        # A checkpoint holds the optimiser's memory, three times the networks.
-        given = {"checkpoint_seconds": 60.0} | settings
-        given |= {"num_epochs": num_epochs, "annealing_epochs": over}
+        given = cls.create_defaults() | settings
+        if given["annealing_epochs"] is None:
+            given["annealing_epochs"] = given["num_epochs"]
         return cls.with_game_defaults(game, game_parameters, given)
 
     @classmethod
-    def create_defaults(cls, preset: str) -> dict[str, Any]:
-        """What `create` would fill in for settings that have no default of their own."""
-        return {"num_epochs": 300, "annealing_epochs": None, "checkpoint_seconds": 60.0}
+    def create_defaults(cls, preset: str = "") -> dict[str, Any]:
+        """What `create` would fill in; PPO has no presets."""
+        learner = PPO()
+        # A checkpoint holds the optimiser's memory too: three times the networks.
+        own = {"checkpoint_seconds": 60.0}
+        return own | {name: getattr(learner, name) for name in _LEARNER_SETTINGS}
 
     def learner(self) -> PPO:
         """Return the learner.

@@ -20,12 +20,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from crowdnash.certificate import exploitability
 from crowdnash.game import DynamicGame
 from crowdnash.interval import Interval
-from crowdnash.neural_best_response import best_response_learner
-from crowdnash.neural_play import probabilities_of_all
+from crowdnash.neural_best_response import best_response_learner, evenly_spread
+from crowdnash.neural_play import actions_of_all
 from crowdnash.neural_policy import NeuralPolicy
 from crowdnash.ppo_config import PPOConfig
 from crowdnash.run_directory import RunDirectory, read_arrays, read_json, write_arrays, write_json
-from crowdnash.simulation import draw_index
 
 _FORMAT = 1
 
@@ -202,12 +201,11 @@ def evaluate_neural_policy(
 def _from_below(
     game: DynamicGame, policy: NeuralPolicy, config: PPOConfig, key: PRNGKeyArray
 ) -> ExploitabilityFromBelow:
-    count = min(config.best_response_agents, game.num_agents)
     found = exploitability(
         game,
         policy,
         key=key,
-        agents=np.arange(count) * (game.num_agents // count),
+        agents=evenly_spread(game.num_agents, config.best_response_agents),
         num_trajectories=max(config.num_evaluation_trajectories, 2),
         confidence=config.confidence,
         method="learned",
@@ -232,10 +230,9 @@ def _episode(
 
     def advance(state: Any, step: Array) -> tuple[Any, tuple]:
         seen = jax.tree.map(lambda x: x[None], game.observe(state))
-        probs = probabilities_of_all(policy, seen, step)[0]
-        numbers = jax.random.uniform(jax.random.fold_in(draw_key, step), (game.num_agents,))
+        numbers = jax.random.uniform(jax.random.fold_in(draw_key, step), (1, game.num_agents))
         figures = (game.statistics(state), game.snapshot(state))
-        action = draw_index(probs.T, numbers)
+        action = actions_of_all(policy, seen, step, numbers)[0]
         state, reward = game.step(state, action, jax.random.fold_in(step_key, step))
         return state, (reward.mean(), *figures)
 

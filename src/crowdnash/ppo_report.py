@@ -5,6 +5,7 @@ Axes: E epochs, H steps, N agents.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,9 +19,10 @@ from crowdnash.games.taxi import Taxi
 from crowdnash.games.taxi_map import TaxiMap, read_map
 from crowdnash.html_page import Picture
 from crowdnash.plotting_learning import diagnostics_over_epochs, lines_over
+from crowdnash.ppo import PPOMetrics
 from crowdnash.ppo_config import PPOConfig
 from crowdnash.ppo_evaluation import Episode, PPOEvaluation
-from crowdnash.run_directory import Row, RunDirectory, config_text, read_metrics
+from crowdnash.run_directory import Row, RunDirectory, read_metrics
 
 _LEARNERS = {
     "none": "one policy, agents alike (Symm-NN)",
@@ -36,10 +38,7 @@ _DIAGNOSTICS = {
     "explained_variance": "share of variance the critic knew",
     "clip_fraction": "share of clipped ratios",
 }
-_OWN_COLUMNS = {
-    "epoch", "mean_return", "mean_reward", "policy_loss", "value_loss", "learning_rate",
-    "agent_steps", "play_seconds", "seconds", *_DIAGNOSTICS,
-}  # fmt: skip
+_OWN_COLUMNS = {field.name for field in dataclasses.fields(PPOMetrics)}
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,12 @@ class SavedPPORun:
     episode: Episode | None
 
     @classmethod
-    def load(cls, directory: RunDirectory) -> SavedPPORun:
-        """Read a run.
+    def load(cls, directory: RunDirectory, config: PPOConfig) -> SavedPPORun:
+        """Read a run with these settings.
 
         Raises:
             ValueError: a damaged file, or nothing to report yet.
         """
-        config = PPOConfig.from_json(config_text(directory), source=str(directory.config))
         rows = read_metrics(directory.metrics_jsonl)
         if not rows:
             raise ValueError(f"{directory.path} has nothing to report yet: no epoch is done")

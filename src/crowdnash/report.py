@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from crowdnash import plotting
 from crowdnash.evaluation import Evaluation, PolicyEvaluation
 from crowdnash.html_page import Picture
+from crowdnash.ppo_config import PPOConfig
 from crowdnash.ppo_report import SavedPPORun, draw_ppo_pictures, ppo_page, save_animation
 from crowdnash.report_page import POLICY_NAMES, SavedRun, page
-from crowdnash.run_config import stored_settings
-from crowdnash.run_directory import Row, RunDirectory, config_text, write_atomically
+from crowdnash.run_directory import Row, RunDirectory, write_atomically
+from crowdnash.stored_config import read_config
 
 
 def write_report(path: str | PathLike[str]) -> Path:
@@ -35,8 +36,9 @@ def write_report(path: str | PathLike[str]) -> Path:
         OSError: a file cannot be written.
     """
     directory = RunDirectory.open(path)
-    if stored_settings(config_text(directory), str(directory.config))["learner"] == "ppo":
-        run = SavedPPORun.load(directory)
+    config = read_config(directory)
+    if isinstance(config, PPOConfig):
+        run = SavedPPORun.load(directory, config)
         text = ppo_page(run, _saved(directory, draw_ppo_pictures(run)), save_animation(run))
     else:
         saved = SavedRun.load(path)

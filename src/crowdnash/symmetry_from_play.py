@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float, Int
 
 from crowdnash.interval import Interval
 from crowdnash.lipschitz import LipschitzModuli
-from crowdnash.mean_field_estimation import _checked_play as checked_play
+from crowdnash.mean_field_estimation import checked_play
 from crowdnash.played_cells import Part, PlayedCell, Sizes, law_of, played_cells
 from crowdnash.played_laws import deviations
 from crowdnash.played_moduli import CellLaw, PlayedModuli, played_moduli
