@@ -361,3 +361,51 @@ def test_a_simulator_without_states():
 def test_temperatures_just_below_the_limit_are_accepted():
     result = solve(temperature=0.99, num_epochs=2)
     assert np.isfinite(result.policy.probs).all()
+
+
+# --- several runs at once
+
+
+@pytest.mark.parametrize("groups", ["symmetric", "independent", [0, 0, 1, 1, 1, 1]])
+def test_runs_together_are_those_alone(groups):
+    games = [
+        cn.games.SIS.sample(jax.random.key(k), num_agents=6, horizon=3, heterogeneity=0.15)
+        for k in range(3)
+    ]
+    keys = [jax.random.key(10 + k) for k in range(3)]
+    learner = cn.PolicyMirrorDescent(num_epochs=3, td_epochs=6, groups=groups)
+    heard = []
+    together = cn.solve_together(
+        games, learner, keys=keys, callback=lambda run, state, told: heard.append((run, told.epoch))
+    )
+    assert heard == [(run, epoch) for epoch in range(3) for run in range(3)]
+    for game, key, found in zip(games, keys, together, strict=True):
+        alone = cn.solve(game, learner, key=key)
+        np.testing.assert_allclose(found.policy.probs, alone.policy.probs, atol=2e-6)
+        np.testing.assert_allclose(found.last_policy.probs, alone.last_policy.probs, atol=2e-6)
+        np.testing.assert_array_equal(found.policy.groups, alone.policy.groups)
+        for a, b in zip(found.history, alone.history, strict=True):
+            assert (a.epoch, a.agent_steps) == (b.epoch, b.agent_steps)
+            assert a.mean_return == pytest.approx(b.mean_return, rel=1e-5)
+        assert int(found.state.epoch) == 3
+
+
+def test_runs_of_different_shapes_follow_one_another():
+    games = [
+        cn.games.SIS.sample(jax.random.key(0), num_agents=n, horizon=3, heterogeneity=0.1)
+        for n in (4, 6)
+    ]
+    learner = cn.PolicyMirrorDescent(num_epochs=2, td_epochs=3)
+    keys = [KEY, KEY]
+    heard = []
+    found = cn.solve_together(games, learner, keys=keys, callback=lambda run, *_: heard.append(run))
+    assert heard == [0, 0, 1, 1]
+    alone = cn.solve(games[1], learner, key=KEY)
+    np.testing.assert_array_equal(found[1].policy.probs, alone.policy.probs)
+
+
+def test_runs_together_need_a_key_each():
+    with pytest.raises(ValueError, match=r"games and keys must be equally many.* 1 and 2"):
+        cn.solve_together([SIS], cn.PolicyMirrorDescent(), keys=[KEY, KEY])
+    with pytest.raises(ValueError, match="at least 1, not 0 and 0"):
+        cn.solve_together([], cn.PolicyMirrorDescent(), keys=[])

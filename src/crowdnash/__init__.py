@@ -9,7 +9,7 @@ from crowdnash.exploitability_result import Exploitability, OwnInfluence
 from crowdnash.game import DynamicGame, GameError, PopulationGame, TabularGame
 from crowdnash.interval import Interval
 from crowdnash.learned_best_response import model_free_best_response, model_free_best_responses
-from crowdnash.learning import NeuralSolveResult, SolveResult, solve
+from crowdnash.learning import NeuralSolveResult, SolveResult, solve, solve_together
 from crowdnash.mirror_descent import EpochMetrics, PolicyMirrorDescent
 from crowdnash.neural_policy import NeuralPolicy
 from crowdnash.policy import Policy, TabularPolicy
@@ -54,6 +54,7 @@ __all__ = [
     "nash_bound",
     "simulate",
     "solve",
+    "solve_together",
     "symmetry",
     "symmetry_against_groups",
     "symmetry_from_trajectories",

@@ -40,6 +40,7 @@ commands:
   symmetry GAME          measure how symmetric a game is, and Theorem 1's bound
   mean-field GAME        solve the mean-field game that a game induces
   reproduce EXPERIMENT   measure a theorem or figure of the paper again
+  completion SHELL       print a script for completion in bash, zsh or fish
 
 options:
   -h, --help             show this help; `crowdnash COMMAND --help` shows a command's
@@ -124,6 +125,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         "symmetry": _symmetry,
         "mean-field": _mean_field,
         "reproduce": _reproduce,
+        "completion": lambda rest: _completion(rest, tuple(commands)),
     }
     if not arguments:
         print(USAGE, end="", file=sys.stderr)
@@ -328,6 +330,13 @@ def _reproduce(arguments: Sequence[str]) -> int:
     from crowdnash.cli_reproduce import show_reproduce
 
     show_reproduce(arguments)
+    return 0
+
+
+def _completion(arguments: Sequence[str], commands: Sequence[str]) -> int:
+    from crowdnash.cli_completion import show_completion
+
+    show_completion(arguments, _dispatch, commands)
     return 0
 
 

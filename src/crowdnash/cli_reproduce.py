@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -16,18 +17,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from crowdnash.reproduction import STUDIES, lookup, sweep
+from crowdnash.reproduction import ALIASES, STUDIES, everything, lookup, sweep
 from crowdnash.reproduction import study as studies
 
 _PLAIN_SECONDS = 15.0
+_ALL = "all"
+
+
+def experiment_names() -> tuple[str, ...]:
+    """What can be asked for."""
+    return (*STUDIES, *ALIASES, _ALL)
 
 
 @dataclass(frozen=True)
 class ReproduceFlags:
     """Measure a theorem or figure of the paper again; a run that was stopped goes on."""
 
-    experiment: Annotated[Positional[str], arg(metavar="{" + ",".join(STUDIES) + "}")]
-    """what to measure"""
+    experiment: Annotated[Positional[str], arg(metavar="{" + ",".join(experiment_names()) + "}")]
+    """what to measure; `all`: everything, one after the other"""
     scale: studies.Scale = "small"
     """how much: half a minute, minutes, or in full"""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: in runs/)")] = None
@@ -94,33 +101,66 @@ def show_reproduce(arguments: Sequence[str]) -> None:
     flags = tyro.cli(
         ReproduceFlags, prog="crowdnash reproduce", args=arguments, description=_description()
     )
-    study = lookup(flags.experiment)
-    out = flags.out or Path("runs") / f"{study.name}-{flags.scale}-seed{flags.seed}"
-    with SweepDisplay(Console(stderr=True)) as display:
-        try:
-            results = sweep.run(
-                study, out, scale=flags.scale, seed=flags.seed, observer=display.observer
-            )
-        except KeyboardInterrupt:
-            print(f"points measured so far are saved in {out}", file=sys.stderr)
-            raise
-    pictures = sweep.draw(study, out)
+    if flags.experiment not in experiment_names():
+        raise ValueError(
+            f"experiment must be one of {', '.join(experiment_names())}, not {flags.experiment!r}"
+        )
+    name = _ALL if flags.experiment == _ALL else lookup(flags.experiment).name
+    out = flags.out or Path("runs") / f"{name}-{flags.scale}-seed{flags.seed}"
+    try:
+        found = _all(flags, out) if name == _ALL else (_one(flags, lookup(name), out),)
+    except KeyboardInterrupt:
+        print(f"points measured so far are saved in {out}", file=sys.stderr)
+        raise
     if flags.json:
-        facts = results.conclusion.facts | {"pictures": [str(path) for path in pictures]}
-        print(json.dumps(facts, indent=2))
+        facts = {done.study.name: _facts(done) for done in found}
+        print(json.dumps(facts if name == _ALL else facts[name], indent=2))
         return
+    for done in found:
+        _show(done)
+    if name == _ALL:
+        seconds = sum(done.results.measured_seconds for done in found)
+        print(f"all of it: {out / 'summary.md'}, measured in {seconds:.1f} s")
+
+
+def _one(flags: ReproduceFlags, study: studies.Study, out: Path) -> everything.Done:
+    with SweepDisplay(Console(stderr=True)) as display:
+        results = sweep.run(
+            study, out, scale=flags.scale, seed=flags.seed, observer=display.observer
+        )
+    return everything.Done(study, results, sweep.draw(study, out))
+
+
+def _all(flags: ReproduceFlags, out: Path) -> tuple[everything.Done, ...]:
+    console = Console(stderr=True)
+    with contextlib.ExitStack() as stack:
+
+        def observer_of(study: studies.Study) -> sweep.SweepObserver:
+            stack.close()
+            console.print(f"{study.name}: {study.summary}", markup=False, highlight=False)
+            return stack.enter_context(SweepDisplay(console)).observer
+
+        return everything.run(out, scale=flags.scale, seed=flags.seed, observer_of=observer_of)
+
+
+def _facts(done: everything.Done) -> dict[str, Any]:
+    return done.results.conclusion.facts | {"pictures": [str(path) for path in done.pictures]}
+
+
+def _show(done: everything.Done) -> None:
     console = Console()
-    for table in results.conclusion.tables:
+    for table in done.results.conclusion.tables:
         console.print(_rich_table(table))
-    for sentence in results.conclusion.verdict:
+    for sentence in done.results.conclusion.verdict:
         console.print(sentence, markup=False, highlight=False)
-    for path in pictures:
+    for path in done.pictures:
         print(f"picture: {path}")
-    print(f"saved in {results.directory}, measured in {results.measured_seconds:.1f} s")
+    print(f"saved in {done.results.directory}, measured in {done.results.measured_seconds:.1f} s")
 
 
 def _description() -> str:
     known = "; ".join(f"{study.name}: {study.summary}" for study in STUDIES.values())
+    known += "".join(f"; {alias}: the same as {name}" for alias, name in ALIASES.items())
     return f"{ReproduceFlags.__doc__} {known}."
 
 

@@ -1,9 +1,11 @@
-"""`solve`: run any of the library's learners to its end."""
+"""`solve`: run any of the library's learners to its end; `solve_together`: several runs at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from crowdnash.game import DynamicGame
@@ -90,3 +92,73 @@ def solve(
     return SolveResult(
         learner.average_policy(state), learner.last_policy(state), tuple(history), state
     )
+
+
+def solve_together(
+    games: Sequence[DynamicGame],
+    learner: PolicyMirrorDescent,
+    *,
+    keys: Sequence[PRNGKeyArray],
+    callback: Callable[[int, MirrorDescentState, EpochMetrics], Any] | None = None,
+) -> tuple[SolveResult, ...]:
+    """Learn R games at once: seeds of one experiment, or a sweep over agents' parameters.
+
+    Runs whose arrays have the same shapes are one vectorised program (`jax.vmap`), which a GPU
+    fills better; others follow one another. The results are those of R calls of `solve`, up to
+    rounding.
+
+    **Arguments:** `games` of one class, horizon and number of agents; `keys` one for each;
+    `callback(run, state, metrics)` is called for every run after each of its epochs.
+
+    **Returns:** one result for each game, in order.
+
+    **Raises:** `ValueError` if there are no games or not as many keys; else as `solve`.
+    """
+    if not games or len(games) != len(keys):
+        raise ValueError(
+            f"games and keys must be equally many, at least 1, not {len(games)} and {len(keys)}"
+        )
+    states = [learner.init(game, key=key) for game, key in zip(games, keys, strict=True)]
+    history: list[list[EpochMetrics]] = [[] for _ in games]
+
+    def hear(run: int, state: MirrorDescentState, metrics: EpochMetrics) -> None:
+        history[run].append(metrics)
+        if callback is not None:
+            callback(run, state, metrics)
+
+    if len(games) > 1 and len({_form((g, s)) for g, s in zip(games, states, strict=True)}) == 1:
+        states = _learn_stacked(games, learner, states, hear)
+    else:
+        for run, (game, state) in enumerate(zip(games, states, strict=True)):
+            for _ in range(learner.num_epochs):
+                state, metrics = learner.step(game, state)
+                hear(run, state, metrics)
+            states[run] = state
+    return tuple(
+        SolveResult(learner.average_policy(state), learner.last_policy(state), tuple(told), state)
+        for state, told in zip(states, history, strict=True)
+    )
+
+
+def _learn_stacked(
+    games: Sequence[DynamicGame],
+    learner: PolicyMirrorDescent,
+    states: Sequence[MirrorDescentState],
+    hear: Callable[[int, MirrorDescentState, EpochMetrics], Any],
+) -> list[MirrorDescentState]:
+    all_games, all_states = (
+        jax.tree_util.tree_map(lambda *arrays: jnp.stack(arrays), *runs) for runs in (games, states)
+    )
+    found = list(states)
+    for _ in range(learner.num_epochs):
+        all_states, metrics = learner.step_together(all_games, all_states)
+        for run, told in enumerate(metrics):
+            found[run] = jax.tree_util.tree_map(lambda x, k=run: x[k], all_states)
+            hear(run, found[run], told)
+    return found
+
+
+def _form(tree: Any) -> tuple[Any, ...]:
+    """What must be equal for two runs to be one program."""
+    leaves, structure = jax.tree_util.tree_flatten(tree)
+    return structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)

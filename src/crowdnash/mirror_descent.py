@@ -13,7 +13,7 @@ Axes: G groups, H steps, S states, A actions, N agents.
 
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -158,28 +158,51 @@ class PolicyMirrorDescent(eqx.Module):
         **Raises:** `GameError` if the game pays a NaN or a transition is not a distribution.
         """
         begun = time.perf_counter()
+        size = chunk_size(game.num_agents, self.td_epochs)
         epoch = int(state.epoch)
-        step_size = 1 / np.sqrt(epoch + 1) if self.step_size == "theorem" else self.step_size
-        state_after, mean_return, change = _epoch(
-            game,
-            state,
-            jnp.asarray(self.td_epochs, jnp.int32),
-            jnp.float32(self.temperature),
-            jnp.float32(step_size),
-            jnp.float32(1 / (epoch + 1) if self.mixing else 0.0),
-            chunk_size(game.num_agents, self.td_epochs),
-        )
+        state_after, mean_return, change = _epoch(game, state, self._numbers(epoch), size)
         mean_return, change = jax.device_get((mean_return, change))
         if not np.isfinite(mean_return):
             self._explain(game, state)
-        metrics = EpochMetrics(
-            epoch=epoch,
-            mean_return=float(mean_return),
-            policy_change=float(change),
-            agent_steps=self.td_epochs * game.horizon * game.num_agents,
-            seconds=time.perf_counter() - begun,
+        agent_steps = self.td_epochs * game.horizon * game.num_agents
+        seconds = time.perf_counter() - begun
+        return state_after, _metrics(epoch, mean_return, change, agent_steps, seconds)
+
+    def step_together(
+        self, games: DynamicGame, states: MirrorDescentState
+    ) -> tuple[MirrorDescentState, tuple[EpochMetrics, ...]]:
+        """`step` for R runs at once, in one vectorised program; see `learning.solve_together`.
+
+        Every array of `games` and `states` has a leading axis R; all runs are at the same epoch.
+        The policies are those of `step` up to rounding. `seconds` is each run's equal share.
+
+        **Raises:** as `step`.
+        """
+        begun = time.perf_counter()
+        # Stacked games cannot be asked for N: they take R for it.
+        num_runs, num_agents = states.groups.shape
+        size = chunk_size(num_agents * num_runs, self.td_epochs)
+        epoch = int(states.epoch[0])
+        after, returns, changes = _epoch_of_many(games, states, self._numbers(epoch), size)
+        returns, changes = jax.device_get((returns, changes))
+        for run in np.flatnonzero(~np.isfinite(returns)):
+            self._explain(*jax.tree_util.tree_map(lambda x, k=run: x[k], (games, states)))
+        seconds = (time.perf_counter() - begun) / num_runs
+        agent_steps = self.td_epochs * games.horizon * num_agents
+        metrics = [
+            _metrics(epoch, mean_return, change, agent_steps, seconds)
+            for mean_return, change in zip(returns, changes, strict=True)
+        ]
+        return after, tuple(metrics)
+
+    def _numbers(self, epoch: int) -> "_EpochNumbers":
+        step_size = 1 / np.sqrt(epoch + 1) if self.step_size == "theorem" else self.step_size
+        return _EpochNumbers(
+            td_epochs=jnp.asarray(self.td_epochs, jnp.int32),
+            temperature=jnp.float32(self.temperature),
+            step_size=jnp.float32(step_size),
+            uniform_weight=jnp.float32(1 / (epoch + 1) if self.mixing else 0.0),
         )
-        return state_after, metrics
 
     def average_policy(self, state: MirrorDescentState) -> TabularPolicy:
         """The output of Algorithm 2: the mean of pi_0..pi_t."""
@@ -209,17 +232,27 @@ def _epoch_key(state: MirrorDescentState) -> PRNGKeyArray:
     return jax.random.fold_in(key, state.epoch)
 
 
+def _metrics(
+    epoch: int, mean_return: Any, change: Any, agent_steps: int, seconds: float
+) -> EpochMetrics:
+    return EpochMetrics(epoch, float(mean_return), float(change), agent_steps, seconds)
+
+
+class _EpochNumbers(NamedTuple):
+    """Scalars that decide an epoch, on the device."""
+
+    td_epochs: Int[Array, ""]
+    temperature: Float[Array, ""]
+    step_size: Float[Array, ""]
+    uniform_weight: Float[Array, ""]
+
+
 @eqx.filter_jit
 def _epoch(
-    game: DynamicGame,
-    state: MirrorDescentState,
-    td_epochs: Array,
-    temperature: Array,
-    step_size: Array,
-    uniform_weight: Array,
-    size: int,
+    game: DynamicGame, state: MirrorDescentState, numbers: _EpochNumbers, size: int
 ) -> tuple[MirrorDescentState, Array, Array]:
     """The two stages of an epoch; also the mean return and the largest change of policy."""
+    td_epochs, temperature, step_size, uniform_weight = numbers
     layout = state.layout
     probs = state.probs
     values, mean_return = learn_values(
@@ -251,6 +284,14 @@ def _epoch(
         key_impl=state.key_impl,
     )
     return after, mean_return, (0.5 * jnp.abs(new - probs).sum(-1)).max()
+
+
+@eqx.filter_jit
+def _epoch_of_many(
+    games: DynamicGame, states: MirrorDescentState, numbers: _EpochNumbers, size: int
+) -> tuple[MirrorDescentState, Array, Array]:
+    """`_epoch` for every run of a leading axis."""
+    return jax.vmap(lambda game, state: _epoch(game, state, numbers, size))(games, states)
 
 
 def mirror_step(
