@@ -21,7 +21,7 @@ from crowdnash.symmetry_against_groups import symmetry_against_groups
 from crowdnash.symmetry_from_play import symmetry_from_trajectories
 from crowdnash.temporal_difference import td_learning
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "PPO",

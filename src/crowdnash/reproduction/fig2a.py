@@ -52,7 +52,7 @@ class _Size(NamedTuple):
 _SIZES: Mapping[Scale, _Size] = {
     "smoke": _Size(100, (0.0, 0.1, 0.2), 2, 20, 32),
     "small": _Size(1000, (0.0, 0.05, 0.1, 0.15, 0.2, 0.24), 3, 100, 128),
-    "paper": _Size(1000, tuple(round(0.02 * k, 2) for k in range(13)), 10, 300, 256),
+    "paper": _Size(1000, tuple(round(0.02 * k, 2) for k in range(13)), 5, 300, 256),
 }
 
 
