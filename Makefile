@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUNTIME := $(VENV)/.installed-runtime
 DEVELOPMENT := $(VENV)/.installed-development
+DOCUMENTATION := $(VENV)/.installed-documentation
 
 # Two test processes: most of the time goes into compiling, which uses one core.
 PYTEST_FLAGS ?= -n 2
@@ -13,7 +14,7 @@ DEMO_GAME := sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --num-epochs
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-all check format bench clean distclean
+.PHONY: help install demo test test-all check format bench docs clean distclean
 
 help:
 	@echo "make demo      solve A-SIS for 1000 agents, symmetric and in 16 groups, and report"
@@ -22,6 +23,7 @@ help:
 	@echo "make check     lint, format and types"
 	@echo "make format    let ruff mend lint and format"
 	@echo "make bench     speed and scaling measurements, written to benchmarks/results"
+	@echo "make docs      build the documentation into site"
 	@echo "make clean     remove caches, build outputs and the demo's runs (distclean: .venv too)"
 
 $(RUNTIME): requirements.txt pyproject.toml
@@ -34,6 +36,11 @@ $(RUNTIME): requirements.txt pyproject.toml
 $(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
 	@echo "Installing the pinned development packages into $(VENV)"
 	@$(PIP) install --requirement requirements-dev.txt
+	@touch $@
+
+$(DOCUMENTATION): requirements-docs.txt $(RUNTIME)
+	@echo "Installing the pinned documentation packages into $(VENV)"
+	@$(PIP) install --requirement requirements-docs.txt
 	@touch $@
 
 install: $(DEVELOPMENT)
@@ -64,8 +71,11 @@ bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scaling.py
 
+docs: $(DOCUMENTATION)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache .hypothesis runs/demo-symmetric runs/demo-groups
+	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis runs/demo-symmetric runs/demo-groups
 	rm -rf src/*.egg-info
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

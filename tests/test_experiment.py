@@ -24,6 +24,7 @@ from crowdnash.checkpoint import CheckpointError
 from crowdnash.evaluation import Evaluation, population_shares
 from crowdnash.experiment import METRICS_COLUMNS, Interrupted, Observer
 from crowdnash.experiment_config import LEARNER_SETTINGS, ExperimentConfig
+from crowdnash.game_record import GameRecord
 from crowdnash.run_directory import MetricsLog, RunDirectory, read_metrics, write_atomically
 
 POLICIES = ("policy.npz", "last_policy.npz")
@@ -37,6 +38,7 @@ def config(**settings) -> ExperimentConfig:
         "num_evaluation_trajectories": 8,
         "own_influence_agents": 0,
         "checkpoint_every": 2,
+        "checkpoint_seconds": 0.0,  # by epochs alone, however slow the machine
     }
     game_parameters = {"num_agents": 12, "horizon": 3}
     return ExperimentConfig.create("sis", game_parameters=game_parameters, **(defaults | settings))
@@ -143,10 +145,32 @@ def test_config_cut_short_is_refused():
 def test_run_directory_is_complete(finished):
     names = {entry.name for entry in finished.iterdir()}
     assert {"config.json", "metrics.jsonl", "metrics.csv", "evaluation.json"} <= names
+    assert {"symmetry.json", "agents.npz"} <= names
     assert set(POLICIES) <= names
     assert not [name for name in names if "partial" in name]
     assert checkpoint.epochs(finished / "checkpoints") == (2, 4, 6)
     assert experiment.load_config(RunDirectory.open(finished)) == config()
+
+
+def test_what_a_run_keeps_of_its_game_is_that_of_the_game(finished):
+    record = GameRecord.load(RunDirectory.open(finished))
+    game = config().sample_game()
+    expected = GameRecord.of(game)
+    assert record.symmetry == expected.symmetry is not None
+    assert record.parameters.keys() == {"susceptibility", "recovery", "isolation_aversion"}
+    np.testing.assert_allclose(record.parameters["recovery"], game.agents.recovery)
+
+
+def test_a_run_of_old_keeps_nothing_of_its_game_until_it_is_evaluated(finished, tmp_path):
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    directory = RunDirectory.open(copy)
+    directory.symmetry.unlink()
+    directory.agents.unlink()
+    assert experiment.resume(copy).evaluation.epoch == 6
+    assert not directory.symmetry.exists()
+    experiment.evaluate(copy)
+    assert directory.symmetry.read_bytes() == (finished / "symmetry.json").read_bytes()
+    assert directory.agents.exists()
 
 
 def test_metrics_files_agree(finished):

@@ -114,8 +114,8 @@ def symmetry(
     in Def. 3); "sample" queries some, so that the lower ends carry a standard error. "auto" takes
     the first that applies.
 
-    **Arguments:** `groups` as in `PolicyMirrorDescent` (default: one group); `num_populations`
-    >= 1 to search; `num_permutations` >= 2 of the others per population ("sample");
+    **Arguments:** `groups` as in `PolicyMirrorDescent` (default: one group);
+    `num_populations` >= 1 to search; `num_permutations` >= 2 of the others for each ("sample");
     `transition_modulus`, `reward_modulus` L1 Lipschitz moduli in sigma(rho^-i) that hold for every
     P^i(s,a,.), R^i(s,a,.); `policy` one or several to be played for "trajectories" (default:
     uniform and seven random ones, so that populations differ), `num_trajectories` >= 16 of all of

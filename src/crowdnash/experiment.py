@@ -19,6 +19,7 @@ from crowdnash.certificate import exploitability
 from crowdnash.evaluation import Evaluation, PolicyEvaluation, evaluate_policy
 from crowdnash.experiment_config import ExperimentConfig
 from crowdnash.game import TabularGame
+from crowdnash.game_record import GameRecord
 from crowdnash.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
 from crowdnash.policy import TabularPolicy
 from crowdnash.run_directory import Row, RunDirectory, config_text
@@ -162,6 +163,7 @@ def evaluate(
         evaluation = _evaluate(
             settings, game, policy, last_policy, epoch or config.num_epochs, observer or Observer()
         )
+        GameRecord.of(game).save(directory)  # a run of an earlier version has none
         evaluation.save(directory)
         return evaluation
 
@@ -236,8 +238,10 @@ def _train_and_finish(
         last_policy = learner.last_policy(state)
         last_policy.save(directory.last_policy)
         policy.save(directory.policy)
+        observer.on_stage("measuring how alike the agents are")
+        GameRecord.of(game).save(directory)
         evaluation = _evaluate(config, game, policy, last_policy, config.num_epochs, observer)
-        evaluation.save(directory)
+        evaluation.save(directory)  # last: its presence marks a finished run
     except Interrupted:
         raise
     except KeyboardInterrupt as interrupt:

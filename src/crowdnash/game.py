@@ -169,6 +169,8 @@ class TabularGame(DynamicGame):
 class PopulationGame(TabularGame):
     """A game in which agents meet only through the mean contribution of the others.
 
+    Def. 1 with laws that depend on rho^-i through sigma(rho^-i), or another mean, alone.
+
     A concrete game supplies `agents` (a record whose arrays have leading axis N), `num_states`,
     `num_actions`, `horizon`, `initial_distribution` [S], and writes for *one* agent
 

@@ -117,7 +117,8 @@ def model_free_best_response(
     """Learn how `agent` best responds to `policy` from simulation alone, and measure its gain.
 
     The others play `policy` throughout; they feel what the agent does. The learned policy and
-    the agent's own are judged on fresh trajectories and the same random draws.
+    the agent's own are judged on fresh trajectories and the same random draws. What it gains is a
+    lower bound on Def. 2's exploitability.
 
     **Arguments:**
 
@@ -176,8 +177,9 @@ def model_free_best_responses(
 ) -> tuple[BestResponse, ...]:
     """`model_free_best_response` for several agents in turn; only the first call compiles.
 
-    Each result is the one that agent gets alone with the same `key`. Every interval covers at
-    its `confidence` on its own: for n agents jointly ask for `1 - (1 - confidence) / n`.
+    Lower bounds on Def. 2's exploitability; each is the one that the agent gets alone with the
+    same `key`. Every interval covers at its `confidence` on its own: for n agents jointly ask for
+    `1 - (1 - confidence) / n`.
 
     **Raises:** as `model_free_best_response`; `ValueError` if `agents` is empty.
     """

@@ -58,21 +58,21 @@ __all__ = [
 
 
 class Laws(NamedTuple):
-    """P [S,A,S] and R [S,A] at one population; with the axis G if there are several."""
+    """P [S,A,S] and R [S,A] at one population (Def. 4); with the axis G if there are several."""
 
     transition: Float[Numbers, "..."]
     reward: Float[Numbers, "..."]
 
 
 class BestResponse(NamedTuple):
-    """Against a frozen flow: a deterministic `policy` [H,S,A] and its `q_values` [H,S,A]."""
+    """Against a frozen flow (Def. 5): a deterministic `policy` and its `q_values`, [H,S,A]."""
 
     policy: Float[Numbers, "..."]
     q_values: Float[Numbers, "..."]
 
 
 class Evaluation(NamedTuple):
-    """Per population, [G]: V(Lambda(pi), pi), the best response's value, and their difference."""
+    """Per population, [G]: V(Lambda(pi), pi), the best response's value, their gap (Def. 5)."""
 
     value: Float[Numbers, " G"]
     best_response_value: Float[Numbers, " G"]
@@ -125,6 +125,9 @@ def q_values(
     **Arguments:** `probs` the agent's policy; `temperature` tau >= 0; `flow` the frozen
     population, Lambda(probs) unless given; `own_entropy=False` gives q^tau = Q^tau - tau H(pi_h),
     without the entropy of the present step.
+
+    **Raises:** `ValueError` if `temperature` is out of range, or `probs` or `flow` has another
+    shape or does not consist of distributions; `GameError` as `population_flow`.
     """
     policy, single = by_step(mfg, "probs", probs, axes=1)
     if not isinstance(temperature, Tracer) and not 0 <= temperature < np.inf:
@@ -147,9 +150,13 @@ def _regularised(
 def values(
     mfg: MeanFieldGame, probs: Any, *, temperature: Any = 0.0, flow: Any = None
 ) -> Float[Numbers, "..."]:
-    """V_h(s) = sum_a pi_h(a|s) Q^tau_h(s,a), [H,S] or [G,H,S]; arguments as for `q_values`.
+    """V_h(s) = sum_a pi_h(a|s) Q^tau_h(s,a), [H,S] or [G,H,S].
+
+    **Arguments:** `probs`, `temperature` and `flow` as for `q_values`.
 
     V(mu, pi) of Def. 5 is the mean of V_0 over the initial distribution (tau = 0).
+
+    **Raises:** as `q_values`.
     """
     found = q_values(mfg, probs, temperature=temperature, flow=flow)
     policy = probs if is_traced(found, probs) else np.asarray(probs, np.float64)
@@ -160,6 +167,9 @@ def best_response(mfg: MeanFieldGame, flow: Any) -> BestResponse:
     """A best response to the population frozen at `flow` [H,S,A] or [G,H,S,A] (Def. 5).
 
     Deterministic; among equally good actions the first.
+
+    **Raises:** `ValueError` if `flow` has another shape or does not consist of distributions;
+    `GameError` as `population_flow`.
     """
     mu, single = by_step(mfg, "flow", flow, axes=2)
     population, found = in_double(_optimal, mfg, mu)
@@ -174,7 +184,12 @@ def _optimal(mfg: MeanFieldGame, flow: Any) -> tuple[Population, Any]:
 
 
 def evaluate(mfg: MeanFieldGame, probs: Any) -> Evaluation:
-    """Values and exploitability of a policy that all play, population by population, each [G]."""
+    """Values and exploitability (Def. 5) of a policy that all play, for each population.
+
+    **Arguments:** `probs` [H,S,A] or [G,H,S,A].
+
+    **Raises:** as `population_flow`.
+    """
     policy, _ = by_step(mfg, "probs", probs, axes=1)
     population = in_double(population_under, mfg, policy)
     check_laws(mfg, *population[1:])
@@ -185,7 +200,7 @@ def evaluate(mfg: MeanFieldGame, probs: Any) -> Evaluation:
 def exploitability(mfg: MeanFieldGame, probs: Any) -> Any:
     """E(pi) = max over pi' of V(Lambda(pi), pi') - V(Lambda(pi), pi) (Def. 5), a float.
 
-    With several populations the largest of theirs; `evaluate` gives each.
+    `probs` [H,S,A] or [G,H,S,A]; of several populations the largest, and `evaluate` gives each.
 
     **Raises:** as `population_flow`.
     """

@@ -45,6 +45,8 @@ def estimate_mean_field_game(
 ) -> TabularMeanFieldGame:
     """Estimate the induced mean-field game from play of the N-player game; needs no model.
 
+    The first half of the model-based route of Section 2.4; `solve` is the second.
+
     Affine least squares in every cell (s,a), under the constraint that P is a distribution at
     every population (a quadratic programme where the plain solution breaks it; nothing is cut off
     afterwards):

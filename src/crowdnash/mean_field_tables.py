@@ -74,7 +74,7 @@ def _of_step(table: Numbers, step: Any) -> Array:
 
 
 class TabularMeanFieldGame(MeanFieldGame):
-    """A mean-field game given by tables, with laws constant or affine in the population.
+    """A mean-field game (Def. 4) given by tables, constant or affine in the population.
 
         P(s'|s,a,mu) = transition[s,a,s'] + sum_{u,b} transition_slope[s,a,s',u,b] mu(u,b)
         R(s,a,mu)    = reward[s,a]        + sum_{u,b} reward_slope[s,a,u,b] mu(u,b)

@@ -122,12 +122,17 @@ class PolicyMirrorDescent(eqx.Module):
         """The preset that learns fastest in our measurements: constant step, no mixing.
 
         Take `SolveResult.last_policy` with it. Any argument can be changed by keyword.
+
+        **Raises:** as the class; `TypeError` for a keyword that it does not have.
         """
         preset: dict[str, Any] = {"step_size": 0.3, "mixing": False}
         return cls(**(preset | changes))
 
     def init(self, game: DynamicGame, *, key: PRNGKeyArray) -> MirrorDescentState:
-        """The state before epoch 0: every group plays uniformly."""
+        """The state before epoch 0: every group plays uniformly.
+
+        **Raises:** `ValueError` if the game has no `num_states`, or `groups` does not suit it.
+        """
         num_states = getattr(game, "num_states", None)
         if num_states is None:
             raise ValueError(

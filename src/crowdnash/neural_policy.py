@@ -64,7 +64,11 @@ class NeuralPolicy(Policy):
     def act(
         self, observations: PyTree, step: int | Int[Array, ""], *, key: PRNGKeyArray
     ) -> Int[Array, " N"]:
-        """Draw every agent's action for `game.observe(state)` at step h."""
+        """Draw every agent's action, [N], for `game.observe(state)` at step h in 0..H-1.
+
+        The observations are trusted to be of the game that the policy was made for; see
+        `check_fits`, which raises. This one raises nothing.
+        """
         probs = self.all_probabilities(observations, jnp.asarray(step, jnp.int32))
         return jax.random.categorical(key, jnp.log(probs), axis=-1).astype(jnp.int32)
 
@@ -100,7 +104,10 @@ class NeuralPolicy(Policy):
                 )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the policy to `path` (NumPy .npz), replacing the file in one step."""
+        """Write the policy to `path` (NumPy .npz), replacing the file in one step.
+
+        **Raises:** `OSError` if it cannot be written; an older file is then still there.
+        """
         about = {
             "format": _FORMAT,
             "game": self.game_name,

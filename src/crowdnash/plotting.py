@@ -5,23 +5,21 @@ Axes: G groups, H steps, S states, A actions, E epochs, n agents.
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from crowdnash.plot_style import BLUE, CYAN, GREEN, GREY, PURPLE, RED, YELLOW, new_figure
+from crowdnash.picture_data import flow_layers, gain_quantiles
+from crowdnash.plot_style import BLUE, GREEN, GREY, PURPLE, RED, new_figure
 
-_STATE_COLOURS = (BLUE, RED, GREEN, YELLOW, PURPLE, CYAN)
+_POLICY_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 _MAX_POINTS = 1500
 _MAX_STATES = 12
-_MAX_PAIRS = 12
 
 
 def exploitability_over_epochs(
@@ -215,22 +213,12 @@ def population_flow(
         state_names: one name a state.
         action_names: one name an action.
     """
-    num_states, num_actions = next(iter(flows.values())).shape[1:]
-    visits = np.sum([flow.sum(0) for flow in flows.values()], axis=0).ravel()
-    pairs = sorted(int(p) for p in np.argsort(-visits, kind="stable")[:_MAX_PAIRS])
-    labels = [f"{state_names[p // num_actions]}, {action_names[p % num_actions]}" for p in pairs]
-    colours = [_pair_colour(p // num_actions, p % num_actions, num_actions) for p in pairs]
-    if len(pairs) < num_states * num_actions:
-        labels.append("all others")
-        colours.append(to_rgb("#D9D9D9"))
+    shares_of, labels, colours = flow_layers(flows, state_names, action_names)
     with new_figure(3.5 * len(flows) + 1.8, 3.9, 1, len(flows), sharey=True) as (figure, axes):
         for ax, (name, flow) in zip(axes[0], flows.items(), strict=True):
-            shares = flow.reshape(len(flow), -1)[:, pairs].T
-            if len(labels) > len(pairs):
-                shares = np.vstack([shares, np.clip(1.0 - shares.sum(0), 0.0, 1.0)])
             # One bar a step: time is discrete, and an interpolated area would suggest otherwise.
             edges = np.arange(len(flow) + 1) - 0.5
-            tops = np.cumsum(shares, axis=0)
+            tops = np.cumsum(shares_of[name], axis=0)
             for layer, (label, colour) in enumerate(zip(labels, colours, strict=True)):
                 below = tops[layer - 1] if layer else np.zeros(len(flow))
                 ax.stairs(tops[layer], edges, baseline=below, fill=True, color=colour, label=label)
@@ -252,39 +240,27 @@ def population_flow(
     return figure
 
 
-def _pair_colour(state: int, action: int, num_actions: int) -> tuple[float, float, float]:
-    hue, lightness, saturation = colorsys.rgb_to_hls(
-        *to_rgb(_STATE_COLOURS[state % len(_STATE_COLOURS)])
-    )
-    # The state decides the colour, the action how light it is.
-    share = action / (num_actions - 1) if num_actions > 1 else 0.0
-    return colorsys.hls_to_rgb(hue, lightness + share * (0.85 - lightness), saturation)
-
-
 def gain_distribution(
     gains: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]],
 ) -> Figure:
-    """Draw, for each policy, the share of agents whose gain from deviating is at most x.
+    """Draw, for each policy, the agents' gains from deviating, from the least to the largest.
 
     Args:
         gains: by the policy's name, the agents' lower and upper gains (total reward).
     """
     with new_figure(7.6, 4.1) as (figure, axes):
         ax = axes[0, 0]
-        for (name, (lower, upper)), colour in zip(
-            gains.items(), (BLUE, GREEN, GREY, PURPLE), strict=False
+        for (name, (lower, upper)), colour, dash in zip(
+            gains.items(), (BLUE, GREEN, GREY, PURPLE), _POLICY_DASHES, strict=False
         ):
-            # Quantiles, so that a million agents make no larger picture than a thousand.
-            shares = np.linspace(0.0, 1.0, min(len(lower), 400) + 1)
-            low, high = np.quantile(lower, shares), np.quantile(upper, shares)
-            ax.fill_betweenx(shares, low, high, color=colour, alpha=0.22, lw=0)
-            ax.plot(low, shares, color=colour, label=f"{name}: achieved")
-            ax.plot(high, shares, color=colour, linestyle=(0, (4, 2)), label=f"{name}: upper bound")
-        ax.axvline(0.0, color="#B0B0B0", linewidth=1.0)
-        ax.set_ylim(0, 1)
-        ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        ax.set_xlabel("gain from deviating, per agent (total reward)")
-        ax.set_ylabel("agents with at most this gain")
+            shares, low, high = gain_quantiles(lower, upper)
+            ax.fill_between(shares, low, high, color=colour, alpha=0.22, lw=0)
+            ax.plot(shares, (low + high) / 2, color=colour, linestyle=dash, label=name)
+        ax.axhline(0.0, color="#B0B0B0", linewidth=1.0)
+        ax.set_xlim(0, 1)
+        ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        ax.set_xlabel("share of the agents, those with the smallest gains first")
+        ax.set_ylabel("gain from deviating (total reward)")
         ax.set_title("How much single agents could still gain")
         ax.grid(True)
         ax.legend(loc="best")

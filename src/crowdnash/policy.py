@@ -32,7 +32,7 @@ class Policy(eqx.Module):
 class TabularPolicy(Policy):
     """One table of action probabilities a group: `probs` [G,H,S,A] and `groups` [N] -> 0..G-1.
 
-    G = 1 is a symmetric policy (Symm-PMD), G = N an independent one (IPMD).
+    G = 1 is a symmetric policy (Symm-PMD), G = N an independent one (IPMD); Def. 1 has the latter.
 
     **Raises:** `ValueError` if a shape is wrong, an entry is negative or NaN, the last axis does
     not sum to 1 within 1e-5, or `groups` names a group that `probs` does not have.
@@ -50,7 +50,10 @@ class TabularPolicy(Policy):
 
     @classmethod
     def symmetric(cls, probs: Any, num_agents: int) -> "TabularPolicy":
-        """All N agents play the one table `probs` [H,S,A]."""
+        """All N agents play the one table `probs` [H,S,A].
+
+        **Raises:** `ValueError` if `probs` is not such a table or `num_agents` < 1.
+        """
         probs = jnp.asarray(probs)
         if probs.ndim != 3:
             raise ValueError(f"probs must have shape [H,S,A], not {probs.shape}")
@@ -60,18 +63,24 @@ class TabularPolicy(Policy):
 
     @classmethod
     def grouped(cls, probs: Any, groups: Any) -> "TabularPolicy":
-        """Agent i plays the table `probs[groups[i]]`; probs [G,H,S,A], groups [N]."""
+        """Agent i plays the table `probs[groups[i]]`; probs [G,H,S,A], groups [N].
+
+        **Raises:** `ValueError` as the class.
+        """
         return cls(probs, groups)
 
     @classmethod
     def independent(cls, probs: Any) -> "TabularPolicy":
-        """Every agent has its own table: probs [N,H,S,A]."""
+        """Every agent has its own table: probs [N,H,S,A].
+
+        **Raises:** `ValueError` as the class.
+        """
         probs = jnp.asarray(probs)
         return cls(probs, jnp.arange(probs.shape[0] if probs.ndim else 0, dtype=jnp.int32))
 
     @classmethod
     def uniform(cls, game: TabularGame) -> "TabularPolicy":
-        """Every action equally likely, for all agents of `game`."""
+        """Every action equally likely, for all agents of `game`; raises nothing."""
         shape = (game.horizon, game.num_states, game.num_actions)
         return cls.symmetric(jnp.full(shape, 1.0 / game.num_actions), game.num_agents)
 
@@ -108,7 +117,10 @@ class TabularPolicy(Policy):
                 )
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the policy to `path` (NumPy .npz), replacing the file in one step."""
+        """Write the policy to `path` (NumPy .npz), replacing the file in one step.
+
+        **Raises:** `OSError` if it cannot be written; an older file is then still there.
+        """
         partial = f"{os.fspath(path)}.partial"
         try:
             with open(partial, "wb") as file:

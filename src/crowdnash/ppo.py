@@ -164,7 +164,10 @@ class PPO(eqx.Module):
             )
 
     def init(self, game: DynamicGame, *, key: PRNGKeyArray) -> PPOState:
-        """The state before epoch 0, with fresh networks."""
+        """The state before epoch 0, with fresh networks.
+
+        **Raises:** `ValueError` if `identity` or `groups` does not suit the game.
+        """
         identity = Identity.encode(game, self.identity, self.groups)
         features = ObservationFeatures.of(game)
         networks = ActorCritic.create(
@@ -177,7 +180,7 @@ class PPO(eqx.Module):
         return self.start_from(Learners(networks, identity, features), key=key)
 
     def start_from(self, learners: Learners, *, key: PRNGKeyArray) -> PPOState:
-        """The state before epoch 0 with networks that are there already."""
+        """The state before epoch 0 with networks that are there already; raises nothing."""
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         return PPOState(
             epoch=jnp.asarray(0, jnp.int32),

@@ -6,6 +6,7 @@ Axes: E epochs, H steps, N agents.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,13 +16,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crowdnash import html_page, taxi_pictures
+from crowdnash.agent_gains import AgentGains
+from crowdnash.game_record import GameRecord
 from crowdnash.games.taxi import Taxi
 from crowdnash.games.taxi_map import TaxiMap, read_map
 from crowdnash.html_page import Picture
+from crowdnash.interactive_chart import Chart, Series
 from crowdnash.plotting_learning import diagnostics_over_epochs, lines_over
 from crowdnash.ppo import PPOMetrics
 from crowdnash.ppo_config import PPOConfig
 from crowdnash.ppo_evaluation import Episode, PPOEvaluation
+from crowdnash.report_charts import line_chart
 from crowdnash.run_directory import Row, RunDirectory, read_metrics
 
 _LEARNERS = {
@@ -38,6 +43,7 @@ _DIAGNOSTICS = {
     "explained_variance": "share of variance the critic knew",
     "clip_fraction": "share of clipped ratios",
 }
+_ZONES = ("zone_1_share", "zone_2_share")
 _OWN_COLUMNS = {field.name for field in dataclasses.fields(PPOMetrics)}
 
 
@@ -51,6 +57,7 @@ class SavedPPORun:
         rows: its metrics.
         evaluation: how the final policy does, or None before the end.
         episode: one episode of it, or None before the end.
+        game: what the run keeps of its game; empty before the end and in runs of old.
     """
 
     directory: RunDirectory
@@ -58,6 +65,7 @@ class SavedPPORun:
     rows: tuple[Row, ...]
     evaluation: PPOEvaluation | None
     episode: Episode | None
+    game: GameRecord
 
     @classmethod
     def load(cls, directory: RunDirectory, config: PPOConfig) -> SavedPPORun:
@@ -71,7 +79,8 @@ class SavedPPORun:
             raise ValueError(f"{directory.path} has nothing to report yet: no epoch is done")
         evaluation = PPOEvaluation.load(directory) if directory.evaluation.exists() else None
         episode = Episode.load(directory) if directory.episode.exists() else None
-        return cls(directory, config, rows, evaluation, episode)
+        game = GameRecord.load(directory, evaluation and evaluation.num_agents)
+        return cls(directory, config, rows, evaluation, episode, game)
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -90,33 +99,29 @@ def draw_ppo_pictures(saved: SavedPPORun) -> list[Picture]:
     """Return the pictures that the saved data allow, in the order of the report."""
     epochs = np.asarray([row["epoch"] for row in saved.rows], np.int64)
     pictures = [
-        Picture(
+        _lines(
             "mean_return",
             "What an agent earns in the plays that each epoch learned from.",
-            lines_over(
-                epochs,
-                {"mean return": _column(saved, "mean_return")},
-                x_name="epoch",
-                y_name="mean return (total reward)",
-                title="Mean return of an agent while learning",
-            ),
+            epochs,
+            {"mean return": _column(saved, "mean_return")},
+            x_name="epoch",
+            y_name="mean return (total reward)",
+            title="Mean return of an agent while learning",
         )
     ]
     if saved.statistics:
         pictures.append(
-            Picture(
+            _lines(
                 "statistics",
                 "The game's own figures, means over the steps of an epoch's plays.",
-                lines_over(
-                    epochs,
-                    {name.replace("_", " "): _column(saved, name) for name in saved.statistics},
-                    x_name="epoch",
-                    y_name="mean over steps",
-                    title="The game while learning",
-                ),
+                epochs,
+                {name.replace("_", " "): _column(saved, name) for name in saved.statistics},
+                x_name="epoch",
+                y_name="mean over steps",
+                title="The game while learning",
             )
         )
-    pictures += _episode_pictures(saved, epochs)
+    pictures += _episode_pictures(saved)
     names = {title: _column(saved, name) for name, title in _DIAGNOSTICS.items()}
     pictures.append(
         Picture(
@@ -124,12 +129,26 @@ def draw_ppo_pictures(saved: SavedPPORun) -> list[Picture]:
             "PPO's own figures: entropy that falls to 0 early, a KL above 0.05 or a critic that "
             "explains nothing are signs of bad settings.",
             diagnostics_over_epochs(epochs, names),
+            tuple(
+                line_chart(epochs, {name: values}, x_name="epoch", y_name="", title=name)
+                for name, values in names.items()
+            ),
         )
     )
     return pictures
 
 
-def _episode_pictures(saved: SavedPPORun, epochs: Int[np.ndarray, " E"]) -> list[Picture]:
+def _lines(
+    name: str,
+    caption: str,
+    x: Int[np.ndarray, " E"],
+    lines: Mapping[str, Float[np.ndarray, " E"]],
+    **words: str,
+) -> Picture:
+    return Picture(name, caption, lines_over(x, lines, **words), (line_chart(x, lines, **words),))
+
+
+def _episode_pictures(saved: SavedPPORun) -> list[Picture]:
     if saved.episode is None:
         return []
     if saved.city is not None:
@@ -141,6 +160,7 @@ def _episode_pictures(saved: SavedPPORun, epochs: Int[np.ndarray, " E"]) -> list
                 "zone_occupancy",
                 "Where the trained fleet is, at every step of one episode.",
                 taxi_pictures.zone_occupancy(positions, saved.city),
+                _zone_charts(saved.episode),
             ),
             Picture(
                 "fleet",
@@ -155,10 +175,37 @@ def _episode_pictures(saved: SavedPPORun, epochs: Int[np.ndarray, " E"]) -> list
         for name, x in saved.episode.statistics.items()
     }
     horizon = len(next(iter(lines.values())))
-    figure = lines_over(
-        np.arange(horizon), lines, x_name="step", y_name="value", title="One episode at the end"
+    return [
+        _lines(
+            "episode",
+            "One episode of the final policy.",
+            np.arange(horizon),
+            lines,
+            x_name="step",
+            y_name="value",
+            title="One episode at the end",
+        )
+    ]
+
+
+def _zone_charts(episode: Episode) -> tuple[Chart, ...]:
+    zones = [np.asarray(episode.statistics[name], np.float64) for name in _ZONES]
+    layers = {"zone 2": zones[1], "start": 1.0 - zones[0] - zones[1], "zone 1": zones[0]}
+    colours = ("red", "grey", "blue")
+    return (
+        Chart(
+            "Where the fleet is",
+            "step",
+            "share of taxis",
+            np.arange(len(zones[0])),
+            [
+                Series(name, np.clip(layer, 0.0, 1.0), colour)
+                for (name, layer), colour in zip(layers.items(), colours, strict=True)
+            ],
+            kind="bars",
+            share=True,
+        ),
     )
-    return [Picture("episode", "One episode of the final policy.", figure)]
 
 
 def save_animation(saved: SavedPPORun) -> Path | None:
@@ -175,20 +222,33 @@ def ppo_page(saved: SavedPPORun, drawn: list[tuple[Picture, bytes]], animation: 
     config = saved.config
     agents, horizon = (config.game_parameters.get(n) for n in ("num_agents", "horizon"))
     title = f"{config.game}: {agents} agents, {horizon} steps, {_LEARNERS[config.identity]}"
-    moving = []
+    moving = ""
     if animation is not None:
         caption = "One episode of the trained fleet, a dot for each taxi."
-        moving = [html_page.figure(caption, animation.read_bytes(), "image/gif")]
+        moving = html_page.image(caption, animation.read_bytes(), "image/gif")
+    gains = _agent_gains(saved)
     sections = [
         f"<h1>{escape(title)}</h1>",
         *_summary(saved),
-        "<h2>Pictures</h2>",
-        *(html_page.figure(picture.caption, svg) for picture, svg in drawn),
-        *moving,
+        "<h2>Charts</h2>",
+        *(html_page.figure(picture, svg) for picture, svg in drawn),
+        moving,
+        *([] if gains is None else gains.section()),
         "<h2>Settings</h2>",
         html_page.settings_table(config.settings()),
     ]
-    return html_page.document(title, sections)
+    content = None if gains is None else gains.content()
+    return html_page.document(title, sections, [picture for picture, _ in drawn], content)
+
+
+def _agent_gains(saved: SavedPPORun) -> AgentGains | None:
+    """What the agents that learned to deviate gained."""
+    if saved.evaluation is None or saved.evaluation.exploitability is None:
+        return None
+    found = saved.evaluation.exploitability
+    gains = {"gain": found.gain, "standard_error": found.standard_error, "value": found.value}
+    title = "Gains of learned deviations"
+    return AgentGains.of(found.agents, gains, saved.game.parameters, None, title)
 
 
 def _summary(saved: SavedPPORun) -> list[str]:
@@ -198,25 +258,32 @@ def _summary(saved: SavedPPORun) -> list[str]:
             f'<p class="lead">This run is not finished: {len(saved.rows)} of '
             f"{saved.config.num_epochs} epochs are done.</p>"
         ]
-    low, high = evaluation.mean_return
     figures = [
-        (f"{low:.3f}&thinsp;–&thinsp;{high:.3f}", "mean return of an agent"),
-        *((f"{x:.3f}", name.replace("_", " ")) for name, x in evaluation.statistics.items()),
+        (html_page.interval(evaluation.mean_return), "mean return of an agent"),
+        *(
+            (html_page.number(x), name.replace("_", " "))
+            for name, x in evaluation.statistics.items()
+        ),
         (str(evaluation.epoch), "epochs of PPO"),
     ]
+    text = (
+        f"When all {evaluation.num_agents} agents play the learned policy, the average agent's "
+        f"total reward over {evaluation.horizon} steps lies in this interval "
+        f"({evaluation.confidence:.0%} confidence, {evaluation.num_trajectories} plays). "
+    )
     found = evaluation.exploitability
     if found is None:
-        text = (
+        text += (
             "Whether this is near a Nash equilibrium was not measured: "
-            "crowdnash evaluate with --best-response-agents does."
+            "“crowdnash evaluate” with “--best-response-agents” does."
         )
     else:
-        figures.insert(0, (f"≥&thinsp;{found.maximum:.3f}", "largest exploitability"))
+        figures.insert(0, (f"≥ {html_page.number(found.maximum)}", "largest exploitability"))
         count = len(found.agents)
-        text = (
-            f"{count} of the {evaluation.num_agents} agents learned to deviate while all others "
-            f"went on as before. The agent picked beforehand gains at least {found.maximum:.3f} in "
-            f"total reward, the {count} of them at least {found.mean:.3f} on average "
+        text += (
+            f"{count} of the agents learned to deviate while all others went on as before. The "
+            f"agent picked beforehand gains at least {html_page.number(found.maximum)} in total "
+            f"reward, the {count} of them at least {html_page.number(found.mean)} on average "
             f"({evaluation.confidence:.0%} confidence). Samples give no upper bound: another "
             "deviation may gain more."
         )

@@ -138,8 +138,15 @@ def induced_game_from_queries(
 
     `extension` "kirszbraun" is the paper's Ext; "linear" is piecewise linear between the grid
     points, much faster and differentiable, for solvers (for a congestion game it interpolates in
-    the count of one's own pair, D.1). Other arguments and errors are those of `symmetrized_laws`,
-    which also has the tables and their standard errors: `extend_laws` takes them from there.
+    the count of one's own pair, D.1). `symmetrized_laws` also has the tables and their standard
+    errors, and `extend_laws` takes them from there.
+
+    **Arguments:** `method` "enumerate" asks for all X^(N-1) arrangements of the others;
+    "monte_carlo" for `num_permutations` (at least 2) random ones per grid point and agent, which
+    `key` decides.
+
+    **Raises:** `ValueError` if the game is too large (the message says what to use instead) or
+    an argument is wrong; `GameError` if a law is not finite or not a distribution.
     """
     _check_choice("extension", extension, EXTENSIONS)
     laws = symmetrized_laws(game, method=method, key=key, num_permutations=num_permutations)

@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from crowdnash import plotting
-from crowdnash.evaluation import Evaluation, PolicyEvaluation
+from crowdnash import plotting, report_charts
+from crowdnash.evaluation import Evaluation
 from crowdnash.html_page import Picture
 from crowdnash.ppo_config import PPOConfig
 from crowdnash.ppo_report import SavedPPORun, draw_ppo_pictures, ppo_page, save_animation
-from crowdnash.report_page import POLICY_NAMES, SavedRun, page
+from crowdnash.report_page import POLICY_NAMES, page
 from crowdnash.run_directory import Row, RunDirectory, write_atomically
+from crowdnash.saved_run import SavedRun
 from crowdnash.stored_config import read_config
 
 
@@ -70,80 +71,56 @@ def _render(figure: Figure, suffix: str) -> bytes:
 
 def draw_pictures(saved: SavedRun) -> list[Picture]:
     """Return the pictures that the saved data allow, in the order of the report."""
-    evaluation, iterate = saved.evaluation, saved.config.iterate
-    uniform = None if evaluation is None else evaluation.policies["uniform"]
     pictures = []
     if saved.certified_rows:
-        pictures.append(_exploitability_picture(saved, uniform))
-    if evaluation is not None:
-        pictures.append(
-            Picture(
-                "gains",
-                "Agents ordered by what they could gain by deviating alone. Solid: a gain that a "
-                "known deviation achieves. Dashed: a gain that none exceeds. The truth for each "
-                "agent lies between, up to sampling error.",
-                plotting.gain_distribution(
-                    {
-                        POLICY_NAMES[name]: (policy.lower, policy.upper)
-                        for name, policy in evaluation.policies.items()
-                    }
-                ),
-            )
-        )
-        if iterate in saved.policies:
-            pictures.append(_policy_picture(saved, evaluation))
-        pictures.append(
-            Picture(
-                "population_flow",
-                "Share of the agents in each state and action at each step, over simulated "
-                "trajectories in which everyone plays the policy.",
-                plotting.population_flow(
-                    {POLICY_NAMES[n]: evaluation.policies[n].flow for n in (iterate, "uniform")},
-                    evaluation.state_names,
-                    evaluation.action_names,
-                ),
-            )
-        )
+        pictures.append(_exploitability_picture(saved))
+    if saved.evaluation is not None:
+        pictures.append(_gains_picture(saved.evaluation))
+        if saved.config.iterate in saved.policies:
+            pictures.append(_policy_picture(saved, saved.evaluation))
+        pictures.append(_flow_picture(saved, saved.evaluation))
     if saved.rows:
-        pictures.append(
-            Picture(
-                "mean_return",
-                "What an agent earns when everyone plays the epoch's policy. In a game it need "
-                "not rise: equilibrium is about deviating, not about welfare.",
-                plotting.return_over_epochs(
-                    _column(saved.rows, "epoch").astype(int),
-                    _column(saved.rows, "mean_return"),
-                    None if uniform is None else uniform.mean_return,
-                ),
-            )
-        )
+        pictures.append(_return_picture(saved))
     return pictures
 
 
-def _exploitability_picture(saved: SavedRun, uniform: PolicyEvaluation | None) -> Picture:
-    rows = saved.certified_rows
+def _exploitability_picture(saved: SavedRun) -> Picture:
+    rows, uniform = saved.certified_rows, saved.uniform
 
     def bounds(name: str) -> Float[np.ndarray, "E 2"]:
         ends = [_column(rows, f"exploitability_{name}_{end}") for end in ("lower", "upper")]
         return np.stack(ends, axis=1)
 
+    epochs, maximum, mean = _column(rows, "epoch").astype(int), bounds("max"), bounds("mean")
+    levels = uniform and {
+        "maximum": (float(uniform.maximum.lower), float(uniform.maximum.upper)),
+        "mean": (float(uniform.mean.lower), float(uniform.mean.upper)),
+    }
+    name, confidence = POLICY_NAMES[saved.config.iterate], saved.config.confidence
+    title = f"Exploitability of the {name}"
+    exact = np.array_equal(maximum[:, 0], maximum[:, 1])
     return Picture(
         "exploitability",
-        "The shaded band reaches from what a deviation was seen to gain to what none can gain, "
-        "sampling error included; lines run through its middle.",
-        plotting.exploitability_over_epochs(
-            _column(rows, "epoch").astype(int),
-            bounds("max"),
-            bounds("mean"),
-            None
-            if uniform is None
-            else {
-                "maximum": (float(uniform.maximum.lower), float(uniform.maximum.upper)),
-                "mean": (float(uniform.mean.lower), float(uniform.mean.upper)),
-            },
-            saved.config.confidence,
-            POLICY_NAMES[saved.config.iterate],
-        ),
+        "What single agents can gain by deviating, as training goes on: computed exactly."
+        if exact
+        else f"The shaded band ({confidence:.0%} confidence) reaches from what a deviation was "
+        "seen to gain to what none can gain; lines run through its middle.",
+        plotting.exploitability_over_epochs(epochs, maximum, mean, levels, confidence, name),
+        (report_charts.exploitability_chart(epochs, maximum, mean, levels, title),),
+    )
+
+
+def _gains_picture(evaluation: Evaluation) -> Picture:
+    gains = {
+        POLICY_NAMES[name]: (policy.lower, policy.upper)
+        for name, policy in evaluation.policies.items()
+    }
+    return Picture(
+        "gains",
+        "Agents ordered by what they could gain by deviating alone. Each band reaches from a gain "
+        "that a known deviation achieves to one that none exceeds, up to sampling error.",
+        plotting.gain_distribution(gains),
+        (report_charts.gains_chart(gains),),
     )
 
 
@@ -153,25 +130,49 @@ def _policy_picture(saved: SavedRun, evaluation: Evaluation) -> Picture:
     probs = np.asarray(policy.probs)
     sizes: Int[np.ndarray, " G"] = np.bincount(np.asarray(policy.groups), minlength=len(probs))
     states = plotting.most_visited(evaluation.policies[iterate].flow, probs.shape[2])
-    caption = "Probability of each action, by state, at each step."
-    if len(probs) > 1:
-        caption += (
-            f" Of the {len(probs)} groups, those that play the first action least, in between "
-            "and most are shown; the last column is the standard deviation over all agents."
-        )
+    names = (evaluation.state_names, evaluation.action_names)
+    caption = f"Probability of each action, by state, at each step: {POLICY_NAMES[iterate]}."
     if len(states) < probs.shape[2]:
         caption += f" The {len(states)} most visited of {probs.shape[2]} states."
     return Picture(
         "policy",
         caption,
-        plotting.policy_heat_map(
-            probs,
-            sizes,
-            evaluation.state_names,
-            evaluation.action_names,
-            states,
-            POLICY_NAMES[iterate],
+        plotting.policy_heat_map(probs, sizes, *names, states, POLICY_NAMES[iterate]),
+        report_charts.policy_charts(
+            probs, sizes, plotting.representative_groups(probs, sizes), states, *names
         ),
+        choice_name="Group",
+        still_note=""
+        if len(probs) == 1
+        else f"Of the {len(probs)} groups, those that play the first action least, in between and "
+        "most are shown; the last column is the standard deviation over all agents.",
+    )
+
+
+def _flow_picture(saved: SavedRun, evaluation: Evaluation) -> Picture:
+    flows = {
+        POLICY_NAMES[name]: evaluation.policies[name].flow
+        for name in (saved.config.iterate, "uniform")
+    }
+    names = (evaluation.state_names, evaluation.action_names)
+    return Picture(
+        "population_flow",
+        "Share of the agents in each state and action at each step, over simulated "
+        "trajectories in which everyone plays the policy.",
+        plotting.population_flow(flows, *names),
+        report_charts.flow_charts(flows, *names),
+    )
+
+
+def _return_picture(saved: SavedRun) -> Picture:
+    uniform = None if saved.uniform is None else saved.uniform.mean_return
+    epochs, returns = (_column(saved.rows, name) for name in ("epoch", "mean_return"))
+    return Picture(
+        "mean_return",
+        "What an agent earns when everyone plays the epoch's policy. In a game it need "
+        "not rise: equilibrium is about deviating, not about welfare.",
+        plotting.return_over_epochs(epochs.astype(int), returns, uniform),
+        (report_charts.return_chart(epochs.astype(int), returns, uniform),),
     )
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
-from os import PathLike
-from typing import Any
 
 import numpy as np
 
 from crowdnash import html_page
+from crowdnash.agent_gains import AgentGains
 from crowdnash.evaluation import Evaluation, PolicyEvaluation
-from crowdnash.experiment import load_config
 from crowdnash.experiment_config import ExperimentConfig
-from crowdnash.html_page import Picture
-from crowdnash.policy import TabularPolicy
-from crowdnash.run_directory import Row, RunDirectory, read_metrics
+from crowdnash.game_record import ExactSymmetry
+from crowdnash.html_page import Picture, interval, number
+from crowdnash.interval import Interval
+from crowdnash.run_directory import Row
+from crowdnash.saved_run import SavedRun
 
 POLICY_NAMES = {
     "last": "last iterate",
@@ -25,68 +24,47 @@ POLICY_NAMES = {
 """The evaluated policies in words, in the order of the report."""
 
 _MAX_TABLE_ROWS = 40
-
-
-@dataclass(frozen=True)
-class SavedRun:
-    """What a run directory holds, as far as the run has got.
-
-    Attributes:
-        directory: the run.
-        config: its settings.
-        rows: its metrics.
-        policies: the learned policies by name ("last", "average"), empty before the end.
-        evaluation: their certificates, or None before the end.
-    """
-
-    directory: RunDirectory
-    config: ExperimentConfig
-    rows: tuple[Row, ...]
-    policies: dict[str, TabularPolicy]
-    evaluation: Evaluation | None
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> SavedRun:
-        """Read a run.
-
-        Raises:
-            ValueError: not a run directory, a damaged file, or nothing to report yet.
-        """
-        directory = RunDirectory.open(path)
-        config = load_config(directory)
-        rows = read_metrics(directory.metrics_jsonl)
-        files = {"last": directory.last_policy, "average": directory.policy}
-        evaluation = Evaluation.load(directory) if directory.evaluation.exists() else None
-        policies = {name: TabularPolicy.load(file) for name, file in files.items() if file.exists()}
-        if evaluation is not None:
-            shape = evaluation.policies["uniform"].flow.shape
-            for name, policy in policies.items():
-                if policy.probs.shape[1:] != shape or policy.num_agents != evaluation.num_agents:
-                    raise ValueError(f"{files[name]} is a policy for another game than the run's")
-        if not rows and evaluation is None:
-            raise ValueError(f"{directory.path} has nothing to report yet: no epoch is done")
-        return cls(directory, config, rows, policies, evaluation)
-
-    @property
-    def certified_rows(self) -> tuple[Row, ...]:
-        """The metrics of the epochs that were certified."""
-        return tuple(row for row in self.rows if row.get("exploitability_max_lower") is not None)
+_ENDS = ("lower", "upper")
 
 
 def page(saved: SavedRun, drawn: list[tuple[Picture, bytes]]) -> str:
     """Return the page of a run, with its pictures and their SVG files inside."""
     config = saved.config
     title = f"{config.game}: {_players(config)}, {_grouping(config)}"
+    gains = _agent_gains(saved)
     sections = [
         f"<h1>{escape(title)}</h1>",
         *_summary(saved),
-        "<h2>Pictures</h2>",
-        *(html_page.figure(picture.caption, svg) for picture, svg in drawn),
+        "<h2>Charts</h2>",
+        *(html_page.figure(picture, svg) for picture, svg in drawn),
+        *([] if gains is None else gains.section()),
     ]
     if saved.certified_rows:
         sections += ["<h2>Certificates along the way</h2>", _metrics_table(saved)]
     sections += ["<h2>Settings</h2>", html_page.settings_table(config.settings())]
-    return html_page.document(title, sections)
+    content = None if gains is None else gains.content()
+    return html_page.document(title, sections, [picture for picture, _ in drawn], content)
+
+
+def _agent_gains(saved: SavedRun) -> AgentGains | None:
+    """The gains under the policy that the run is about."""
+    if saved.evaluation is None:
+        return None
+    iterate = saved.config.iterate
+    policy = saved.evaluation.policies[iterate]
+    gains = {"lower": policy.lower, "upper": policy.upper, "standard_error": policy.standard_error}
+    if _is_exact(policy):
+        gains = {"gain": policy.upper}
+    groups = None
+    if iterate in saved.policies and 1 < saved.policies[iterate].num_groups < len(policy.agents):
+        groups = np.asarray(saved.policies[iterate].groups)
+    return AgentGains.of(
+        policy.agents,
+        gains,
+        saved.game.parameters,
+        groups,
+        f"Gains under the {POLICY_NAMES[iterate]}",
+    )
 
 
 def _players(config: ExperimentConfig) -> str:
@@ -112,11 +90,14 @@ def _summary(saved: SavedRun) -> list[str]:
         ]
     iterate = saved.config.iterate
     policy, uniform = evaluation.policies[iterate], evaluation.policies["uniform"]
+    symmetry = saved.game.symmetry
+    alike = () if symmetry is None else _symmetry_cards(symmetry)
     cards = html_page.cards(
         (
-            (_interval(policy.maximum), "largest exploitability over the agents"),
-            (_interval(policy.mean), "mean exploitability over the agents"),
-            (f"{policy.mean_return:.3f}", "mean return of an agent"),
+            (interval(policy.maximum), "largest exploitability over the agents"),
+            (interval(policy.mean), "mean exploitability over the agents"),
+            *alike,
+            (number(policy.mean_return), "mean return of an agent"),
             (str(evaluation.epoch), "epochs of policy mirror descent"),
         )
     )
@@ -128,37 +109,61 @@ def _summary(saved: SavedRun) -> list[str]:
     )
     return [
         cards,
-        f'<p class="lead">{escape(_meaning(evaluation, policy, uniform, iterate))}</p>',
+        f'<p class="lead">{escape(_meaning(evaluation, policy, iterate))}</p>',
         stale,
+        f"<p>{escape(_scale(policy, uniform))}</p>",
+        "" if symmetry is None else f"<p>{escape(_alike(symmetry))}</p>",
         _policy_table(evaluation),
         f'<p class="note">{escape(_method_note(evaluation, policy))}</p>',
     ]
 
 
-def _meaning(
-    evaluation: Evaluation, policy: PolicyEvaluation, uniform: PolicyEvaluation, iterate: str
-) -> str:
-    share = policy.maximum.upper / uniform.maximum.upper if uniform.maximum.upper > 0 else 1.0
+def _symmetry_cards(symmetry: ExactSymmetry) -> tuple[tuple[str, str], ...]:
+    return (
+        (f"{symmetry.alpha:.3f}", "α: how far transitions differ between agents (L1, 0 to 2)"),
+        (f"{symmetry.beta:.3f}", "β: how far rewards differ between agents (per step)"),
+    )
+
+
+def _alike(symmetry: ExactSymmetry) -> str:
+    low, high = symmetry.reward_range
+    return (
+        "How alike the agents are: in the same state, with the same action and the same crowd, no "
+        f"agent's next-state probabilities are farther than α = {symmetry.alpha:.3f} (in L1) from "
+        f"the average agent's, and no agent's reward farther than β = {symmetry.beta:.3f}, where "
+        f"rewards of a step range from {number(low)} to {number(high)}. Both are exact."
+    )
+
+
+def _meaning(evaluation: Evaluation, policy: PolicyEvaluation, iterate: str) -> str:
     text = (
         f"If all {evaluation.num_agents} agents play the {POLICY_NAMES[iterate]}, no single "
         f"agent can raise its expected total reward over the {evaluation.horizon} steps by more "
         f"than {policy.maximum.upper:.3f} by deviating alone, and at least one can gain "
         f"{max(policy.maximum.lower, 0.0):.3f}: the policy is an approximate Nash equilibrium "
-        f"with that error. "
+        "with that error. "
     )
     if _is_exact(policy):
-        return text + (
-            f"The average agent could gain {policy.mean.upper:.3f}. These values are exact. For "
-            f"scale: when everyone acts uniformly at random, the largest gain is "
-            f"{uniform.maximum.upper:.3f}; the learned policy leaves {share:.0%} of that."
-        )
+        return text + f"The average agent could gain {policy.mean.upper:.3f}."
     return text + (
-        f"The average agent could gain between {policy.mean.lower:.3f} and "
-        f"{policy.mean.upper:.3f}. Each interval holds with {policy.confidence:.0%} confidence, "
-        "for deviations that are judged while the others' behaviour is held fixed (see below). "
-        f"For scale: when everyone acts uniformly at random, the largest gain lies between "
-        f"{uniform.maximum.lower:.3f} and {uniform.maximum.upper:.3f}, so the learned policy's "
-        f"upper bound is {share:.0%} of that."
+        f"The average agent could gain between {number(policy.mean.lower)} and "
+        f"{number(policy.mean.upper)}."
+    )
+
+
+def _scale(policy: PolicyEvaluation, uniform: PolicyEvaluation) -> str:
+    share = policy.maximum.upper / uniform.maximum.upper if uniform.maximum.upper > 0 else 1.0
+    if _is_exact(policy):
+        return (
+            "These values are exact. For scale: when everyone acts uniformly at random, the "
+            f"largest gain is {uniform.maximum.upper:.3f}; the learned policy leaves {share:.0%} "
+            "of that."
+        )
+    return (
+        f"Each interval holds with {policy.confidence:.0%} confidence, for deviations that are "
+        "judged while the others' behaviour is held fixed (see below). For scale: when everyone "
+        f"acts uniformly at random, the largest gain lies between {uniform.maximum.lower:.3f} and "
+        f"{uniform.maximum.upper:.3f}, so the learned policy's upper bound is {share:.0%} of that."
     )
 
 
@@ -181,36 +186,32 @@ def _method_note(evaluation: Evaluation, policy: PolicyEvaluation) -> str:
     own = policy.own_influence
     if own is not None and len(own.agents):
         worst = int(np.argmax(np.abs(own.difference)))
+        change = f"{own.difference[worst]:+.4f}".replace("-", "−")
         text += (
             f" What that leaves out, the deviator's own influence on the others, was measured by "
             f"playing the deviations of the {len(own.agents)} agents with the largest gains: it "
-            f"changes a gain by at most {own.difference[worst]:+.4f} (standard error "
+            f"changes a gain by at most {change} (standard error "
             f"{own.standard_error[worst]:.4f}). It is neither added to nor subtracted from the "
             "intervals."
         )
     return text
 
 
-def _interval(interval: Any) -> str:
-    return f"{interval.lower:.3f}&thinsp;–&thinsp;{interval.upper:.3f}"
-
-
 def _policy_table(evaluation: Evaluation) -> str:
     rows = [
         (
             escape(name),
-            _interval(policy.maximum),
-            _interval(policy.mean),
-            f"{float(np.median(policy.lower)):.3f}&thinsp;–&thinsp;"
-            f"{float(np.median(policy.upper)):.3f}",
-            f"{policy.mean_return:.3f}",
+            interval(policy.maximum),
+            interval(policy.mean),
+            interval(Interval(float(np.median(policy.lower)), float(np.median(policy.upper)))),
+            number(policy.mean_return),
         )
         for name, policy in (
             (title, evaluation.policies[name]) for name, title in POLICY_NAMES.items()
         )
     ]
     heads = ("policy", "largest exploitability", "mean", "median agent (estimates)", "mean return")
-    return html_page.table(heads, rows)
+    return html_page.table(heads, rows, name="exploitability by policy", numeric=True)
 
 
 def _metrics_table(saved: SavedRun) -> str:
@@ -222,12 +223,17 @@ def _metrics_table(saved: SavedRun) -> str:
         (
             str(row["epoch"]),
             *(
-                f"{row[f'exploitability_{name}_lower']:.3f}&thinsp;–&thinsp;"
-                f"{row[f'exploitability_{name}_upper']:.3f}"
+                interval(Interval(*(_number(row, f"exploitability_{name}_{end}") for end in _ENDS)))
                 for name in ("max", "mean")
             ),
-            f"{row['mean_return']:.3f}",
+            number(_number(row, "mean_return")),
         )
         for row in rows
     ]
-    return html_page.table(("epoch", "largest exploitability", "mean", "mean return"), cells)
+    heads = ("epoch", "largest exploitability", "mean", "mean return")
+    return html_page.table(heads, cells, name="certificates by epoch", numeric=True)
+
+
+def _number(row: Row, name: str) -> float:
+    value = row.get(name)
+    return float(value) if isinstance(value, int | float) else np.nan

@@ -72,6 +72,16 @@ class RunDirectory:
         return self.path / "evaluation.npz"
 
     @property
+    def symmetry(self) -> Path:
+        """alpha and beta of the game, JSON; only there if they are exact and cheap."""
+        return self.path / "symmetry.json"
+
+    @property
+    def agents(self) -> Path:
+        """The agents' parameters, by name."""
+        return self.path / "agents.npz"
+
+    @property
     def episode(self) -> Path:
         """One episode of the final policy: the game's statistics and snapshots at every step."""
         return self.path / "episode.npz"

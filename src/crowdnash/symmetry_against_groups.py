@@ -69,7 +69,7 @@ def symmetry_against_groups(
     seed: int = 0,
     callback: Callable[[GroupCountResult], None] | None = None,
 ) -> list[GroupCountResult]:
-    """Measure symmetry and the quality of the exact MFG-NE for several numbers of groups.
+    """Measure symmetry (Def. 7) and the quality of the exact MFG-NE for several group counts.
 
     **Arguments:** `group_counts` distinct integers in 1..N, clustered by the agents' parameters;
     `key` of the certificates, the same for all; `num_trajectories`, `confidence` as in

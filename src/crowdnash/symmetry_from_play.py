@@ -117,7 +117,7 @@ def symmetry_from_trajectories(
     time_dependent: bool = False,
     confidence: float = 0.95,
 ) -> SymmetryFromPlay:
-    """Estimate alpha, beta and the moduli from play of the N-player game; needs no model.
+    """Estimate alpha, beta (Def. 7) and the moduli (Lemma 9) from play; needs no model.
 
     **Arguments:** `trajectories` with `.states`, `.actions`, `.rewards`, each [M,H,N], M >= 16,
     H >= 2, independent of each other, from `simulate` or any simulator (arrays will do); best of

@@ -130,6 +130,10 @@ class BeachBar(PopulationGame):
             crowd_aversion: centre of the weight of -log(share of the others at one's position).
             noise: centre of the probability of being pushed one position aside.
             least_share: share of the others below which -log continues along its tangent.
+
+        Raises:
+            ValueError: a number is out of its range, or a draw would leave its parameter's
+                range; the message names the argument, the rule and the value.
         """
         centres = {
             "attraction": attraction,

@@ -144,6 +144,10 @@ class Congestion(PopulationGame):
             power: shape of the loss, > 0; 1 is affine in the count, which makes the certificate
                 exact.
             num_counts: number of evenly spaced counts that hold the curve unless power is 1.
+
+        Raises:
+            ValueError: a number is out of its range, or a draw would leave its parameter's
+                range; the message names the argument, the rule and the value.
         """
         for name, size in (("num_states", num_states), ("num_actions", num_actions)):
             if size < 1:

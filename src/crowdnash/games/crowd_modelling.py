@@ -123,6 +123,10 @@ class CrowdModelling(PopulationGame):
             crowd_aversion: centre of the weight of -log(share of the others at one's position).
             noise: centre of the probability of being pushed to a neighbouring position.
             least_share: share of the others below which -log continues along its tangent.
+
+        Raises:
+            ValueError: a number is out of its range, or a draw would leave its parameter's
+                range; the message names the argument, the rule and the value.
         """
         _check_torus(size, dimensions)
         centres = {

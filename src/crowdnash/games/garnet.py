@@ -141,6 +141,10 @@ class Garnet(PopulationGame):
             coupling: centre of how strongly the others move an agent's transitions, unless the
                 game is monotone.
             sensitivity: centre of the weight of the others in an agent's reward.
+
+        Raises:
+            ValueError: a number is out of its range, or a draw would leave its parameter's
+                range; the message names the argument, the rule and the value.
         """
         _check_sizes(num_states, num_actions, branching, sparsity)
         agents_key, own_key, shared_key, crowd_key = jax.random.split(key, 4)

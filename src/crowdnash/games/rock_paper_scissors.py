@@ -93,6 +93,10 @@ class RockPaperScissors(PopulationGame):
                 along flows from 2.52753 up ("printed"), from 0.52753 up ("cited").
             payoffs: "printed" loses 2, 4, 6 and wins 1, 2, 3 as in the paper; "cited" swaps the
                 two, as in the game that the paper cites.
+
+        Raises:
+            ValueError: a number is out of its range, or a draw would leave its parameter's
+                range; the message names the argument, the rule and the value.
         """
         if payoffs not in get_args(Payoffs):
             raise ValueError(f"payoffs must be one of {get_args(Payoffs)}, not {payoffs!r}")

@@ -91,6 +91,10 @@ class SIS(PopulationGame):
                 infected and out.
             recovery: centre of the probability of recovery in one step.
             isolation_aversion: centre of the cost of one step of distance.
+
+        Raises:
+            ValueError: a number is out of its range, or a draw would leave its parameter's
+                range; the message names the argument, the rule and the value.
         """
         centres = {
             "susceptibility": susceptibility,

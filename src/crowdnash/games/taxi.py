@@ -154,6 +154,10 @@ class Taxi(DynamicGame):
             zone2_pay: the same in zone 2.
             jam_cap: the largest probability that a move fails.
             map_text: drawing of the city, see `taxi_map.read_map`.
+
+        Raises:
+            ValueError: a number is out of its range, or a draw would leave its parameter's
+                range; the message names the argument, the rule and the value.
         """
         names = ("jam_weight", "zone1_multiplier", "zone2_multiplier")
         drawn = draw_around(key, dict.fromkeys(names, 1.0), heterogeneity, num_agents)

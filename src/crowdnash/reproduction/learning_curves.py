@@ -84,7 +84,7 @@ class _Size(NamedTuple):
 _SIZES: Mapping[Scale, _Size] = {
     "smoke": _Size(("symmetric", 4, "independent"), 20, 2, 4, 16),
     "small": _Size(("symmetric", 16, "independent"), 100, 3, 8, 64),
-    "paper": _Size(("symmetric", 4, 16, 64, "independent"), 300, 5, 12, 64),
+    "paper": _Size(("symmetric", 4, 32, "independent"), 300, 4, 12, 64),
 }
 _TD_EPOCHS = 100
 
