@@ -1,5 +1,6 @@
 """Each rule of `check_game`, broken by one game: the error names the game, the place, the rule."""
 
+import itertools
 import re
 from typing import Any, ClassVar, NamedTuple
 
@@ -351,7 +352,12 @@ def test_relabelling():
     fails(Monarchy(), "permuting the agents must permute the laws and change nothing")
 
 
+_calls = itertools.count()
+
+
 class BrokenSimulator(DriftSimulator):
+    """`DriftSimulator` with one fault; an impure one looks at how often it was called."""
+
     name: ClassVar[str] = "broken simulator"
     fault: str = eqx.field(static=True)
 
@@ -362,14 +368,13 @@ class BrokenSimulator(DriftSimulator):
     def reset(self, key):
         state = super().reset(key)
         if self.fault == "impure reset":
-            place = 2 * np.random.randint(0, 2, 4).astype(np.int32)  # noqa: NPY002
-            return state._replace(place=jnp.asarray(place))
+            return state._replace(place=jnp.full(4, next(_calls), jnp.int32))
         return state
 
     def step(self, state, actions, key):
         state, rewards = super().step(state, actions, key)
         if self.fault == "impure step":
-            rewards = rewards + np.random.uniform()  # noqa: NPY002
+            rewards = rewards + next(_calls)
         if self.fault == "reward shape":
             rewards = rewards[:, None]
         if self.fault == "reward type":
