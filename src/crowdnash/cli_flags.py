@@ -111,7 +111,7 @@ class PPOFlags:
     num_passes: int
     """passes over an epoch's samples"""
     minibatch_size: int
-    """samples of a minibatch, over all networks"""
+    """samples of one network in a minibatch, or all it has"""
     learning_rate: float
     """of Adam, at the start"""
     discount: float

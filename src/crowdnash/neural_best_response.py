@@ -85,8 +85,7 @@ def learn_deviations(
 
     As many learn at once as are few among N (one in 50), and feel each other's deviations that
     little; what they learned is then judged alone. If `policy` is neural they start from it.
-    `learner.num_trajectories` is M of every epoch; its `minibatch_size` counts the samples of one
-    deviating agent; its `identity` is not used.
+    `learner.num_trajectories` is M of every epoch; its `identity` is not used.
     """
     at_once = max(1, game.num_agents // FEW)
     parts = []
@@ -133,10 +132,9 @@ def _learn_at_once(
         actors = jax.tree.map(lambda *x: jnp.stack(x), *own)
         networks = ActorCritic(actors, networks.critic)
     learners = Learners(networks, each, features, jnp.asarray(agents, jnp.int32), policy)
-    settings = eqx.tree_at(lambda p: p.minibatch_size, learner, learner.minibatch_size * count)
-    state = settings.start_from(learners, key=learn_key)
-    while int(state.epoch) < settings.num_epochs:
-        state, _ = settings.step(game, state)
+    state = learner.start_from(learners, key=learn_key)
+    while int(state.epoch) < learner.num_epochs:
+        state, _ = learner.step(game, state)
     found = LearnedDeviations(
         networks=state.networks.actor,
         features=features,

@@ -93,8 +93,8 @@ class PPO(eqx.Module):
 
     - `num_epochs` >= 0; `num_trajectories` M >= 1 plays of all agents for each;
     - `identity` what the policy is told of the agent, see `Identity.encode`; `groups` for "group";
-    - `num_passes` >= 1 over the samples in minibatches of `minibatch_size` >= 1, counted over all
-      networks together;
+    - `num_passes` >= 1 over the samples in minibatches of `minibatch_size` >= 1 samples of one
+      network (all of them, if it has no more: so has an agent that learns by itself);
     - `learning_rate` > 0 of Adam, annealed linearly to 0 over `annealing_epochs` (default
       `num_epochs`; 0: constant);
     - `discount`, `gae_lambda` in [0,1]; `entropy_weight`, `value_weight` >= 0;
@@ -232,7 +232,7 @@ class PPO(eqx.Module):
             samples,
             order_key,
             UpdateSettings(*(jnp.float32(x) for x in settings)),
-            self._update_shape(state.identity),
+            self._update_shape(),
         )
         losses = {name: float(x) for name, x in jax.device_get(means)._asdict().items()}
         if not all(map(math.isfinite, losses.values())):
@@ -281,12 +281,11 @@ class PPO(eqx.Module):
             )
         return self.learning_rate * (1 - epoch / over if over else 1.0)
 
-    def _update_shape(self, identity: Identity) -> UpdateShape:
-        share = identity.num_agents if identity.independent else 1
+    def _update_shape(self) -> UpdateShape:
         on_cpu = jax.default_backend() == "cpu"
         return UpdateShape(
             num_passes=self.num_passes,
-            minibatch_size=-(-self.minibatch_size // share),
+            minibatch_size=self.minibatch_size,
             chunk_rows=_CHUNK_ROWS_CPU if on_cpu else self.minibatch_size,
             normalise_advantages=self.normalise_advantages,
             clip_values=self.clip_values,
