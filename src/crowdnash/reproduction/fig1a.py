@@ -36,7 +36,7 @@ class _Size(NamedTuple):
 _SIZES: Mapping[Scale, _Size] = {
     "smoke": _Size(100, 32, 8, 1),
     "small": _Size(1000, 128, 40, 1),
-    "paper": _Size(1000, 128, 100, 2),
+    "paper": _Size(1000, 128, 400, 2),
 }
 
 
