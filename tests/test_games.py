@@ -10,6 +10,7 @@ import pytest
 
 import crowdnash as cn
 from crowdnash.conformance import check_game
+from crowdnash.game import check_count
 
 KEY = jax.random.key(0)
 
@@ -25,6 +26,19 @@ def test_registered_games_keep_the_contract(name, num_agents):
 @pytest.mark.parametrize("name", cn.games.names())
 def test_defaults_keep_the_contract(name):
     check_game(cn.games.lookup(name).sample(KEY))
+
+
+def test_counts():
+    check_count("horizon", 3, 3)
+    check_count("horizon", np.int64(3), 1)
+    for value, text in (
+        (2, "horizon must be at least 3, not 2"),
+        (3.0, "horizon must be an integer, not 3.0"),
+        ("3", "horizon must be an integer, not '3'"),
+        (True, "horizon must be an integer, not True"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            check_count("horizon", value, 3)
 
 
 def test_registry():

@@ -436,6 +436,8 @@ def with_arrays_changed(policy: cn.NeuralPolicy, path: Any, **changed: Any) -> N
         ({"about": np.asarray("{}")}, "format"),
         ({"weight_0": np.zeros((8, 6), np.float32)}, "its network has other sizes than it says"),
         ({"bias_2": np.array([np.nan, 0], np.float32)}, "a weight is not a finite number"),
+        ({"bias_0": np.zeros(7, np.float32)}, "its network has other sizes than it says"),
+        ({"rows": np.zeros((4, 8), np.float32)}, "its network has other sizes than it says"),
     ],
 )
 def test_files_that_say_something_else(policies, tmp_path, changed, text):

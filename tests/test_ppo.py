@@ -30,6 +30,15 @@ class Kind(NamedTuple):
     pay: Any
 
 
+class Dazzled(CartPole):
+    """A cart-pole that agent 1 cannot see at step 3."""
+
+    def observe(self, state):
+        seen = super().observe(state)
+        blind = (state.step == 3) & (jnp.arange(self.num_agents) == 1)
+        return seen | {"motion": jnp.where(blind[:, None], jnp.nan, seen["motion"])}
+
+
 class TwoKinds(cn.PopulationGame):
     """One state; action a pays `pay` to the agents of kind a. A `kind` of 2 pays NaN at h = 1."""
 
@@ -99,8 +108,8 @@ def same(a: Any, b: Any) -> list[bool]:
         ({"gae_lambda": -0.1}, "gae_lambda must lie in [0, 1], not -0.1"),
         ({"annealing_epochs": -1}, "annealing_epochs must be at least 0, not -1"),
         ({"annealing_epochs": 3, "num_epochs": 4}, "annealing_epochs must be at least num_epochs"),
-        ({"hidden_sizes": ()}, "hidden_sizes must be at least one width >= 1: ()"),
-        ({"hidden_sizes": (8, 0)}, "hidden_sizes must be at least one width >= 1: (8, 0)"),
+        ({"hidden_sizes": ()}, "hidden_sizes must be a tuple of at least one width, not ()"),
+        ({"hidden_sizes": (8, 0)}, "every width in hidden_sizes must be at least 1, not 0"),
         ({"matrix_dtype": "float16"}, "must be 'float32' or 'bfloat16', not 'float16'"),
     ],
 )
@@ -208,6 +217,23 @@ def test_a_run_goes_on_exactly(identity):
             assert getattr(a, name) == getattr(b, name), name
 
 
+@pytest.mark.parametrize(
+    ("game", "changes", "text"),
+    [
+        (TwoKinds(), {"identity": "independent"}, "state must be of the same learner and game"),
+        (TwoKinds(), {"hidden_sizes": (9,)}, "state must be of the same learner and game: of"),
+        (TwoKinds(KINDS[:6]), {}, "has shape (6,), not (8,)"),
+    ],
+)
+def test_a_state_of_another_run(game, changes, text):
+    begun = learner().init(TwoKinds(), key=KEY)
+    with pytest.raises(ValueError, match=re.escape(text)):
+        cn.solve(game, learner(**changes), key=KEY, state=begun)
+    tables = cn.PolicyMirrorDescent(num_epochs=1).init(TwoKinds(), key=KEY)
+    with pytest.raises(ValueError, match="state must be a PPOState, not a MirrorDescentState"):
+        cn.solve(TwoKinds(), learner(), key=KEY, state=tables)
+
+
 def test_the_key_decides():
     first, again, other, raw = (
         cn.solve(TwoKinds(), learner(), key=key).state.networks
@@ -277,6 +303,12 @@ def test_rewards_that_are_no_numbers():
     text = "game 'two kinds': agent 5 at step 1: reward must be a finite number, not nan"
     with pytest.raises(GameError, match=re.escape(text)):
         cn.solve(TwoKinds(kinds), learner(), key=KEY)
+
+
+def test_observations_that_are_no_numbers():
+    text = "agent 1 at step 3: observation must be finite numbers"
+    with pytest.raises(GameError, match=re.escape(text)):
+        cn.solve(Dazzled(num_agents=2, horizon=5), learner(), key=KEY)
 
 
 def test_losses_that_are_no_numbers():

@@ -548,3 +548,8 @@ def test_fig1a_measures_a_run_that_can_go_on(tmp_path):
     assert rows[0]["agent_steps"] == 40
     assert fig1a.measure(settings, tmp_path / "run") == rows
     assert '"identity": "number"' in (tmp_path / "run" / "config.json").read_text()
+    longer = fig1a.measure(settings | {"num_epochs": 3}, tmp_path / "run")
+    assert [row["epoch"] for row in longer] == [1, 2, 3]
+    for other in ({"num_epochs": 2}, {"seed": 2}, {"learner": "symmetric"}):
+        with pytest.raises(ValueError, match="is a run with other settings"):
+            fig1a.measure(settings | other, tmp_path / "run")

@@ -55,6 +55,38 @@ def test_bad_arguments():
     other = cn.TabularPolicy.uniform(Drift([0.1] * 5))
     with pytest.raises(ValueError, match="policy must fit the game: the game has N=4"):
         cn.simulate(Drift(), other, key=KEY, num_trajectories=1)
+    taxi = cn.games.Taxi.sample(KEY, num_agents=4, horizon=4)
+    with pytest.raises(ValueError, match="each of its N agents observe one integer"):
+        cn.simulate(taxi, drift_policy(), key=KEY, num_trajectories=1)
+
+
+def test_a_neural_policy_of_another_game():
+    """An agent's row or step beyond its arrays would be clamped."""
+    small, learner = Drift(), cn.PPO(identity="number", hidden_sizes=(4,))
+    policy = learner.policy(small, learner.init(small, key=KEY))
+    for game, text in ((Drift([0.1] * 5), "N=5"), (Drift(horizon=6), "H=6")):
+        with pytest.raises(ValueError, match=f"policy must fit the game: the game has {text}"):
+            cn.simulate(game, policy, key=KEY, num_trajectories=1)
+
+
+class Lost(DriftSimulator):
+    """Agent 3 observes a state that there is not, at step 2."""
+
+    def observe(self, state):
+        return jnp.where((state.step == 2) & (jnp.arange(4) == 3), 7, state.place)
+
+
+def test_an_observation_that_is_no_state():
+    policy = drift_policy()
+    with pytest.raises(cn.GameError, match=r"agent 3 at step 2 observes 7: must lie in 0\.\.2"):
+        cn.simulate(Lost(), policy, key=KEY, num_trajectories=3)
+    tables = cn.PolicyMirrorDescent(num_epochs=1, td_epochs=4)
+    with pytest.raises(cn.GameError, match=r"agent 3 at step 2 observes 7: must lie in 0\.\.2"):
+        cn.solve(Lost(), tables, key=KEY)
+    networks = cn.PPO(num_epochs=1, hidden_sizes=(4,))
+    text = r"agent 3 at step 2: observation must be a state in 0\.\.2"
+    with pytest.raises(cn.GameError, match=text):
+        cn.solve(Lost(), networks, key=KEY)
 
 
 # --- what the draws must not depend on ---

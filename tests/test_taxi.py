@@ -515,6 +515,7 @@ def test_samples():
         ({"horizon": 0}, "horizon must be at least 1, not 0"),
         ({"customer_rate": 1.5}, "customer_rate must be in [0, 1], not 1.5"),
         ({"customer_rate": float("nan")}, "customer_rate must be in [0, 1], not nan"),
+        ({"customer_rate": 5e-6}, "customer_rate must be 0 or at least 2^-17, not 5e-06"),
         ({"jam_cap": -0.1}, "jam_cap must be in [0, 1], not -0.1"),
         ({"zone1_pay": -1.0}, "zone1_pay must be >= 0 and finite, not -1.0"),
         ({"zone2_pay": float("inf")}, "zone2_pay must be >= 0 and finite, not inf"),

@@ -45,9 +45,18 @@ def test_animation(tmp_path):
         assert image.info["duration"] == 200
 
 
-def test_a_large_fleet_is_thinned(tmp_path):
-    crowd = np.full((1, 2500), 4)
+def test_a_large_fleet_is_thinned(tmp_path, monkeypatch):
+    drawn = []
+    place = taxi_pictures._place_dots
+
+    def recorded(dots, positions, city):
+        place(dots, positions, city)
+        drawn.append(dots.get_offsets())
+
+    monkeypatch.setattr(taxi_pictures, "_place_dots", recorded)
+    crowd = np.full((2, 2500), 4)
     taxi_pictures.save_animation(tmp_path / "crowd.gif", crowd, read_map(PAPER_MAP))
+    assert [len(offsets) for offsets in drawn] == [834, 834]  # every third
     assert (tmp_path / "crowd.gif").stat().st_size > 1000
 
 

@@ -25,9 +25,8 @@ from crowdnash.independent_agents import independent_values, is_exact
 from crowdnash.interval import Interval
 from crowdnash.learned_certificate import learned_exploitability
 from crowdnash.neural_best_response import evenly_spread
-from crowdnash.neural_policy import NeuralPolicy
 from crowdnash.path_certificate import exploitability_on_paths
-from crowdnash.policy import Policy, TabularPolicy
+from crowdnash.policy import Policy
 from crowdnash.ppo import PPO
 
 Method = Literal["auto", "paths", "exact", "enumerate", "learned"]
@@ -119,10 +118,7 @@ def _check(
     confidence: float,
     own_influence_agents: int,
 ) -> Int[np.ndarray, " n"]:
-    if isinstance(policy, NeuralPolicy):
-        policy.check_fits(game)
-    if isinstance(policy, TabularPolicy) and isinstance(game, TabularGame):
-        policy.check_fits(game)
+    policy.check_fits(game)
     if num_trajectories < 2:
         raise ValueError(f"num_trajectories must be at least 2, not {num_trajectories}")
     if not 0 < confidence < 1:

@@ -34,7 +34,10 @@ class GameError(ValueError):
     """A game broke its own contract (a NaN, a transition that does not sum to 1, ...)."""
 
 
-def _check_size(argument: str, value: int, least: int) -> None:
+def check_count(argument: str, value: Any, least: int) -> None:
+    """Raise `ValueError` unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{argument} must be an integer, not {value!r}")
     if value < least:
         raise ValueError(f"{argument} must be at least {least}, not {value}")
 
@@ -209,10 +212,10 @@ class PopulationGame(TabularGame):
         return pairs == state * self.num_actions + action
 
     def __check_init__(self):
-        _check_size("num_agents", self.num_agents, 2)
-        _check_size("horizon", self.horizon, 1)
-        _check_size("num_states", self.num_states, 1)
-        _check_size("num_actions", self.num_actions, 1)
+        check_count("num_agents", self.num_agents, 2)
+        check_count("horizon", self.horizon, 1)
+        check_count("num_states", self.num_states, 1)
+        check_count("num_actions", self.num_actions, 1)
         for declared in (self.transition_in_aggregate, self.reward_in_aggregate):
             if declared not in get_args(InAggregate):
                 raise ValueError(
@@ -270,3 +273,16 @@ class PopulationGame(TabularGame):
             self.transition(own, state, action, aggregate, step),
             self.reward(own, state, action, aggregate, step),
         )
+
+
+def check_integer_observations(game: DynamicGame) -> None:
+    """Raise `ValueError` unless each agent observes one integer, as in every `TabularGame`."""
+    if isinstance(game, TabularGame):
+        return
+    seen = jax.eval_shape(lambda key: game.observe(game.reset(key)), jax.random.key(0))
+    if not (
+        isinstance(seen, jax.ShapeDtypeStruct)
+        and seen.shape == (game.num_agents,)
+        and jnp.issubdtype(seen.dtype, jnp.integer)
+    ):
+        raise ValueError(f"game must let each of its N agents observe one integer: {seen}")

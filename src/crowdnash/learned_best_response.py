@@ -27,7 +27,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.game import DynamicGame, GameError, TabularGame
+from crowdnash.game import DynamicGame, GameError, TabularGame, check_integer_observations
 from crowdnash.interval import Interval
 from crowdnash.layout import AgentLayout
 from crowdnash.optimistic_q_learning import (
@@ -38,7 +38,7 @@ from crowdnash.optimistic_q_learning import (
     greedy_actions,
     q_update,
 )
-from crowdnash.policy import Policy, TabularPolicy
+from crowdnash.policy import Policy
 from crowdnash.simulation import (
     MAX_LANES,
     ActionSampler,
@@ -255,12 +255,8 @@ class _Setting(eqx.Module):
         return Episode(index // num_actions, index % num_actions, rewards.T)
 
     def faulty(self, chunk: Chunk) -> Bool[Array, ""]:
-        """Whether anyone's reward is no number or anyone observes what is no state."""
-        wrong = (self.layout.valid & ~jnp.isfinite(chunk.rewards)).any()
-        if isinstance(self.game, TabularGame):
-            return wrong
-        num_pairs = self.num_states * self.game.num_actions
-        return wrong | (chunk.pairs < 0).any() | (chunk.pairs >= num_pairs).any()
+        """Whether anyone's reward is no number, as it is where the game breaks its contract."""
+        return (self.layout.valid & ~jnp.isfinite(chunk.rewards)).any()
 
     def explain(self, actions: Array, key: PRNGKeyArray, numbers: Array) -> None:
         """Raise `GameError` for the fault in this play."""
@@ -270,14 +266,9 @@ class _Setting(eqx.Module):
         pairs, rewards = (
             x.reshape(flat)[..., place].swapaxes(0, 1) for x in (chunk.pairs, chunk.rewards)
         )
-        num_actions = self.game.num_actions
-        states = pairs.astype(np.int32) // num_actions
-        explain_fault(self.game, Trajectories(states, pairs % num_actions, rewards))
-        m, h, i = (int(k[0]) for k in np.nonzero((states < 0) | (states >= self.num_states)))
-        raise GameError(
-            f"game {self.game.name or type(self.game).__name__!r}: agent {i} at step {h} observes "
-            f"{states[m, h, i]}: must lie in 0..{self.num_states - 1}"
-        )
+        pairs, num_actions = pairs.astype(np.int32), self.game.num_actions
+        played = Trajectories(pairs // num_actions, pairs % num_actions, rewards)
+        explain_fault(self.game, played)
 
 
 @eqx.filter_jit
@@ -323,9 +314,10 @@ def _reward_range(
     numbers: UInt32[Array, " B"],
 ) -> _Scale:
     if given is not None:
-        lowest, highest = (float(x) for x in given)
-        if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
+        ends = np.asarray(given, np.float64)
+        if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
             raise ValueError(f"reward_range must be (lowest, highest), lowest < highest: {given!r}")
+        lowest, highest = ends.tolist()
         return _Scale(lowest, highest, "the argument reward_range")
     declared = setting.game.reward_range if isinstance(setting.game, TabularGame) else None
     if declared is not None:
@@ -476,21 +468,8 @@ def _check_game(game: DynamicGame, policy: Policy) -> int:
     num_states = getattr(game, "num_states", None)
     if num_states is None:
         raise ValueError(f"game must have num_states for tables; {type(game).__name__} has none")
-    if not isinstance(game, TabularGame):
-        seen = jax.eval_shape(lambda k: game.observe(game.reset(k)), jax.random.key(0))
-        if not (
-            isinstance(seen, jax.ShapeDtypeStruct)
-            and seen.shape == (game.num_agents,)
-            and jnp.issubdtype(seen.dtype, jnp.integer)
-        ):
-            raise ValueError(f"game must let each of its N agents observe one integer: {seen}")
-    if isinstance(policy, TabularPolicy):
-        want = (game.num_agents, game.horizon, num_states, game.num_actions)
-        has = (policy.num_agents, *policy.probs.shape[1:])
-        if has != want:
-            raise ValueError(
-                f"policy must fit the game: the game has (N,H,S,A) = {want}, the policy {has}"
-            )
+    check_integer_observations(game)
+    policy.check_fits(game)
     return int(num_states)
 
 

@@ -1,5 +1,6 @@
 """`solve`: run any of the library's learners to its end; `solve_together`: several runs at once."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -76,11 +77,13 @@ def solve(
     `callback(state, metrics)` is called after every epoch. Nothing is printed or saved, and
     nothing is compiled a second time for the same shapes.
 
-    **Raises:** `ValueError` if the learner does not suit the game; `GameError` if the game breaks
-    its contract.
+    **Raises:** `ValueError` if the learner does not suit the game, or `state` is of another learner
+    or another game; `GameError` if the game breaks its contract.
     """
     if state is None:
         state = learner.init(game, key=key)
+    else:
+        _check_state(game, learner, state)
     history = []
     while int(state.epoch) < learner.num_epochs:
         state, metrics = learner.step(game, state)
@@ -162,3 +165,25 @@ def _form(tree: Any) -> tuple[Any, ...]:
     """What must be equal for two runs to be one program."""
     leaves, structure = jax.tree_util.tree_flatten(tree)
     return structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+
+
+def _check_state(game: DynamicGame, learner: Any, state: Any) -> None:
+    """Raise `ValueError` unless `state` has the form of what the learner makes of the game."""
+    start = learner.init(game, key=jax.random.key(0))
+    if type(state) is not type(start):
+        raise ValueError(f"state must be a {type(start).__name__}, not a {type(state).__name__}")
+    # The kind of key may be another: it goes on as it began.
+    start = dataclasses.replace(start, key=state.key, key_impl=state.key_impl)
+    if _form(state) == _form(start):
+        return
+    wanted, given = (
+        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (start, state))
+    )
+    for name, shape in wanted.items():
+        if given.get(name) != shape:
+            raise ValueError(
+                "state must be of the same learner and game: of these, "
+                f"state{name} has shape {shape}, not {given.get(name, 'is missing')}"
+            )
+    raise ValueError("state must be of the same learner and game, and is of others")

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.game import DynamicGame
+from crowdnash.game import DynamicGame, check_count
 from crowdnash.grouping import Groups, assign_groups
 from crowdnash.layout import AgentLayout, agent_layout
 from crowdnash.policy import TabularPolicy
@@ -98,10 +98,8 @@ class PolicyMirrorDescent(eqx.Module):
     td_delta: float = 1.0
 
     def __check_init__(self):
-        if self.num_epochs < 0:
-            raise ValueError(f"num_epochs must be at least 0, not {self.num_epochs}")
-        if self.td_epochs < 1:
-            raise ValueError(f"td_epochs must be at least 1, not {self.td_epochs}")
+        check_count("num_epochs", self.num_epochs, 0)
+        check_count("td_epochs", self.td_epochs, 1)
         if not 0 <= self.temperature < np.inf:
             raise ValueError(f"temperature must be >= 0 and finite, not {self.temperature}")
         if isinstance(self.step_size, str):

@@ -7,6 +7,7 @@ is a lower bound on E^i (Def. 2), with a standard error. Samples alone give no u
 Axes: N agents, K agents examined, M trajectories.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -55,14 +56,13 @@ class DeviationGains(NamedTuple):
 
 
 def best_response_learner(**changes: Any) -> PPO:
-    """The settings that find best responses well: a fast constant rate, little entropy."""
+    """The settings that find best responses well: a fast rate that falls to 0, little entropy."""
     settings: dict[str, Any] = {
         "num_epochs": 150,
         "num_trajectories": 32,
-        "learning_rate": 1e-3,
+        "learning_rate": 3e-3,
         "minibatch_size": 2048,
         "entropy_weight": 1e-3,
-        "annealing_epochs": None,
     }
     return PPO(**(settings | changes))
 
@@ -70,7 +70,7 @@ def best_response_learner(**changes: Any) -> PPO:
 def evenly_spread(num_agents: int, count: int) -> Int[np.ndarray, " K"]:
     """K = `count` agents at equal distances, all N if there are fewer."""
     count = min(count, num_agents)
-    return np.arange(count) * (num_agents // count)
+    return np.arange(count) * num_agents // count
 
 
 def learn_deviations(
@@ -84,8 +84,10 @@ def learn_deviations(
     """Let the agents learn to do better than `policy`, which all others play.
 
     As many learn at once as are few among N (one in 50), and feel each other's deviations that
-    little; what they learned is then judged alone. If `policy` is neural they start from it.
-    `learner.num_trajectories` is M of every epoch; its `identity` is not used.
+    little; what they learned is then judged alone. They begin with new networks and, if `policy` is
+    neural, another time with its own: from a policy that hardly explores small gains are not found,
+    and in a large game a new network learns too slowly. `learner.num_trajectories` is M of every
+    epoch; its `identity` is not used, nor its `hidden_sizes` if the policy has some.
     """
     at_once = max(1, game.num_agents // FEW)
     parts = []
@@ -112,7 +114,9 @@ def _learn_at_once(
 ) -> LearnedDeviations:
     start_key, learn_key, choose_key = jax.random.split(key, 3)
     count = len(agents)
-    features = policy.features if isinstance(policy, NeuralPolicy) else ObservationFeatures.of(game)
+    features, widths = ObservationFeatures.of(game), learner.hidden_sizes
+    if isinstance(policy, NeuralPolicy):
+        widths = policy.actor.hidden_sizes
     each = Identity(
         features=jnp.zeros((count, 0), jnp.float32),
         row=jnp.zeros(count, jnp.int32),
@@ -120,39 +124,53 @@ def _learn_at_once(
         independent=True,
         name="independent",
     )
-    networks = ActorCritic.create(
+    anew = ActorCritic.create(
         start_key,
         each,
         num_inputs=features.num_features,
         num_actions=game.num_actions,
-        hidden_sizes=learner.hidden_sizes,
+        hidden_sizes=widths,
     )
+    starts = [anew]
     if isinstance(policy, NeuralPolicy):
         own = [network_of_agent(policy.actor, policy.identity, int(i)) for i in agents]
-        actors = jax.tree.map(lambda *x: jnp.stack(x), *own)
-        networks = ActorCritic(actors, networks.critic)
-    learners = Learners(networks, each, features, jnp.asarray(agents, jnp.int32), policy)
-    state = learner.start_from(learners, key=learn_key)
-    while int(state.epoch) < learner.num_epochs:
-        state, _ = learner.step(game, state)
-    found = LearnedDeviations(
-        networks=state.networks.actor,
-        features=features,
-        agents=agents,
-        greedy=np.zeros(count, bool),
-        promise=np.zeros(count),
+        starts.append(ActorCritic(jax.tree.map(lambda *x: jnp.stack(x), *own), anew.critic))
+    tried = []
+    for networks in starts:
+        learners = Learners(networks, each, features, jnp.asarray(agents, jnp.int32), policy)
+        state = learner.start_from(learners, key=learn_key)
+        while int(state.epoch) < learner.num_epochs:
+            state, _ = learner.step(game, state)
+        for greedy in (False, True):
+            found = LearnedDeviations(
+                networks=state.networks.actor,
+                features=features,
+                agents=agents,
+                greedy=np.full(count, greedy),
+                promise=np.zeros(count),
+            )
+            played = measure_deviations(
+                game,
+                policy,
+                found,
+                key=choose_key,
+                num_trajectories=learner.num_trajectories,
+            )
+            tried.append(found._replace(promise=played.gain.mean(1)))
+    return _best_of(tried)
+
+
+def _best_of(tried: Sequence[LearnedDeviations]) -> LearnedDeviations:
+    """For each agent the one of these deviations that promises most."""
+    best = np.argmax([one.promise for one in tried], axis=0)
+    agent = np.arange(len(best))
+    return tried[0]._replace(
+        networks=jax.tree.map(
+            lambda *x: jnp.stack(x)[best, agent], *(one.networks for one in tried)
+        ),
+        greedy=np.stack([one.greedy for one in tried])[best, agent],
+        promise=np.stack([one.promise for one in tried])[best, agent],
     )
-    tried = [
-        measure_deviations(
-            game,
-            policy,
-            found._replace(greedy=np.full(count, greedy)),
-            key=choose_key,
-            num_trajectories=learner.num_trajectories,
-        ).gain.mean(1)
-        for greedy in (False, True)
-    ]
-    return found._replace(greedy=tried[1] > tried[0], promise=np.maximum(*tried))
 
 
 def measure_deviations(
@@ -184,9 +202,11 @@ def measure_deviations(
         alone = np.stack(
             [np.asarray(total(jnp.asarray(k, jnp.int32)))[k] for k in range(len(agents))]
         )
-        if not (np.isfinite(base).all() and np.isfinite(alone).all()):
+        paid = np.isfinite(base).all(1) & np.isfinite(alone).all(1)
+        if not paid.all():
             raise GameError(
-                f"game {game.name or type(game).__name__!r}: reward must be a finite number"
+                f"game {game.name or type(game).__name__!r}: agent {agents[np.argmin(paid)]}: "
+                "reward must be a finite number at every step"
             )
         value.append(base)
         gain.append(alone - base)

@@ -58,6 +58,11 @@ class NeuralNetwork(eqx.Module):
         weights[0] = weights[0][: sizes[0]]
         return cls(tuple(weights), tuple(jnp.zeros(m, jnp.float32) for m in sizes[1:]), rows)
 
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Widths of the layers but the last."""
+        return tuple(bias.shape[-1] for bias in self.biases[:-1])
+
     def __call__(
         self,
         inputs: Float[Array, "B F"],

@@ -4,6 +4,7 @@ Axes: N agents, F observation features, d identity features, A actions, H steps,
 """
 
 import io
+import itertools
 import json
 import os
 from pathlib import Path
@@ -192,9 +193,29 @@ def _from_arrays(data: dict[str, Any]) -> NeuralPolicy:
         name=about["identity"],
     )
     features = ObservationFeatures(about["num_features"], about["num_states"], about["horizon"])
-    inputs = features.num_features + identity.num_features
-    if actor.weights[0].shape[-2] != inputs or actor.biases[-1].shape[-1] != about["num_actions"]:
-        raise ValueError("its network has other sizes than it says")
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(actor)):
+    _check_shapes(actor, identity, features.num_features, about["num_actions"])
+    if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((actor, identity.features))):
         raise ValueError("a weight is not a finite number")
     return NeuralPolicy(actor, identity, features, about["game"], about["num_actions"])
+
+
+def _check_shapes(
+    actor: NeuralNetwork, identity: Identity, num_features: int, num_actions: int
+) -> None:
+    """Raise `ValueError` unless the network's arrays fit each other and the identities."""
+    lead = (identity.num_agents,) if identity.independent else ()
+    widths = [bias.shape[-1] for bias in actor.biases]
+    inner = (num_features + identity.num_features, *widths)
+    wanted = [((*lead, a, b), (*lead, b)) for a, b in itertools.pairwise(inner)]
+    found = [(w.shape, b.shape) for w, b in zip(actor.weights, actor.biases, strict=True)]
+    rows = None if actor.rows is None else actor.rows.shape
+    wanted_rows = (*lead, identity.num_rows, widths[0]) if identity.num_rows else None
+    row = np.asarray(identity.row)
+    if (
+        found != wanted
+        or widths[-1] != num_actions
+        or rows != wanted_rows
+        or identity.features.shape != (*row.shape, identity.num_features)
+        or (identity.num_rows and not (row.min() >= 0 and row.max() < identity.num_rows))
+    ):
+        raise ValueError("its network has other sizes than it says")

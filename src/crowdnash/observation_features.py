@@ -9,7 +9,7 @@ Axes: N agents, H steps, S states, F features.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from crowdnash.game import DynamicGame
 
@@ -60,6 +60,12 @@ class ObservationFeatures(eqx.Module):
         parts = [jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(observation)]
         time = (step.astype(jnp.float32) / self.horizon)[None]
         return jnp.concatenate([*parts, time])
+
+    def valid(self, features: Float[Array, "*lead F"]) -> Bool[Array, "*lead"]:
+        """Whether these came from what the game may show: one of S states, or finite numbers."""
+        if self.num_states is not None:
+            return (features[..., : self.num_states] != 0).any(-1)
+        return jnp.isfinite(features).all(-1)
 
     def of_all(self, observations: PyTree, step: Int[Array, ""]) -> Float[Array, "M N F"]:
         """The features of N agents in M joint states; all arrays of `observations` [M,N,...]."""

@@ -14,7 +14,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from crowdnash.game import PROBABILITY_TOLERANCE, TabularGame
+from crowdnash.game import (
+    PROBABILITY_TOLERANCE,
+    DynamicGame,
+    TabularGame,
+    check_integer_observations,
+)
 
 _FORMAT = "crowdnash-tabular-policy-1"
 
@@ -27,6 +32,9 @@ class Policy(eqx.Module):
         self, observation: Any, agent_index: Int[Array, ""], step: Int[Array, ""]
     ) -> Float[Array, " A"]:
         """Action probabilities [A] of one agent for what it observes at step h."""
+
+    def check_fits(self, game: DynamicGame) -> None:
+        """Raise `ValueError` if this policy was made for another game; by default it suits any."""
 
 
 class TabularPolicy(Policy):
@@ -100,13 +108,18 @@ class TabularPolicy(Policy):
         """See `Policy.probabilities`; `observation` is the agent's state."""
         return self.probs[self.groups[agent_index], step, observation]
 
-    def check_fits(self, game: TabularGame) -> None:
-        """Raise `ValueError` if this policy's N, H, S or A is not that of `game`."""
+    def check_fits(self, game: DynamicGame) -> None:
+        """Raise `ValueError` if this policy's N, H, S or A is not that of `game`.
+
+        Also if agents observe anything but an integer. A simulator need not tell its `num_states`;
+        then S is not compared.
+        """
+        check_integer_observations(game)
         has = dict(zip("NHSA", (self.num_agents, *self.probs.shape[1:]), strict=True))
         want = {
             "N": game.num_agents,
             "H": game.horizon,
-            "S": game.num_states,
+            "S": getattr(game, "num_states", None) or has["S"],
             "A": game.num_actions,
         }
         for axis, size in want.items():

@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from crowdnash.advantage import generalized_advantages
 from crowdnash.agent_networks import ActorCritic, by_network
-from crowdnash.game import DynamicGame, GameError
+from crowdnash.game import DynamicGame, GameError, check_count
 from crowdnash.identity import Identity, IdentityName
 from crowdnash.neural_play import Learners, Play, play
 from crowdnash.neural_policy import NeuralPolicy
@@ -137,8 +137,7 @@ class PPO(eqx.Module):
             ("num_passes", 1),
             ("minibatch_size", 1),
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            check_count(name, getattr(self, name), least)
         for name in ("learning_rate", "max_gradient_norm", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0 and finite, not {getattr(self, name)}")
@@ -148,16 +147,20 @@ class PPO(eqx.Module):
         for name in ("discount", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
-        if self.annealing_epochs is not None and self.annealing_epochs < 0:
-            raise ValueError(f"annealing_epochs must be at least 0, not {self.annealing_epochs}")
+        if self.annealing_epochs is not None:
+            check_count("annealing_epochs", self.annealing_epochs, 0)
         if 0 < (self.annealing_epochs or 0) < self.num_epochs:
             raise ValueError(
                 "annealing_epochs must be at least num_epochs, after which the learning rate would "
                 f"be 0 (or 0 itself, for a constant one): {self.annealing_epochs} < "
                 f"{self.num_epochs}"
             )
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes must be at least one width >= 1: {self.hidden_sizes}")
+        if not isinstance(self.hidden_sizes, tuple | list) or not self.hidden_sizes:
+            raise ValueError(
+                f"hidden_sizes must be a tuple of at least one width, not {self.hidden_sizes!r}"
+            )
+        for width in self.hidden_sizes:
+            check_count("every width in hidden_sizes", width, 1)
         if self.matrix_dtype not in ("float32", "bfloat16"):
             raise ValueError(
                 f"matrix_dtype must be 'float32' or 'bfloat16', not {self.matrix_dtype!r}"
@@ -197,8 +200,8 @@ class PPO(eqx.Module):
     def step(self, game: DynamicGame, state: PPOState) -> tuple[PPOState, PPOMetrics]:
         """One epoch: play M trajectories, then improve the networks on them.
 
-        **Raises:** `GameError` if the game pays something that is not a finite number;
-        `FloatingPointError` if the networks' losses stop being finite.
+        **Raises:** `GameError` if the game pays or shows something that is not a finite number, or
+        shows a state that it does not have; `FloatingPointError` if the losses stop being finite.
         """
         begun = time.perf_counter()
         epoch = int(state.epoch)
@@ -214,7 +217,7 @@ class PPO(eqx.Module):
             self.matrix_dtype,
         )
         figures = jax.device_get(figures)
-        _refuse_bad_reward(game, figures)
+        _refuse_faults(game, state, figures)
         played = time.perf_counter()
         learning_rate = self._learning_rate(epoch)
         settings = (
@@ -294,12 +297,17 @@ class PPO(eqx.Module):
 
 
 class _Figures(eqx.Module):
-    """Means of one play, and where it paid something that is not a finite number, if it did."""
+    """Means of one play, and where the game broke its contract, if it did.
+
+    `fault` is the place in [H,M,K] of the first observation that is none (`blind`), else of the
+    first reward that is not a finite number (`bad_reward`), else negative.
+    """
 
     mean_return: Float[Array, ""]
     explained_variance: Float[Array, ""]
     statistics: dict[str, Float[Array, ""]]
-    bad: Int[Array, " 3"]
+    fault: Int[Array, " 3"]
+    blind: Bool[Array, ""]
     bad_reward: Float[Array, ""]
 
 
@@ -337,29 +345,38 @@ def _collect(
         weight=jnp.ones_like(returns),
     )
     samples = jax.tree.map(lambda x: by_network(identity, x[..., None])[..., 0], samples)
-    return by_network(identity, played.inputs), samples, _figures(played, returns)
+    return by_network(identity, played.inputs), samples, _figures(state.features, played, returns)
 
 
-def _figures(played: Play, returns: Array) -> _Figures:
-    wrong = ~jnp.isfinite(played.reward)
+def _figures(features: ObservationFeatures, played: Play, returns: Array) -> _Figures:
+    blind = ~features.valid(played.inputs[..., : features.num_features])
+    wrong = jnp.where(blind.any(), blind, ~jnp.isfinite(played.reward))
     place = jnp.argmax(wrong)
     where = jnp.where(wrong.any(), jnp.stack(jnp.unravel_index(place, wrong.shape)), -1)
     return _Figures(
         mean_return=played.reward.sum(0).mean(),
         explained_variance=1 - (returns - played.value).var() / returns.var(),
         statistics=jax.tree.map(lambda x: x.mean(), played.statistics),
-        bad=where.astype(jnp.int32),
+        fault=where.astype(jnp.int32),
+        blind=blind.any(),
         bad_reward=played.reward.reshape(-1)[place],
     )
 
 
-def _refuse_bad_reward(game: DynamicGame, figures: _Figures) -> None:
-    step, _, agent = (int(k) for k in np.asarray(figures.bad))
-    if agent >= 0:
-        raise GameError(
-            f"game {game.name or type(game).__name__!r}: agent {agent} at step {step}: reward must "
-            f"be a finite number, not {float(figures.bad_reward)}"
+def _refuse_faults(game: DynamicGame, state: PPOState, figures: _Figures) -> None:
+    step, _, learner = (int(k) for k in np.asarray(figures.fault))
+    if learner < 0:
+        return
+    agent = learner if state.agents is None else int(state.agents[learner])
+    rule = f"reward must be a finite number, not {float(figures.bad_reward)}"
+    if figures.blind:
+        num_states = state.features.num_states
+        rule = "observation must be " + (
+            "finite numbers" if num_states is None else f"a state in 0..{num_states - 1}"
         )
+    raise GameError(
+        f"game {game.name or type(game).__name__!r}: agent {agent} at step {step}: {rule}"
+    )
 
 
 @eqx.filter_jit

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from crowdnash.certificate import exploitability
-from crowdnash.game import DynamicGame
+from crowdnash.game import DynamicGame, GameError
 from crowdnash.interval import Interval
 from crowdnash.neural_best_response import best_response_learner, evenly_spread
 from crowdnash.neural_play import actions_of_all
@@ -130,7 +130,7 @@ class PPOEvaluation:
                 )
             stored["mean_return"] = Interval(*stored["mean_return"])
             return cls(exploitability=below, **stored)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{directory.evaluation} is damaged: {error}") from None
 
 
@@ -174,8 +174,10 @@ def evaluate_neural_policy(
     play_key, deviate_key = jax.random.split(key)
     keys = jax.random.split(play_key, config.num_evaluation_trajectories)
     played = [jax.device_get(_episode(game, policy, k)) for k in keys]
-    returns = [float(mean_return) for mean_return, _, _ in played]
-    _, statistics, snapshots = played[0]
+    for _, unpaid, _, _ in played:
+        _refuse_bad_reward(game, unpaid)
+    returns = [float(mean_return) for mean_return, _, _, _ in played]
+    _, _, statistics, snapshots = played[0]
     below = None
     if config.best_response_agents:
         below = _from_below(game, policy, config, deviate_key)
@@ -191,7 +193,7 @@ def evaluate_neural_policy(
         num_trajectories=count,
         confidence=config.confidence,
         mean_return=Interval(middle - float(wide), middle + float(wide)),
-        statistics={name: float(np.mean([one[1][name] for one in played])) for name in statistics},
+        statistics={name: float(np.mean([one[2][name] for one in played])) for name in statistics},
         exploitability=below,
         seconds=time.monotonic() - began,
     )
@@ -224,8 +226,11 @@ def _from_below(
 @eqx.filter_jit
 def _episode(
     game: DynamicGame, policy: NeuralPolicy, key: PRNGKeyArray
-) -> tuple[Float[Array, ""], dict[str, Array], dict[str, Array]]:
-    """Mean return of one play of all agents; statistics and snapshots of every step."""
+) -> tuple[Float[Array, ""], Bool[Array, "H N"], dict[str, Array], dict[str, Array]]:
+    """One play of all agents: mean return, whose reward was no finite number, and what was seen.
+
+    Statistics and snapshots are of every step.
+    """
     reset_key, draw_key, step_key = jax.random.split(key, 3)
 
     def advance(state: Any, step: Array) -> tuple[Any, tuple]:
@@ -234,8 +239,17 @@ def _episode(
         figures = (game.statistics(state), game.snapshot(state))
         action = actions_of_all(policy, seen, step, numbers)[0]
         state, reward = game.step(state, action, jax.random.fold_in(step_key, step))
-        return state, (reward.mean(), *figures)
+        return state, (reward.mean(), ~jnp.isfinite(reward), *figures)
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    _, (reward, statistics, snapshots) = jax.lax.scan(advance, game.reset(reset_key), steps)
-    return reward.sum(), statistics, snapshots
+    _, (reward, *seen) = jax.lax.scan(advance, game.reset(reset_key), steps)
+    return reward.sum(), *seen
+
+
+def _refuse_bad_reward(game: DynamicGame, unpaid: Bool[np.ndarray, "H N"]) -> None:
+    if unpaid.any():
+        step, agent = (int(k) for k in np.argwhere(unpaid)[0])
+        raise GameError(
+            f"game {game.name or type(game).__name__!r}: agent {agent} at step {step}: reward must "
+            "be a finite number"
+        )

@@ -13,6 +13,7 @@ from os import PathLike
 import jax
 
 from crowdnash.game import DynamicGame
+from crowdnash.game_record import GameRecord
 from crowdnash.neural_policy import NeuralPolicy
 from crowdnash.ppo import PPOMetrics, PPOState
 from crowdnash.ppo_config import PPOConfig
@@ -124,6 +125,7 @@ def evaluate(
         game = config.draw_game()
         policy = NeuralPolicy.load(directory.policy, game, identity=config.identity)
         epoch = PPOEvaluation.load(directory).epoch if directory.evaluation.exists() else None
+        GameRecord.of(game).save(directory)  # a run of an earlier version has none
         return _evaluate(directory, settings, game, policy, epoch or config.num_epochs)
 
 
@@ -171,7 +173,10 @@ def _train_and_finish(
         columns = metrics_columns(game)
         state, resumed_from = train(directory, config, step, columns, state, observer)
         policy = learner.policy(game, state)
+        directory.evaluation.unlink(missing_ok=True)  # from here on it would be of an older policy
         policy.save(directory.policy)
+        observer.on_stage("measuring how alike the agents are")
+        GameRecord.of(game).save(directory)
         observer.on_stage("evaluating the policy")
         evaluation = _evaluate(directory, config, game, policy, config.num_epochs)
     except Interrupted:

@@ -24,6 +24,7 @@ from crowdnash.game import (
     GameError,
     PopulationGame,
     TabularGame,
+    check_integer_observations,
 )
 from crowdnash.layout import AgentLayout, agent_layout
 from crowdnash.policy import Policy, TabularPolicy
@@ -299,7 +300,11 @@ def _simulate_black_box(
     key: PRNGKeyArray,
     trajectories: Array,
 ) -> Chunk:
-    """The same for a bare simulator whose agents observe one integer each."""
+    """The same for a bare simulator whose agents observe one integer each.
+
+    Where one is no state, the reward is NaN.
+    """
+    num_states = getattr(game, "num_states", None)
     words = step_words(key, game.horizon)
     numbers, _ = _draws(words, layout, trajectories)
     keys = jax.vmap(lambda m: jax.random.fold_in(jax.random.fold_in(key, game.horizon), m))(
@@ -316,6 +321,8 @@ def _simulate_black_box(
         state, reward = jax.vmap(game.step)(state, natural, step_keys)
         pairs = seen * game.num_actions + actions
         reward = reward[:, layout.agent].astype(jnp.float32)
+        if num_states is not None:
+            reward = jnp.where((seen >= 0) & (seen < num_states), reward, jnp.nan)
         return state, (pairs, jnp.where(layout.valid, reward, 0.0))
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
@@ -349,14 +356,14 @@ def simulate(
 
     **Returns:** `Trajectories` with states, actions, rewards, each [M,H,N], M = num_trajectories.
 
-    **Raises:** `ValueError` if the policy does not fit the game or `num_trajectories` < 1;
-    `GameError` naming agent, state and action if the game pays a NaN or a transition is not a
-    distribution.
+    **Raises:** `ValueError` if the policy does not fit the game, its agents do not observe integers
+    or `num_trajectories` < 1; `GameError` naming agent, state and action if the game pays a NaN, a
+    transition is not a distribution, or an observation is none of its states.
     """
     if num_trajectories < 1:
         raise ValueError(f"num_trajectories must be at least 1, not {num_trajectories}")
-    if isinstance(policy, TabularPolicy) and isinstance(game, TabularGame):
-        policy.check_fits(game)
+    check_integer_observations(game)
+    policy.check_fits(game)
     layout = policy_layout(policy, game.num_agents)
     sampler = action_sampler(policy, layout)
     size = chunk_size(game.num_agents, num_trajectories)
@@ -372,7 +379,7 @@ def simulate(
 
 
 def explain_fault(game: DynamicGame, played: Trajectories) -> None:
-    """Raise `GameError` naming the first agent whose reward or transition breaks the rules."""
+    """Raise `GameError` naming the first agent whose reward, transition or state is not allowed."""
     low, high = _declared_range(game)
     faults = np.argwhere(~((played.rewards >= low) & (played.rewards <= high)))
     if not len(faults):
@@ -380,6 +387,9 @@ def explain_fault(game: DynamicGame, played: Trajectories) -> None:
     m, h, i = (int(k) for k in faults[0])
     where = f"game {game.name or type(game).__name__!r}: agent {i} at step {h}"
     if not isinstance(game, TabularGame):
+        state, num_states = int(played.states[m, h, i]), getattr(game, "num_states", None)
+        if num_states is not None and not 0 <= state < num_states:
+            raise GameError(f"{where} observes {state}: must lie in 0..{num_states - 1}")
         raise GameError(f"{where}: reward must be a finite number, not {played.rewards[m, h, i]}")
     if np.isfinite(played.rewards[m, h, i]):
         raise GameError(

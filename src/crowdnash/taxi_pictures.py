@@ -77,7 +77,7 @@ def fleet_on_map(
     **Raises:** `ValueError` if a position is not on the map or a step not in the episode.
     """
     _check_positions(positions, city)
-    if not steps or not all(0 <= step < len(positions) for step in steps):
+    if len(steps) == 0 or not all(0 <= step < len(positions) for step in steps):
         raise ValueError(f"steps must be some of 0..{len(positions) - 1}, not {list(steps)}")
     counts = [np.bincount(positions[step], minlength=city.num_positions) for step in steps]
     rows, columns = city.walls.shape

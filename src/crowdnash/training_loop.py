@@ -67,7 +67,13 @@ def with_more_epochs(directory: RunDirectory, config: _Config, num_epochs: int |
             f"num_epochs can only grow: {directory.path} has {config.num_epochs}, got {num_epochs}"
         )
     config = dataclasses.replace(config, num_epochs=num_epochs)
-    config.learner()
+    try:
+        config.learner()
+    except ValueError as error:
+        raise ValueError(
+            f"{directory.path} cannot go on to {num_epochs} epochs: {error}. Its settings, "
+            "num_epochs apart, were fixed when it began"
+        ) from None
     write_atomically(directory.config, config.to_json().encode())
     return config
 

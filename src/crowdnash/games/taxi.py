@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.game import DynamicGame
+from crowdnash.game import DynamicGame, check_count
 from crowdnash.games.parameters import agent_array, draw_around
 from crowdnash.games.taxi_map import PAPER_MAP, WAIT, TaxiMap, read_map
 from crowdnash.random_draws import in_one_kernel, threefry2x32, uniform
@@ -110,16 +110,21 @@ class Taxi(DynamicGame):
         self.jam_cap = jam_cap
 
     def __check_init__(self):
-        if self.num_agents < 2:
-            raise ValueError(f"num_agents must be at least 2, not {self.num_agents}")
-        if self.horizon < 1:
-            raise ValueError(f"horizon must be at least 1, not {self.horizon}")
+        check_count("num_agents", self.num_agents, 2)
+        check_count("horizon", self.horizon, 1)
         for name in ("customer_rate", "jam_cap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
         for name in ("zone1_pay", "zone2_pay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite, not {getattr(self, name)}")
+        if (self.customer_rate > 0) != (self._arrivals_below > 0):
+            raise ValueError(
+                f"customer_rate must be 0 or at least 2^-17, not {self.customer_rate}: customers "
+                "come with probabilities that are multiples of 2^-16"
+            )
+        if not isinstance(self.map_text, str):
+            raise ValueError(f"map_text must be the drawing of a city, not {self.map_text!r}")
         read_map(self.map_text)
 
     @classmethod

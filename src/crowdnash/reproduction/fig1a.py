@@ -9,6 +9,7 @@ Axes: R seeds, E epochs.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from crowdnash import ppo_experiment
 from crowdnash.ppo_config import PPOConfig
 from crowdnash.reproduction.fig1a_pictures import LEARNERS, Curves, curves_of, draw
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
-from crowdnash.run_directory import Row, read_metrics
+from crowdnash.run_directory import Row, RunDirectory, read_metrics
 
 _ANNEALING_EPOCHS = 1000
 _REACHED = 0.9
@@ -71,13 +72,24 @@ def measure(settings: Settings, folder: Path) -> Sequence[Row]:
         **({} if learner.entropy_weight is None else {"entropy_weight": learner.entropy_weight}),
     )
     if (folder / "config.json").exists():
-        ppo_experiment.resume(folder)
+        _check_run(folder, config)
+        ppo_experiment.resume(folder, num_epochs=config.num_epochs)
     else:
         ppo_experiment.run(config, folder)
     rows = read_metrics(folder / "metrics.jsonl")
     return [
         {name: row[name] for name in ("epoch", "agent_steps", *_KEPT, "seconds")} for row in rows
     ]
+
+
+def _check_run(folder: Path, config: PPOConfig) -> None:
+    """Raise `ValueError` unless the run in `folder` is this one, of as many epochs or fewer."""
+    stored = ppo_experiment.load_config(RunDirectory.open(folder))
+    same = dataclasses.replace(stored, num_epochs=config.num_epochs) == config
+    if not same or stored.num_epochs > config.num_epochs:
+        raise ValueError(
+            f"{folder} is a run with other settings, of another version: use a new --out"
+        )
 
 
 def conclude(rows: Sequence[Row]) -> Conclusion:
