@@ -266,3 +266,16 @@ def test_errors_say_what_is_wrong():
         nash_bound(cn.games.SIS.sample(jax.random.key(0), num_agents=11), sym)
     with pytest.raises(ValueError, match="sym must have Lipschitz moduli"):
         nash_bound(game, symmetry(game, method="sample", num_populations=1))
+
+
+def test_the_symmetry_of_another_game():
+    alike, apart = (
+        cn.games.SIS.sample(jax.random.key(0), num_agents=20, horizon=3, heterogeneity=h)
+        for h in (0.0, 0.1)
+    )
+    same = cn.games.SIS.sample(jax.random.key(0), num_agents=20, horizon=3, heterogeneity=0.1)
+    assert nash_bound(same, symmetry(apart)).value == nash_bound(apart, symmetry(apart)).value
+    longer = cn.games.SIS.sample(jax.random.key(0), num_agents=20, horizon=4, heterogeneity=0.1)
+    for other in (alike, longer):
+        with pytest.raises(ValueError, match="sym must be symmetry"):
+            nash_bound(apart, symmetry(other))

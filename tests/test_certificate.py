@@ -1,5 +1,9 @@
 """N-player exploitability (Def. 2) against brute force, closed forms, and its own promises."""
 
+import re
+from typing import Any, ClassVar
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -467,3 +471,100 @@ def test_own_influence_is_measured_for_the_agents_with_the_largest_gain():
     assert influence.difference.shape == (2,)
     assert (influence.standard_error > 0).all()
     assert none.own_influence is None
+
+
+# --- games that break the rules -----------------------------------------------------------------
+
+
+class Broken(cn.PopulationGame):
+    """Two states, two actions, laws that no crowd changes; at h = 1 agent 2 breaks a rule.
+
+    Only where it is in state 1 and takes action 1, which `NEVER` does not play.
+    """
+
+    name: ClassVar[str] = "broken"
+    transition_in_aggregate: ClassVar = "free"
+    reward_in_aggregate: ClassVar = "free"
+    agents: Any
+    initial_distribution: Any
+    fault: str = eqx.field(static=True)
+    horizon: int = eqx.field(static=True, default=2)
+    num_states: ClassVar[int] = 2
+    num_actions: ClassVar[int] = 2
+
+    def __init__(self, fault: str, initial: Any = (0.5, 0.5)):
+        self.agents = jnp.arange(3)
+        self.initial_distribution = jnp.asarray(initial, jnp.float32)
+        self.fault = fault
+        self.horizon = 2
+
+    def transition(self, agent, state, action, aggregate, step):
+        wrong = {"sum": [0.5, 0.48], "sign": [1.2, -0.2]}.get(self.fault, [0.5, 0.5])
+        here = (agent == 2) & (state == 1) & (action == 1) & (step == 1)
+        right = jnp.array([0.25, 0.75] if self.fault != "shape" else [0.25, 0.5, 0.25])
+        return right if self.fault == "shape" else jnp.where(here, jnp.array(wrong), right)
+
+    def reward(self, agent, state, action, aggregate, step):
+        here = (agent == 2) & (state == 1) & (action == 1) & (step == 1)
+        return jnp.where(here & (self.fault == "reward"), jnp.nan, 1.0 * action)
+
+
+NEVER = cn.TabularPolicy.symmetric(np.tile(np.float32([1, 0]), (2, 2, 1)), 3)
+WHERE = "game 'broken': agent 2 at step 1 in state 1 with action 1: "
+
+
+@pytest.mark.parametrize("method", ["exact", "enumerate"])
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("sum", "transition must be probabilities that sum to 1 within 1e-05, not [0.5, 0."),
+        ("sign", "transition must be probabilities that sum to 1 within 1e-05, not [1.2"),
+        ("reward", "reward must be a finite number, not nan"),
+    ],
+)
+def test_laws_that_break_the_rules(method, fault, text):
+    """Also where the policy judged never goes: a best response may."""
+    with pytest.raises(cn.GameError, match=re.escape(WHERE + text)):
+        cn.exploitability(Broken(fault), NEVER, key=KEY, method=method)
+    assert cn.exploitability(Broken("none"), NEVER, key=KEY, method=method).maximum.lower > 1.9
+
+
+@pytest.mark.parametrize("fault", ["sum", "sign", "reward"])
+def test_symmetry_of_laws_that_break_the_rules(fault):
+    with pytest.raises(
+        cn.GameError, match=r"'broken': agent 2 at step 1: (transition|reward) must"
+    ):
+        cn.symmetry(Broken(fault))
+
+
+def test_laws_of_another_shape():
+    game = Broken("shape")
+    text = r"game 'broken': a transition must have shape \[2\], not \[3\]"
+    for call in (
+        lambda: cn.simulate(game, NEVER, key=KEY, num_trajectories=1),
+        lambda: cn.td_learning(game, NEVER, key=KEY, num_epochs=1),
+        lambda: cn.exploitability(game, NEVER, key=KEY, num_trajectories=2, method="paths"),
+    ):
+        with pytest.raises(cn.GameError, match=text):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("initial", "text"),
+    [
+        ([0.5, 0.6], "initial_distribution must be probabilities that sum to 1 within 1e-05"),
+        ([1.5, -0.5], "initial_distribution must be probabilities that sum to 1 within 1e-05"),
+        ([np.nan, 1.0], "initial_distribution must be probabilities that sum to 1 within 1e-05"),
+        ([0.5, 0.25, 0.25], "initial_distribution must have shape [2], not [3]"),
+    ],
+)
+def test_a_start_that_is_none(initial, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        Broken("none", initial)
+
+
+def test_an_action_that_is_none():
+    game = Broken("none")
+    state = game.reset(KEY)
+    _, reward = game.step(state, jnp.array([0, 2, -1]), KEY)
+    np.testing.assert_array_equal(np.isnan(reward), [False, True, True])

@@ -222,7 +222,7 @@ def test_a_run_goes_on_exactly(identity):
     [
         (TwoKinds(), {"identity": "independent"}, "state must be of the same learner and game"),
         (TwoKinds(), {"hidden_sizes": (9,)}, "state must be of the same learner and game: of"),
-        (TwoKinds(KINDS[:6]), {}, "has shape (6,), not (8,)"),
+        (TwoKinds(KINDS[:6]), {}, "state.networks.actor.rows has shape (6, 8), not (8, 8)"),
     ],
 )
 def test_a_state_of_another_run(game, changes, text):

@@ -107,6 +107,8 @@ def test_best_responses_are_learned_on_request(finished, tmp_path):
     text = (copy / "config.json").read_text()
     stored = json.loads(text) | {"best_response_epochs": 1}
     (copy / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="best_response_agents must be at most N = 20, got 21"):
+        ppo_experiment.evaluate(copy, best_response_agents=21)
     found = ppo_experiment.evaluate(copy, num_trajectories=3, best_response_agents=2)
     below = found.exploitability
     assert below is not None

@@ -18,12 +18,7 @@ MODULES = {"crowdnash": cn, "crowdnash.games": games, "crowdnash.mean_field": me
 LISTED = [
     name
     for page in sorted((ROOT / "docs" / "reference").glob("*.md"))
-    # Where a module has the name of its function, the page must say which of the two is meant.
-    for name in re.findall(
-        r"^::: (\S+?)(?:(?<=symmetry_against_groups)\.symmetry_against_groups)?$",
-        page.read_text(),
-        re.MULTILINE,
-    )
+    for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
 ]
 
 # What an author writes about one agent. The library calls it, with traced arguments and as often

@@ -60,6 +60,25 @@ def test_bad_arguments():
         cn.simulate(taxi, drift_policy(), key=KEY, num_trajectories=1)
 
 
+def test_a_simulator_that_shows_anything(monkeypatch):
+    """A-Taxi under a neural policy: what was seen, done and paid is one course of the game."""
+    taxi = cn.games.Taxi.sample(KEY, num_agents=6, horizon=9)
+    learner = cn.PPO(identity="number", hidden_sizes=(8,))
+    policy = learner.policy(taxi, learner.init(taxi, key=KEY))
+    played = cn.simulate(taxi, policy, key=KEY, num_trajectories=5)
+    assert played.actions.shape == played.rewards.shape == (5, 9, 6)
+    assert played.states.shape == (5, 9, 6, taxi.num_features)
+    assert set(np.unique(played.actions)) == {0, 1, 2, 3, 4}
+    start = taxi.observe(taxi.reset(KEY))
+    for m in range(5):
+        np.testing.assert_array_equal(played.states[m, 0], start)
+    # One chunk or many: the same play.
+    monkeypatch.setattr(simulation, "MAX_LANES", 12)
+    again = cn.simulate(taxi, policy, key=KEY, num_trajectories=5)
+    for a, b in zip(played, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_neural_policy_of_another_game():
     """An agent's row or step beyond its arrays would be clamped."""
     small, learner = Drift(), cn.PPO(identity="number", hidden_sizes=(4,))

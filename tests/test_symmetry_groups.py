@@ -13,8 +13,8 @@ import pytest
 import crowdnash as cn
 from crowdnash import mean_field
 from crowdnash.cli import main
+from crowdnash.group_counts import nearly_exact_equilibrium, symmetry_against_groups
 from crowdnash.plotting_symmetry import symmetry_over_groups
-from crowdnash.symmetry_against_groups import nearly_exact_equilibrium, symmetry_against_groups
 from random_games import RandomAffineGame, random_population_game
 from test_bounds import Crowding, made_up
 

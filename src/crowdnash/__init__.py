@@ -7,6 +7,7 @@ from crowdnash.certificate import exploitability
 from crowdnash.conformance import check_game
 from crowdnash.exploitability_result import Exploitability, OwnInfluence
 from crowdnash.game import DynamicGame, GameError, PopulationGame, TabularGame
+from crowdnash.group_counts import symmetry_against_groups
 from crowdnash.interval import Interval
 from crowdnash.learned_best_response import model_free_best_response, model_free_best_responses
 from crowdnash.learning import NeuralSolveResult, SolveResult, solve, solve_together
@@ -17,7 +18,6 @@ from crowdnash.ppo import PPO, PPOMetrics
 from crowdnash.query_symmetrization import induced_game_from_queries
 from crowdnash.simulation import Trajectories, simulate
 from crowdnash.symmetrization import induced_game
-from crowdnash.symmetry_against_groups import symmetry_against_groups
 from crowdnash.symmetry_from_play import symmetry_from_trajectories
 from crowdnash.temporal_difference import td_learning
 

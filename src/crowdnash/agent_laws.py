@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from crowdnash.double_precision import as_double
-from crowdnash.game import GameError, PopulationGame
+from crowdnash.game import GameError, PopulationGame, is_distribution
 
 Law = Literal["transition", "reward"]
 
@@ -132,7 +132,8 @@ def tabulate_law(
 ) -> LawTable:
     """The law at every population and step; `mixed` replaces the contributions met.
 
-    **Raises:** `GameError` naming agent, state, action and step of a law that is not finite.
+    **Raises:** `GameError` naming agent and step of a reward that is not finite or a transition
+    that is not a distribution.
     """
     game = reader.game
     if mixed is not None:
@@ -147,12 +148,13 @@ def tabulate_law(
         _projection_weights(reader, law),
         max(1, _NUMBERS_AT_ONCE // size),
     )
-    mean, deviation, pair, low, high, projection, finite = jax.device_get(found)
-    if not finite.all():
-        step, _, agent = np.argwhere(~finite)[0]
+    mean, deviation, pair, low, high, projection, right = jax.device_get(found)
+    if not right.all():
+        step, _, agent = np.argwhere(~right)[0]
+        rule = "be finite" if law == "reward" else "be probabilities that sum to 1"
         raise GameError(
             f"game {game.name or type(game).__name__!r}: agent {agent} at step {steps[step]}: "
-            f"{law} must be finite at every population"
+            f"{law} must {rule} at every population"
         )
     return LawTable(mean, deviation, pair, float(low.min()), float(high.max()), projection)
 
@@ -170,8 +172,9 @@ def _tabulate(
         apart = apart.reshape(apart.shape[0], -1)
         projection = jnp.einsum("nsad,ndr->sar", values, weights)
         pair = apart.argmax(1).astype(jnp.int32)
-        finite = jnp.isfinite(values).reshape(values.shape[0], -1).all(1)
-        return mean, apart.max(1), pair, values.min(), values.max(), projection, finite
+        right = is_distribution(values) if law == "transition" else jnp.isfinite(values)
+        right = right.reshape(values.shape[0], -1).all(1)
+        return mean, apart.max(1), pair, values.min(), values.max(), projection, right
 
     t, v = jnp.divmod(jnp.arange(count[0] * count[1], dtype=jnp.int32), count[1])
     found = jax.lax.map(one, (t, v), batch_size=min(at_once, count[0] * count[1]))

@@ -8,6 +8,7 @@ are groups. For laws that depend on the step all maxima are over steps too.
 Axes: N agents, G groups, S states, A actions, X = S*A pairs, T steps.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 
 from crowdnash.agent_laws import Reader, open_reader
 from crowdnash.exploring_play import explore, observed_states
-from crowdnash.game import DynamicGame, PopulationGame, TabularGame
+from crowdnash.game import DynamicGame, PopulationGame, TabularGame, fingerprint
 from crowdnash.grouping import Groups, assign_groups
 from crowdnash.interval import Interval
 from crowdnash.law_deviation import (
@@ -58,6 +59,7 @@ class Symmetry:
     - `method`: "population", "enumerate", "sample" or "trajectories"; with the last two the lower
       ends are estimates with `alpha_standard_error`, `beta_standard_error`, otherwise 0.
     - `play`: what trajectories showed (method "trajectories"), with intervals for what was met.
+    - `fingerprint`: of the game, by which `nash_bound` knows it; "" if it may be of any.
     """
 
     alpha: Interval
@@ -77,6 +79,7 @@ class Symmetry:
     alpha_standard_error: float = 0.0
     beta_standard_error: float = 0.0
     play: SymmetryFromPlay | None = None
+    fingerprint: str = ""
 
     @property
     def num_groups(self) -> int:
@@ -125,9 +128,10 @@ def symmetry(
     contribution is not finite.
     """
     _check_arguments(num_populations, num_permutations, seed)
+    members = assign_groups(game, "symmetric" if groups is None else groups)
     if method == "trajectories" or (method == "auto" and not isinstance(game, TabularGame)):
-        members = assign_groups(game, "symmetric" if groups is None else groups)
-        return _of_play(game, members, explore(game, policy, num_trajectories, seed))
+        found = _of_play(game, members, explore(game, policy, num_trajectories, seed))
+        return dataclasses.replace(found, fingerprint=fingerprint(game))
     if not isinstance(game, TabularGame):
         raise ValueError(
             f"method={method!r} needs a TabularGame, whose laws can be queried, not a "
@@ -139,17 +143,18 @@ def symmetry(
     ):
         if value is not None and not 0 <= value < np.inf:
             raise ValueError(f"{name} must be >= 0 and finite, not {value}")
-    members = assign_groups(game, "symmetric" if groups is None else groups)
     used = _resolve(game, method)
     with jax.enable_x64(True):
         if used == "population":
             assert isinstance(game, PopulationGame)  # _resolve has seen to it
             moduli = (transition_modulus, reward_modulus)
-            return _of_population_game(game, members, num_populations, seed, moduli)
-        if used == "enumerate":
-            return _of_queries(game, members, enumerate_laws(game, members), used)
-        studied = sample_laws(game, members, num_populations, num_permutations, seed)
-        return _of_queries(game, members, studied, used)
+            found = _of_population_game(game, members, num_populations, seed, moduli)
+        elif used == "enumerate":
+            found = _of_queries(game, members, enumerate_laws(game, members), used)
+        else:
+            studied = sample_laws(game, members, num_populations, num_permutations, seed)
+            found = _of_queries(game, members, studied, used)
+    return dataclasses.replace(found, fingerprint=fingerprint(game))
 
 
 def _check_arguments(num_populations: int, num_permutations: int, seed: int) -> None:

@@ -47,7 +47,7 @@ from jaxtyping import Float
 from crowdnash.agent_laws import open_reader
 from crowdnash.approximate_symmetry import Symmetry
 from crowdnash.exploring_play import observed_states
-from crowdnash.game import DynamicGame, PopulationGame
+from crowdnash.game import DynamicGame, PopulationGame, fingerprint
 
 Regime = Literal["<1", "=1", ">1"]
 End = Literal["upper", "lower"]
@@ -143,14 +143,16 @@ def nash_bound(
     `end` the end of the intervals of alpha and beta to use: "upper" for a bound, "lower" to see
     what searched or estimated values would give.
 
-    **Raises:** `ValueError` if `sym` has another number of agents than the game or no Lipschitz
-    moduli, if agents of several groups contribute differently to the aggregate (the proof needs
-    sigma(rho^-i)), or if an argument is out of range.
+    **Raises:** `ValueError` if `sym` is of another game or has no Lipschitz moduli, if agents of
+    several groups contribute differently to the aggregate (the proof needs sigma(rho^-i)), or if an
+    argument is out of range.
     """
     if len(sym.groups) != game.num_agents:
         raise ValueError(
             f"sym must be symmetry(game): it has {len(sym.groups)} agents, not {game.num_agents}"
         )
+    if sym.fingerprint not in ("", fingerprint(game)):
+        raise ValueError("sym must be symmetry(game), and is that of another game")
     if sym.lipschitz is None:
         raise ValueError(
             f"sym must have Lipschitz moduli: method={sym.method!r} measures none"

@@ -118,6 +118,8 @@ def _check(
     confidence: float,
     own_influence_agents: int,
 ) -> Int[np.ndarray, " n"]:
+    if not isinstance(policy, Policy):
+        raise ValueError(f"policy must be a Policy, not a {type(policy).__name__}")
     policy.check_fits(game)
     if num_trajectories < 2:
         raise ValueError(f"num_trajectories must be at least 2, not {num_trajectories}")

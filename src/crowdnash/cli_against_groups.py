@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from crowdnash.game import PopulationGame, TabularGame
+from crowdnash.group_counts import GroupCountResult, symmetry_against_groups
 from crowdnash.plotting_symmetry import symmetry_over_groups
-from crowdnash.symmetry_against_groups import GroupCountResult, symmetry_against_groups
 
 _CONFIDENCE = 0.95
 

@@ -29,6 +29,14 @@ from crowdnash.ppo_config import PPOConfig
 from crowdnash.run_config import RunConfig, sample_parameters
 from crowdnash.temporal_difference import TDStep
 
+_DESCRIPTION = """\
+Learn a policy for a game and certify how exploitable it is.
+
+Tables (policy mirror descent) for games with few states; neural networks (PPO) for a game that is
+only a simulator, as taxi is, or with --identity none|one-hot|number|independent|group|parameters.
+Their flags: crowdnash solve sis --help, crowdnash solve taxi --help.
+"""
+
 
 @dataclass(frozen=True)
 class LearnerFlags:
@@ -202,7 +210,7 @@ def parse_solve(
     flags = tyro.cli(
         _solve_flags(config_class, stored, early.preset),
         prog="crowdnash solve",
-        description="Learn a policy for a game and certify how exploitable it is.",
+        description=_DESCRIPTION,
         args=arguments,
         config=(CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes),
     )

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from crowdnash.conformance_laws import check_laws, fail, is_distribution
+from crowdnash.conformance_laws import check_laws, fail
 from crowdnash.conformance_populations import take
 from crowdnash.game import (
     PROBABILITY_TOLERANCE,
     DynamicGame,
     PopulationGame,
     TabularGame,
+    is_distribution,
 )
 
 

@@ -30,6 +30,7 @@ from crowdnash.game import (
     GameError,
     PopulationGame,
     TabularGame,
+    is_distribution,
 )
 
 FLOAT32_TOLERANCE = 2e-5
@@ -70,12 +71,6 @@ def _where(sample: Sample, index: Any) -> str:
         f"agent {sample.agents[agent]} at step {sample.steps[step]} "
         f"in state {state} with action {action}"
     )
-
-
-def is_distribution(probs: np.ndarray) -> Any:
-    """Whether the last axis holds probabilities that sum to 1, for all others."""
-    total = probs.sum(-1, dtype=np.float64)
-    return (np.abs(total - 1) <= PROBABILITY_TOLERANCE) & (probs >= 0).all(-1)
 
 
 def _check_values(game: TabularGame, laws: Laws, sample: Sample) -> None:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from crowdnash.game import TabularGame
+from crowdnash.game import TabularGame, check_shape, is_distribution, law_error
 
 MAX_JOINT_ENTRIES = 20_000_000
 MAX_POLICY_ENTRIES = 50_000_000
@@ -47,7 +47,8 @@ def can_enumerate(game: TabularGame) -> bool:
 def enumerate_values(game: TabularGame, tables: Float[np.ndarray, "N H S A"]) -> JointValues:
     """J^i of the policy profile `tables` and of every agent's best response, in float64.
 
-    **Raises:** `ValueError` if the game is too large.
+    **Raises:** `ValueError` if the game is too large; `GameError` if it pays a NaN or a transition
+    is not a distribution.
     """
     if not can_enumerate(game):
         joint, policies = enumeration_size(game)
@@ -83,6 +84,13 @@ def _step_model(
     probs, rewards = jax.device_get(
         _all_laws(game, jnp.asarray(states), jnp.asarray(actions), jnp.asarray(step))
     )
+    check_shape(game, "all transitions", probs.shape[2:], (game.num_agents, game.num_states))
+    check_shape(game, "all agents' rewards", rewards.shape[2:], (game.num_agents,))
+    wrong = ~(is_distribution(probs) & np.isfinite(rewards))
+    if wrong.any():
+        z, u, i = (int(k) for k in np.argwhere(wrong)[0])
+        place = int(states[z, i]), int(actions[u, i])
+        raise law_error(game, i, step, *place, probs[z, u, i], float(rewards[z, u, i]))
     joint = np.ones((len(states), len(actions), len(states)))
     for j in range(game.num_agents):
         joint *= probs[:, :, j][:, :, states[:, j]]

@@ -10,12 +10,15 @@ Axes: N agents, H steps, S states, A actions, K components of the aggregate.
 """
 
 import abc
+import dataclasses
+import hashlib
 from typing import Any, ClassVar, Literal, final, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 InAggregate = Literal["free", "affine", "nonlinear"]
@@ -118,6 +121,9 @@ class TabularGame(DynamicGame):
         **Returns:** next-state probabilities [S], which sum to 1, and the reward.
         """
 
+    def __check_init__(self):
+        check_initial(self)
+
     @property
     def reward_range(self) -> tuple[float, float] | None:
         """(lowest, highest) reward that the game may pay, or None if it declares none."""
@@ -144,9 +150,14 @@ class TabularGame(DynamicGame):
     def step(
         self, state: TabularState, actions: Int[Array, " N"], key: PRNGKeyArray
     ) -> tuple[TabularState, Float[Array, " N"]]:
-        """Pay all rewards and move all agents, independently given the joint state-action."""
+        """Pay all rewards and move all agents, independently given the joint state-action.
+
+        An agent is paid NaN if its action is none of 0..A-1 or its transition no distribution.
+        """
         probabilities, rewards = self.joint_law(state.states, actions, state.step)
         states = jax.random.categorical(key, jnp.log(probabilities), axis=-1)
+        right = is_distribution(probabilities) & (actions >= 0) & (actions < self.num_actions)
+        rewards = jnp.where(right, rewards, jnp.nan)
         return TabularState(states.astype(jnp.int32), state.step + 1), rewards
 
     @final
@@ -275,14 +286,83 @@ class PopulationGame(TabularGame):
         )
 
 
-def check_integer_observations(game: DynamicGame) -> None:
-    """Raise `ValueError` unless each agent observes one integer, as in every `TabularGame`."""
+def observes_integers(game: DynamicGame) -> bool:
+    """Whether each agent observes one integer, as in every `TabularGame`; nothing is run."""
     if isinstance(game, TabularGame):
-        return
+        return True
     seen = jax.eval_shape(lambda key: game.observe(game.reset(key)), jax.random.key(0))
-    if not (
+    return (
         isinstance(seen, jax.ShapeDtypeStruct)
         and seen.shape == (game.num_agents,)
         and jnp.issubdtype(seen.dtype, jnp.integer)
-    ):
+    )
+
+
+def check_integer_observations(game: DynamicGame) -> None:
+    """Raise `ValueError` unless each agent observes one integer: tables need that."""
+    if not observes_integers(game):
+        seen = jax.eval_shape(lambda key: game.observe(game.reset(key)), jax.random.key(0))
         raise ValueError(f"game must let each of its N agents observe one integer: {seen}")
+
+
+def check_initial(game: TabularGame) -> None:
+    """Raise `ValueError` unless `initial_distribution` is one over S states; not while tracing."""
+    initial = game.initial_distribution
+    if jnp.shape(initial) != (game.num_states,):
+        raise ValueError(
+            f"initial_distribution must have shape [{game.num_states}], "
+            f"not {list(jnp.shape(initial))}"
+        )
+    if not isinstance(initial, Tracer) and not is_distribution(np.asarray(initial, np.float64)):
+        raise ValueError(
+            "initial_distribution must be probabilities that sum to 1 within "
+            f"{PROBABILITY_TOLERANCE}, not {np.asarray(initial).tolist()}"
+        )
+
+
+def is_distribution(probs: Any) -> Any:
+    """Whether the last axis holds probabilities that sum to 1, for all others; NumPy or JAX."""
+    return (abs(probs.sum(-1) - 1) <= PROBABILITY_TOLERANCE) & (probs >= 0).all(-1)
+
+
+def check_shape(
+    game: DynamicGame, what: str, given: tuple[int, ...], want: tuple[int, ...]
+) -> None:
+    """Raise `GameError` unless what the game gives has the shape that it must have."""
+    if given != want:
+        raise GameError(
+            f"game {game.name or type(game).__name__!r}: {what} must have shape {list(want)}, "
+            f"not {list(given)}"
+        )
+
+
+def law_error(
+    game: TabularGame, agent: int, step: int, state: int, action: int, probs: Any, reward: float
+) -> GameError:
+    """What is wrong with one agent's law at one place, where something is."""
+    where = (
+        f"game {game.name or type(game).__name__!r}: agent {agent} at step {step} in state {state} "
+        f"with action {action}"
+    )
+    if not np.isfinite(reward):
+        return GameError(f"{where}: reward must be a finite number, not {reward}")
+    return GameError(
+        f"{where}: transition must be probabilities that sum to 1 within "
+        f"{PROBABILITY_TOLERANCE}, not {np.asarray(probs).tolist()}"
+    )
+
+
+def fingerprint(game: DynamicGame) -> str:
+    """A text that is the same for games of the same class, sizes, numbers and arrays."""
+    own = {
+        item.name: value
+        for item in dataclasses.fields(game)
+        if isinstance(value := getattr(game, item.name), bool | int | float | str)
+    }
+    sizes = (game.num_agents, game.num_actions, game.horizon)
+    digest = hashlib.sha256(repr((type(game).__qualname__, sizes, own)).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(game):
+        array = np.asarray(leaf)
+        digest.update(repr((jax.tree_util.keystr(path), array.dtype, array.shape)).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from crowdnash.double_precision import as_double
-from crowdnash.game import PopulationGame, TabularGame
+from crowdnash.game import PopulationGame, TabularGame, is_distribution, law_error
 from crowdnash.policy import Policy
 
 
@@ -38,15 +38,35 @@ def is_exact(game: TabularGame) -> TypeGuard[PopulationGame]:
 
 
 def independent_values(game: PopulationGame, policy: Policy) -> IndependentValues:
-    """J^i and best-response values of all agents under `policy`, exactly, in float64."""
+    """J^i and best-response values of all agents under `policy`, exactly, in float64.
+
+    **Raises:** `GameError` if the game pays a NaN or a transition is not a distribution.
+    """
     with jax.enable_x64(True):
         double = as_double((game, policy))
-        value, best = jax.device_get(_values(*double))
+        value, best, faults = jax.device_get(_values(*double))
+    wrong = faults.place >= 0
+    if wrong.any():
+        step = int(np.argmax(wrong))
+        place = np.unravel_index(
+            faults.place[step], (game.num_agents, game.num_states, game.num_actions)
+        )
+        agent, state, action = (int(k) for k in place)
+        probs, reward = faults.transition[step], float(faults.reward[step])
+        raise law_error(game, agent, step, state, action, probs, reward)
     return IndependentValues(np.asarray(value), np.asarray(best))
 
 
+class _Faults(NamedTuple):
+    """The first place in [N,S,A] of each step where a law is wrong (else -1), and the law there."""
+
+    place: Int[Array, " H"]
+    transition: Float[Array, "H S"]
+    reward: Float[Array, " H"]
+
+
 @eqx.filter_jit
-def _values(game: PopulationGame, policy: Policy) -> tuple[Array, Array]:
+def _values(game: PopulationGame, policy: Policy) -> tuple[Array, Array, _Faults]:
     n, num_states, num_actions = game.num_agents, game.num_states, game.num_actions
     index = jnp.arange(n, dtype=jnp.int32)
     states = jnp.arange(num_states, dtype=jnp.int32)
@@ -68,20 +88,27 @@ def _values(game: PopulationGame, policy: Policy) -> tuple[Array, Array]:
         after = jnp.einsum("nsa,nsat->nt", together, moves(step))
         return after, (given.sum(0) - given) / (n - 1)
 
-    def backward(values: tuple, now: tuple) -> tuple[tuple, None]:
+    def backward(values: tuple, now: tuple) -> tuple[tuple, _Faults]:
         met, step = now
         paid = _over_pairs(game.reward, game.agents, states, actions, met, step)
         ahead = moves(step)
+        wrong = ~(is_distribution(ahead) & jnp.isfinite(paid))
+        place = jnp.argmax(wrong)
+        fault = _Faults(
+            jnp.where(wrong.any(), place, -1),
+            ahead.reshape(-1, num_states)[place],
+            paid.reshape(-1)[place],
+        )
         own, best = (paid + jnp.einsum("nsat,nt->nsa", ahead, v) for v in values)
-        return ((acts(step) * own).sum(-1), best.max(-1)), None
+        return ((acts(step) * own).sum(-1), best.max(-1)), fault
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     initial = game.initial_distribution / game.initial_distribution.sum()
     start = jnp.broadcast_to(initial, (n, num_states))
     _, met = jax.lax.scan(forward, start, steps)
     zero = jnp.zeros((n, num_states), jnp.float64)
-    (own, best), _ = jax.lax.scan(backward, (zero, zero), (met, steps), reverse=True)
-    return own @ initial, best @ initial
+    (own, best), faults = jax.lax.scan(backward, (zero, zero), (met, steps), reverse=True)
+    return own @ initial, best @ initial, faults
 
 
 def _contributions(game: PopulationGame, states: Array, actions: Array) -> Array:

@@ -80,6 +80,10 @@ def solve(
     **Raises:** `ValueError` if the learner does not suit the game, or `state` is of another learner
     or another game; `GameError` if the game breaks its contract.
     """
+    if not isinstance(learner, PPO | PolicyMirrorDescent):
+        raise ValueError(
+            f"learner must be a PolicyMirrorDescent or a PPO, not a {type(learner).__name__}"
+        )
     if state is None:
         state = learner.init(game, key=key)
     else:

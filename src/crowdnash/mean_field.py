@@ -19,6 +19,7 @@ from crowdnash.mean_field_game import (
     MeanFieldGame,
     Numbers,
     by_step,
+    check_is_mean_field,
     check_laws,
     checked_distribution,
     grouped_laws,
@@ -85,6 +86,7 @@ def laws_at(mfg: MeanFieldGame, mu: Any, step: Any = 0) -> Laws:
     **Raises:** `ValueError` if mu does not consist of distributions over S x A or `step` is not
     in 0..H-1; `GameError` (also a `ValueError`) if the game's P is not a distribution.
     """
+    check_is_mean_field(mfg)
     if not isinstance(step, Tracer) and not 0 <= step < mfg.horizon:
         raise ValueError(f"step must be in 0..{mfg.horizon - 1}, not {step}")
     pair = (mfg.num_states, mfg.num_actions)

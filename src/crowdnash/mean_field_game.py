@@ -166,8 +166,18 @@ def checked_distribution(
     return array / total
 
 
+def check_is_mean_field(mfg: Any) -> None:
+    """Raise `ValueError` unless it is a mean-field game, and not an N-player one for example."""
+    if not isinstance(mfg, MeanFieldGame):
+        raise ValueError(
+            f"mfg must be a MeanFieldGame, such as induced_game makes of an N-player game, not a "
+            f"{type(mfg).__name__}"
+        )
+
+
 def by_step(mfg: MeanFieldGame, name: str, value: Any, *, axes: int) -> tuple[Any, bool]:
     """A policy (`axes` 1) or flow (2) as [H,G,S,A], and whether it came without the axis G."""
+    check_is_mean_field(mfg)
     shape = (mfg.horizon, mfg.num_states, mfg.num_actions)
     single = mfg.num_groups == 1 and np.ndim(value) != 4
     want = shape if single else (mfg.num_groups, *shape)

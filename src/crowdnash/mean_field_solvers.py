@@ -26,6 +26,7 @@ from crowdnash.mean_field_game import (
     MeanFieldGame,
     Numbers,
     by_step,
+    check_is_mean_field,
     check_laws,
     in_double,
     is_traced,
@@ -136,6 +137,7 @@ def solve(
     **Raises:** `ValueError` naming the argument, the rule and the value; `GameError` if the
     game's laws break along the flow of the first or the last policy.
     """
+    check_is_mean_field(mfg)
     recipe = _recipe(method, temperature, step_size, mixing, output, num_iterations)
     for name, value, least in (
         ("num_iterations", num_iterations, 0),

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.game import DynamicGame, check_count
+from crowdnash.game import DynamicGame, check_count, check_integer_observations
 from crowdnash.grouping import Groups, assign_groups
 from crowdnash.layout import AgentLayout, agent_layout
 from crowdnash.policy import TabularPolicy
@@ -129,13 +129,15 @@ class PolicyMirrorDescent(eqx.Module):
     def init(self, game: DynamicGame, *, key: PRNGKeyArray) -> MirrorDescentState:
         """The state before epoch 0: every group plays uniformly.
 
-        **Raises:** `ValueError` if the game has no `num_states`, or `groups` does not suit it.
+        **Raises:** `ValueError` if the game has no `num_states` or its agents do not observe
+        integers, or `groups` does not suit it.
         """
         num_states = getattr(game, "num_states", None)
         if num_states is None:
             raise ValueError(
                 f"game must have num_states for tables; {type(game).__name__} has none"
             )
+        check_integer_observations(game)
         groups = assign_groups(game, self.groups)
         num_groups = int(groups.max()) + 1
         shape = (num_groups, game.horizon, num_states, game.num_actions)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.agent_networks import ActorCritic, evaluate, evaluate_steps
-from crowdnash.game import DynamicGame
+from crowdnash.game import DynamicGame, check_shape
 from crowdnash.identity import Identity
 from crowdnash.neural_policy import NeuralPolicy
 from crowdnash.observation_features import ObservationFeatures
@@ -118,6 +118,7 @@ def play(
             joint = actions_of_all(others, seen, step, number).at[:, agents].set(action)
         statistics = jax.tree.map(lambda x: x.mean(), jax.vmap(game.statistics)(state))
         state, reward = jax.vmap(game.step)(state, joint, keys)
+        check_shape(game, "all agents' rewards", reward.shape[1:], (game.num_agents,))
         reward = mine(reward.astype(jnp.float32))
         return state, (inputs, action, log_prob, reward, statistics)
 

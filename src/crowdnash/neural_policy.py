@@ -148,6 +148,8 @@ class NeuralPolicy(Policy):
             content = io.BytesIO(file.read())
         try:
             with np.load(content, allow_pickle=False) as data:
+                if "probs" in data:
+                    raise ValueError("it may be a TabularPolicy")
                 policy = _from_arrays({name: data[name] for name in data.files})
         except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
             raise ValueError(

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
+from crowdnash.group_counts import GroupCountResult
 from crowdnash.interval import Interval
 from crowdnash.plot_style import BLUE, GREEN, GREY, PURPLE, RED, new_figure
-from crowdnash.symmetry_against_groups import GroupCountResult
 
 
 def symmetry_over_groups(

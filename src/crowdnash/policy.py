@@ -162,6 +162,8 @@ class TabularPolicy(Policy):
             content = io.BytesIO(file.read())
         try:
             with np.load(content, allow_pickle=False) as data:
+                if "about" in data:
+                    raise ValueError("it may be a NeuralPolicy")
                 if str(data["format"]) != _FORMAT:
                     raise ValueError("it has another format")
                 return cls(data["probs"], data["groups"])

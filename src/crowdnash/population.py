@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from crowdnash.game import PopulationGame, summed_exactly_as
+from crowdnash.game import PopulationGame, check_shape, summed_exactly_as
 
 _MAX_REDUCE_OPERANDS = 32
 
@@ -64,7 +64,10 @@ def transitions(
     step: Int[Array, ""],
 ) -> Float[Array, "..."]:
     """Next-state probabilities [S,B,lanes]; states, actions [B,lanes], aggregates [K,B,lanes]."""
-    return _law(game.transition, agents, states, actions, aggregates, step)
+    probs = _law(game.transition, agents, states, actions, aggregates, step)
+    lanes = states.ndim
+    check_shape(game, "a transition", probs.shape[: probs.ndim - lanes], (game.num_states,))
+    return probs
 
 
 def rewards(
@@ -76,7 +79,9 @@ def rewards(
     step: Int[Array, ""],
 ) -> Float[Array, "..."]:
     """Rewards [B,lanes]; arguments as for `transitions`."""
-    return _law(game.reward, agents, states, actions, aggregates, step)
+    reward = _law(game.reward, agents, states, actions, aggregates, step)
+    check_shape(game, "a reward", reward.shape[: reward.ndim - states.ndim], ())
+    return reward
 
 
 def _law(

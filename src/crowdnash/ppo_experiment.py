@@ -51,7 +51,7 @@ def run(config: PPOConfig, out: str | PathLike[str], observer: Observer | None =
         OSError: the disk is full or cannot be written; what was saved stays sound.
         Interrupted: Ctrl-C; `resume` goes on from there.
     """
-    game, learner = config.draw_game(), config.learner()
+    game, learner = _draw_game(config), config.learner()
     state = learner.init(game, key=config.keys.learner)
     directory = RunDirectory.create(out, config.to_json())
     with directory.locked():
@@ -77,7 +77,7 @@ def resume(
     directory = RunDirectory.open(path)
     with directory.locked():
         config = with_more_epochs(directory, load_config(directory), num_epochs)
-        game = config.draw_game()
+        game = _draw_game(config)
         if _is_finished(directory, config):
             policy = NeuralPolicy.load(directory.policy, game, identity=config.identity)
             evaluation = PPOEvaluation.load(directory)
@@ -122,7 +122,7 @@ def evaluate(
         )
         if not directory.policy.exists():
             raise ValueError(f"{directory.path} has no final policy yet; resume the run first")
-        game = config.draw_game()
+        game = _draw_game(settings)
         policy = NeuralPolicy.load(directory.policy, game, identity=config.identity)
         epoch = PPOEvaluation.load(directory).epoch if directory.evaluation.exists() else None
         GameRecord.of(game).save(directory)  # a run of an earlier version has none
@@ -143,6 +143,16 @@ def metrics_columns(game: DynamicGame) -> tuple[str, ...]:
     names = (field.name for field in dataclasses.fields(PPOMetrics))
     state = jax.eval_shape(lambda: game.reset(jax.random.key(0)))
     return (*(n for n in names if n != "statistics"), *jax.eval_shape(game.statistics, state))
+
+
+def _draw_game(config: PPOConfig) -> DynamicGame:
+    game = config.draw_game()
+    if config.best_response_agents > game.num_agents:
+        raise ValueError(
+            f"best_response_agents must be at most N = {game.num_agents}, "
+            f"got {config.best_response_agents}"
+        )
+    return game
 
 
 def _is_finished(directory: RunDirectory, config: PPOConfig) -> bool:

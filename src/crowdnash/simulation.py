@@ -24,7 +24,9 @@ from crowdnash.game import (
     GameError,
     PopulationGame,
     TabularGame,
-    check_integer_observations,
+    check_shape,
+    law_error,
+    observes_integers,
 )
 from crowdnash.layout import AgentLayout, agent_layout
 from crowdnash.policy import Policy, TabularPolicy
@@ -45,7 +47,8 @@ _MAX_SELECTS = 64
 class Trajectories(NamedTuple):
     """Simulated play: `states`, `actions` (int32) and `rewards` (float32), each [M,H,N].
 
-    For a game that is only a simulator, `states` holds what the agents observed.
+    For a game that is only a simulator, `states` holds what the agents observed: int32 [M,H,N] if
+    that is one integer each, else what `observe` gives, every array [M,H,N,...].
     """
 
     states: Any
@@ -280,6 +283,8 @@ def _joint_law(
     own_states, own_actions = (x.reshape(batch, -1)[:, layout.place] for x in (states, actions))
     over_batch = jax.vmap(game.joint_law, in_axes=(0, 0, None))
     probs, reward = over_batch(own_states, own_actions, step)
+    check_shape(game, "all agents' rewards", reward.shape[1:], (game.num_agents,))
+    check_shape(game, "all transitions", probs.shape[1:], (game.num_agents, game.num_states))
     probs = jnp.moveaxis(probs, -1, 0)[..., layout.agent]
     return probs, reward[..., layout.agent].astype(jnp.float32), jnp.zeros((0, batch))
 
@@ -304,7 +309,24 @@ def _simulate_black_box(
 
     Where one is no state, the reward is NaN.
     """
+    seen, actions, reward = _play_black_box(game, sampler, layout, key, trajectories)
+    seen = seen[..., layout.agent]
     num_states = getattr(game, "num_states", None)
+    if num_states is not None:
+        reward = jnp.where((seen >= 0) & (seen < num_states), reward, jnp.nan)
+    reward = jnp.where(layout.valid, reward, 0.0)
+    pairs = seen * game.num_actions + actions
+    return Chunk(pairs, reward, jnp.zeros((game.horizon, 0, trajectories.shape[0])))
+
+
+def _play_black_box(
+    game: DynamicGame,
+    sampler: ActionSampler,
+    layout: AgentLayout,
+    key: PRNGKeyArray,
+    trajectories: Array,
+) -> tuple[PyTree, Array, Array]:
+    """What agents observed, [H,B,N,...], their actions and rewards, [H,B,L,T]."""
     words = step_words(key, game.horizon)
     numbers, _ = _draws(words, layout, trajectories)
     keys = jax.vmap(lambda m: jax.random.fold_in(jax.random.fold_in(key, game.horizon), m))(
@@ -312,22 +334,20 @@ def _simulate_black_box(
     )
     start = jax.vmap(lambda k: game.reset(jax.random.fold_in(k, game.horizon)))(keys)
 
-    def advance(state: PyTree, now: tuple) -> tuple[PyTree, tuple[Array, Array]]:
+    def advance(state: PyTree, now: tuple) -> tuple[PyTree, tuple[PyTree, Array, Array]]:
         act, table, step = now
-        seen = jax.vmap(game.observe)(state)[:, layout.agent]
-        actions = sampler.draw(table, seen, step, act)
+        seen = jax.vmap(game.observe)(state)
+        by_place = jax.tree.map(lambda x: x[:, layout.agent], seen)
+        actions = sampler.draw(table, by_place, step, act)
         natural = actions.reshape(actions.shape[0], -1)[:, layout.place]
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
         state, reward = jax.vmap(game.step)(state, natural, step_keys)
-        pairs = seen * game.num_actions + actions
-        reward = reward[:, layout.agent].astype(jnp.float32)
-        if num_states is not None:
-            reward = jnp.where((seen >= 0) & (seen < num_states), reward, jnp.nan)
-        return state, (pairs, jnp.where(layout.valid, reward, 0.0))
+        check_shape(game, "all agents' rewards", reward.shape[1:], (game.num_agents,))
+        return state, (seen, actions, reward[:, layout.agent].astype(jnp.float32))
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    _, (pairs, reward) = jax.lax.scan(advance, start, (numbers, sampler.tables, steps))
-    return Chunk(pairs, reward, jnp.zeros((game.horizon, 0, trajectories.shape[0])))
+    _, played = jax.lax.scan(advance, start, (numbers, sampler.tables, steps))
+    return played
 
 
 @eqx.filter_jit
@@ -337,12 +357,32 @@ def _simulate_in_order(
     layout: AgentLayout,
     key: PRNGKeyArray,
     trajectories: Array,
-) -> tuple[Array, Array]:
-    """Pairs and rewards of one chunk, [B,H,N], agents in their own order."""
+) -> tuple[Array, Array, Array]:
+    """States, actions and rewards of one chunk, [B,H,N], agents in their own order."""
     chunk = simulate_chunk(game, sampler, layout, key, trajectories)
     flat = (*chunk.pairs.shape[:2], -1)
-    pairs, reward = (x.reshape(flat)[..., layout.place] for x in (chunk.pairs, chunk.rewards))
-    return pairs.swapaxes(0, 1), reward.swapaxes(0, 1)
+    pairs, reward = (
+        x.reshape(flat)[..., layout.place].swapaxes(0, 1) for x in (chunk.pairs, chunk.rewards)
+    )
+    pairs = pairs.astype(jnp.int32)
+    return pairs // game.num_actions, pairs % game.num_actions, reward
+
+
+@eqx.filter_jit
+def _simulate_observations(
+    game: DynamicGame,
+    sampler: ActionSampler,
+    layout: AgentLayout,
+    key: PRNGKeyArray,
+    trajectories: Array,
+) -> tuple[PyTree, Array, Array]:
+    """The same for a bare simulator that may show anything: observations [B,H,N,...]."""
+    seen, actions, reward = _play_black_box(game, sampler, layout, key, trajectories)
+    place = layout.place
+    actions, reward = (
+        x.reshape(*x.shape[:2], -1)[..., place].swapaxes(0, 1) for x in (actions, reward)
+    )
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), seen), actions, reward
 
 
 def simulate(
@@ -350,30 +390,33 @@ def simulate(
 ) -> Trajectories:
     """Simulate `num_trajectories` independent plays of all N agents under `policy`.
 
-    **Arguments:** `game` any game whose agents observe integers; `policy` one policy for each
-    agent (`TabularPolicy` or any `Policy`); `key` decides every draw: trajectory m is the same
-    whatever `num_trajectories` is.
+    **Arguments:** `game` any game; `policy` one policy for each agent (`TabularPolicy` or any
+    `Policy`); `key` decides every draw: trajectory m is the same whatever `num_trajectories` is.
 
     **Returns:** `Trajectories` with states, actions, rewards, each [M,H,N], M = num_trajectories.
 
-    **Raises:** `ValueError` if the policy does not fit the game, its agents do not observe integers
-    or `num_trajectories` < 1; `GameError` naming agent, state and action if the game pays a NaN, a
-    transition is not a distribution, or an observation is none of its states.
+    **Raises:** `ValueError` if the policy does not fit the game or `num_trajectories` < 1;
+    `GameError` naming agent, state and action if the game pays a NaN, a transition is not a
+    distribution, or an observation is none of its states.
     """
     if num_trajectories < 1:
         raise ValueError(f"num_trajectories must be at least 1, not {num_trajectories}")
-    check_integer_observations(game)
+    if not isinstance(policy, Policy):
+        raise ValueError(f"policy must be a Policy, not a {type(policy).__name__}")
     policy.check_fits(game)
+    integers = observes_integers(game)
     layout = policy_layout(policy, game.num_agents)
     sampler = action_sampler(policy, layout)
     size = chunk_size(game.num_agents, num_trajectories)
     parts = []
     for first in range(0, num_trajectories, size):
         numbers = jnp.arange(first, first + size, dtype=jnp.uint32)
-        parts.append(jax.device_get(_simulate_in_order(game, sampler, layout, key, numbers)))
-    pairs = np.concatenate([p for p, _ in parts])[:num_trajectories].astype(np.int32)
-    reward = np.concatenate([r for _, r in parts])[:num_trajectories]
-    played = Trajectories(pairs // game.num_actions, pairs % game.num_actions, reward)
+        play = _simulate_in_order if integers else _simulate_observations
+        parts.append(jax.device_get(play(game, sampler, layout, key, numbers)))
+    states, actions, reward = jax.tree_util.tree_map(
+        lambda *x: np.concatenate(x)[:num_trajectories], *parts
+    )
+    played = Trajectories(states, actions, reward)
     explain_fault(game, played)
     return played
 
@@ -387,7 +430,8 @@ def explain_fault(game: DynamicGame, played: Trajectories) -> None:
     m, h, i = (int(k) for k in faults[0])
     where = f"game {game.name or type(game).__name__!r}: agent {i} at step {h}"
     if not isinstance(game, TabularGame):
-        state, num_states = int(played.states[m, h, i]), getattr(game, "num_states", None)
+        num_states = getattr(game, "num_states", None)
+        state = int(played.states[m, h, i]) if observes_integers(game) else 0
         if num_states is not None and not 0 <= state < num_states:
             raise GameError(f"{where} observes {state}: must lie in 0..{num_states - 1}")
         raise GameError(f"{where}: reward must be a finite number, not {played.rewards[m, h, i]}")
@@ -398,13 +442,7 @@ def explain_fault(game: DynamicGame, played: Trajectories) -> None:
         )
     states, actions = (jnp.asarray(x[m, h], jnp.int32) for x in played[:2])
     probs, reward = game.joint_law(states, actions, jnp.asarray(h, jnp.int32))
-    where += f" in state {int(states[i])} with action {int(actions[i])}"
-    if not np.isfinite(float(reward[i])):
-        raise GameError(f"{where}: reward must be a finite number, not {float(reward[i])}")
-    raise GameError(
-        f"{where}: transition must be probabilities that sum to 1 within "
-        f"{PROBABILITY_TOLERANCE}, not {np.asarray(probs[i]).tolist()}"
-    )
+    raise law_error(game, i, h, int(states[i]), int(actions[i]), probs[i], float(reward[i]))
 
 
 def _declared_range(game: DynamicGame) -> tuple[float, float]:

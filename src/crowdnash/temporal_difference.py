@@ -269,6 +269,8 @@ def td_learning(
         raise ValueError(f"num_epochs must be at least 1, not {num_epochs}")
     if not (0 <= temperature < np.inf):
         raise ValueError(f"temperature must be >= 0 and finite, not {temperature}")
+    if not isinstance(policy, TabularPolicy):
+        raise ValueError(f"policy must be a TabularPolicy, not a {type(policy).__name__}")
     policy.check_fits(game)
     layout = policy_layout(policy, game.num_agents)
     observed = observed_places(layout, agents)
