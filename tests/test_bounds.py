@@ -269,13 +269,12 @@ def test_errors_say_what_is_wrong():
 
 
 def test_the_symmetry_of_another_game():
-    alike, apart = (
-        cn.games.SIS.sample(jax.random.key(0), num_agents=20, horizon=3, heterogeneity=h)
-        for h in (0.0, 0.1)
-    )
-    same = cn.games.SIS.sample(jax.random.key(0), num_agents=20, horizon=3, heterogeneity=0.1)
-    assert nash_bound(same, symmetry(apart)).value == nash_bound(apart, symmetry(apart)).value
-    longer = cn.games.SIS.sample(jax.random.key(0), num_agents=20, horizon=4, heterogeneity=0.1)
-    for other in (alike, longer):
+    def sample(horizon: int = 3, heterogeneity: float = 0.1) -> cn.games.SIS:
+        sizes = {"num_agents": 20, "horizon": horizon}
+        return cn.games.SIS.sample(jax.random.key(0), heterogeneity=heterogeneity, **sizes)
+
+    game = sample()
+    assert nash_bound(sample(), symmetry(game)).value == nash_bound(game, symmetry(game)).value
+    for other in (sample(heterogeneity=0.0), sample(horizon=4)):
         with pytest.raises(ValueError, match="sym must be symmetry"):
-            nash_bound(apart, symmetry(other))
+            nash_bound(game, symmetry(other))
