@@ -3,7 +3,11 @@
 `test_readme.py` does the same for the README, `test_reference.py` looks at the API reference.
 """
 
+import contextlib
+import functools
+import io
 import re
+import shlex
 
 import matplotlib.image
 import matplotlib.pyplot as plt
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from crowdnash.cli import main
 from pages import ROOT, blocks, cells, differs, run_and_compare
 
 DOCS = ROOT / "docs"
@@ -38,6 +43,41 @@ def test_every_block_is_seen(page):
     """A fence in another form would not be run."""
     fences = re.findall(r"^ *(?:`{3,}|~{3,}) *(?:py|python)\b.*$", page.read_text(), re.MULTILINE)
     assert fences == ["```python"] * len(blocks(page))
+
+
+def commands() -> list[str]:
+    """Every call of crowdnash in a shell block of the README and the pages."""
+    found = []
+    for page in (ROOT / "README.md", *sorted(DOCS.rglob("*.md"))):
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+            joined = re.sub(r"\\\n\s*", "", block)
+            found += re.findall(r"^crowdnash .*?(?= *#|$)", joined, re.MULTILINE)
+    return found
+
+
+@functools.cache
+def flags_of(*command: str) -> set[str]:
+    """The flags that `crowdnash COMMAND... --help` lists."""
+    with contextlib.redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
+        main([*command, "--help"])
+    return set(re.findall(r"--[a-z][a-z0-9-]*", shown.getvalue()))
+
+
+@pytest.mark.parametrize("command", sorted(set(commands())))
+def test_shell_blocks_use_flags_that_there_are(command):
+    _, name, *rest = shlex.split(command)
+    if name in ("games", "completion"):
+        assert not any(word.startswith("-") for word in rest) or "--json" in rest
+        return
+    with_game = name in ("solve", "symmetry", "mean-field")
+    game = [word for word in rest[:1] if with_game and not word.startswith("-")]
+    used = {word.split("=")[0] for word in rest if word.startswith("--")} - {"--help"}
+    neural = ["--identity", "none"] if "--identity" in used else []
+    assert used <= flags_of(name, *game, *(neural if game else []))
+
+
+def test_there_are_shell_blocks():
+    assert len(commands()) > 15
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ def exploitability(
       "learned": trajectories on which each learned deviation is played;
     - `agents` indices of the agents to examine, default all N ("learned": 4, evenly spread);
     - `confidence` in (0,1) of the intervals `maximum` and `mean`;
-    - `own_influence_agents` for how many agents, those with the largest gain, the deviation is
-      also really played (method "paths" only; 0 for none);
+    - `own_influence_agents` for how many agents at most, those with the largest gain, the
+      deviation is also really played (method "paths" only; 0 for none);
     - `method` "enumerate", "exact", "paths", "learned", or "auto": "learned" for a game that is
       only a simulator; "exact" if the game declares transitions free of the aggregate and rewards
       affine in it, "enumerate" if it is tiny, else "paths";
