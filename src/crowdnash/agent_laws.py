@@ -133,7 +133,7 @@ def tabulate_law(
     """The law at every population and step; `mixed` replaces the contributions met.
 
     **Raises:** `GameError` naming agent and step of a reward that is not finite or a transition
-    that is not a distribution.
+    that is not a distribution (with `mixed`, which nobody need ever meet, that is not finite).
     """
     game = reader.game
     if mixed is not None:
@@ -147,11 +147,12 @@ def tabulate_law(
         jnp.asarray(steps, jnp.int32),
         _projection_weights(reader, law),
         max(1, _NUMBERS_AT_ONCE // size),
+        law == "transition" and mixed is None,
     )
     mean, deviation, pair, low, high, projection, right = jax.device_get(found)
     if not right.all():
         step, _, agent = np.argwhere(~right)[0]
-        rule = "be finite" if law == "reward" else "be probabilities that sum to 1"
+        rule = "be probabilities that sum to 1" if law == "transition" else "be finite"
         raise GameError(
             f"game {game.name or type(game).__name__!r}: agent {agent} at step {steps[step]}: "
             f"{law} must {rule} at every population"
@@ -161,7 +162,13 @@ def tabulate_law(
 
 @eqx.filter_jit
 def _tabulate(
-    reader: Reader, law: Law, populations: Array, steps: Array, weights: Array, at_once: int
+    reader: Reader,
+    law: Law,
+    populations: Array,
+    steps: Array,
+    weights: Array,
+    at_once: int,
+    distributions: bool,
 ) -> tuple[Array, ...]:
     count = (steps.shape[0], populations.shape[0])
 
@@ -172,7 +179,7 @@ def _tabulate(
         apart = apart.reshape(apart.shape[0], -1)
         projection = jnp.einsum("nsad,ndr->sar", values, weights)
         pair = apart.argmax(1).astype(jnp.int32)
-        right = is_distribution(values) if law == "transition" else jnp.isfinite(values)
+        right = is_distribution(values) if distributions else jnp.isfinite(values)
         right = right.reshape(values.shape[0], -1).all(1)
         return mean, apart.max(1), pair, values.min(), values.max(), projection, right
 

@@ -49,7 +49,6 @@ class Curves(NamedTuple):
     reward: Float[np.ndarray, "R E"]
     entropy: Float[np.ndarray, "R E"]
     zone_1_share: Float[np.ndarray, "R E"]
-    zone_2_share: Float[np.ndarray, "R E"]
     seconds: Float[np.ndarray, "R E"]
     play_seconds: Float[np.ndarray, "R E"]
 
@@ -72,7 +71,6 @@ def curves_of(rows: Sequence[Row]) -> dict[str, Curves]:
             reward=column("mean_reward"),
             entropy=column("entropy"),
             zone_1_share=column("zone_1_share"),
-            zone_2_share=column("zone_2_share"),
             seconds=column("seconds"),
             play_seconds=column("play_seconds"),
         )
@@ -80,7 +78,7 @@ def curves_of(rows: Sequence[Row]) -> dict[str, Curves]:
 
 
 def draw(rows: Sequence[Row], _facts: Mapping[str, Any]) -> dict[str, Figure]:
-    """Both figures by name; lines are means over seeds, bands reach from the least to the most."""
+    """Both figures by name; of fig1a, lines are means over seeds, bands from least to most."""
     curves = curves_of(rows)
     return {"fig1a": _rewards(curves), "fig2b": _shares(curves)}
 
@@ -98,18 +96,29 @@ def _rewards(curves: Mapping[str, Curves]) -> Figure:
 
 
 def _shares(curves: Mapping[str, Curves]) -> Figure:
-    with new_figure(7.6, 4.0) as (figure, axes):
-        ax = axes[0, 0]
-        for name, curve in curves.items():
-            for k, share in enumerate(curve.zone_1_share):
-                learner = LEARNERS[name]
-                label = learner.title if k == 0 else None
-                steps = curve.agent_steps / 1e6
-                ax.plot(steps, share, color=learner.colour, linestyle=learner.dash, label=label)
-        _finish(ax, "share of taxis in zone 1")
-        ax.set_title("A-Taxi: taxis in zone 1 while learning (Fig. 2b), every seed")
-        ax.set_ylim(0, 1)
-        figure.legend(loc="outside right center")
+    """A panel for each learner, a line for each seed: no seed's course is averaged away."""
+    with new_figure(2.1 * len(curves) + 0.6, 3.0, 1, len(curves)) as (figure, axes):
+        for ax, (name, curve) in zip(axes[0], curves.items(), strict=True):
+            learner = LEARNERS[name]
+            strengths = np.linspace(1, 0.4, len(curve.zone_1_share))
+            for share, alpha in zip(curve.zone_1_share, strengths, strict=True):
+                x = curve.agent_steps / 1e6
+                ax.plot(x, share, color=learner.colour, alpha=alpha, linewidth=1.0)
+            ax.set_title(learner.title, fontsize=10)
+            ax.set_xlim(left=0)
+            ax.set_ylim(0, 1)
+            ax.grid(True)
+            if ax is not axes[0, 0]:
+                ax.tick_params(labelleft=False)
+        axes[0, 0].set_ylabel("share in zone 1")
+        figure.supxlabel("agent-steps (millions)", fontsize=10)
+        figure.suptitle(
+            "A-Taxi: taxis in zone 1 while learning (Fig. 2b), every seed",
+            x=0.01,
+            ha="left",
+            weight="bold",
+            size=12,
+        )
     return figure
 
 
