@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from crowdnash.double_precision import as_double
 from crowdnash.game import GameError, PopulationGame, is_distribution
+from crowdnash.game_checks import named
 
 Law = Literal["transition", "reward"]
 
@@ -98,7 +99,7 @@ def open_reader(game: PopulationGame, groups: Int[np.ndarray, " N"]) -> Reader:
     double = as_double(game)
     given = _contributions(double)
     if not bool(jnp.isfinite(given).all()):
-        raise GameError(f"game {game.name or type(game).__name__!r}: contribution must be finite")
+        raise GameError(f"{named(game)}: contribution must be finite")
     n = game.num_agents
     if bool((given == given[:1]).all()):
         given = given[:1]
@@ -154,7 +155,7 @@ def tabulate_law(
         step, _, agent = np.argwhere(~right)[0]
         rule = "be probabilities that sum to 1" if law == "transition" else "be finite"
         raise GameError(
-            f"game {game.name or type(game).__name__!r}: agent {agent} at step {steps[step]}: "
+            f"{named(game)}: agent {agent} at step {steps[step]}: "
             f"{law} must {rule} at every population"
         )
     return LawTable(mean, deviation, pair, float(low.min()), float(high.max()), projection)

@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 
 from crowdnash.agent_laws import Reader, open_reader
 from crowdnash.exploring_play import explore, observed_states
-from crowdnash.game import DynamicGame, PopulationGame, TabularGame, fingerprint
+from crowdnash.game import DynamicGame, PopulationGame, TabularGame
+from crowdnash.game_checks import fingerprint
 from crowdnash.grouping import Groups, assign_groups
 from crowdnash.interval import Interval
 from crowdnash.law_deviation import (

@@ -47,7 +47,8 @@ from jaxtyping import Float
 from crowdnash.agent_laws import open_reader
 from crowdnash.approximate_symmetry import Symmetry
 from crowdnash.exploring_play import observed_states
-from crowdnash.game import DynamicGame, PopulationGame, fingerprint
+from crowdnash.game import DynamicGame, PopulationGame
+from crowdnash.game_checks import fingerprint
 
 Regime = Literal["<1", "=1", ">1"]
 End = Literal["upper", "lower"]

@@ -32,6 +32,7 @@ from crowdnash.game import (
     TabularGame,
     is_distribution,
 )
+from crowdnash.game_checks import named
 
 FLOAT32_TOLERANCE = 2e-5
 """Largest difference, relative to 1 + |value|, between numbers that are equal but for float32."""
@@ -61,7 +62,7 @@ def check_laws(game: TabularGame, key: PRNGKeyArray) -> None:
 def fail(game: DynamicGame, rule: str, where: str = "") -> NoReturn:
     """Raise the error that names the game, the place and the rule."""
     place = f": {where}" if where else ""
-    raise GameError(f"game {game.name or type(game).__name__!r}{place}: {rule}")
+    raise GameError(f"{named(game)}{place}: {rule}")
 
 
 def _where(sample: Sample, index: Any) -> str:

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from crowdnash.game import TabularGame, check_shape, is_distribution, law_error
+from crowdnash.game import TabularGame, is_distribution
+from crowdnash.game_checks import check_shape, law_error
 
 MAX_JOINT_ENTRIES = 20_000_000
 MAX_POLICY_ENTRIES = 50_000_000

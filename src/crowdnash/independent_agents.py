@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from crowdnash.double_precision import as_double
-from crowdnash.game import PopulationGame, TabularGame, is_distribution, law_error
+from crowdnash.game import PopulationGame, TabularGame, is_distribution
+from crowdnash.game_checks import law_error
 from crowdnash.policy import Policy
 
 

@@ -27,7 +27,8 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.game import DynamicGame, GameError, TabularGame, check_integer_observations
+from crowdnash.game import DynamicGame, GameError, TabularGame
+from crowdnash.game_checks import check_integer_observations, named
 from crowdnash.interval import Interval
 from crowdnash.layout import AgentLayout
 from crowdnash.optimistic_q_learning import (
@@ -298,7 +299,7 @@ class _Scale(NamedTuple):
         worst = lowest if lowest < self.lowest - slack else highest
         error = GameError if self.declared_by == "the game" else ValueError
         raise error(
-            f"game {game.name or type(game).__name__!r}: agent {int(setting.seat.agent)} was paid "
+            f"{named(game)}: agent {int(setting.seat.agent)} was paid "
             f"{worst}, outside the reward range [{self.lowest}, {self.highest}] declared by "
             f"{self.declared_by}"
         )

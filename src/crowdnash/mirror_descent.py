@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.game import DynamicGame, check_count, check_integer_observations
+from crowdnash.game import DynamicGame, check_count
+from crowdnash.game_checks import check_integer_observations
 from crowdnash.grouping import Groups, assign_groups
 from crowdnash.layout import AgentLayout, agent_layout
 from crowdnash.policy import TabularPolicy

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from crowdnash.agent_networks import ActorCritic, network_of_agent
 from crowdnash.game import DynamicGame, GameError
+from crowdnash.game_checks import named
 from crowdnash.identity import Identity
 from crowdnash.neural_network import NeuralNetwork
 from crowdnash.neural_play import Learners, actions_of_all
@@ -205,7 +206,7 @@ def measure_deviations(
         paid = np.isfinite(base).all(1) & np.isfinite(alone).all(1)
         if not paid.all():
             raise GameError(
-                f"game {game.name or type(game).__name__!r}: agent {agents[np.argmin(paid)]}: "
+                f"{named(game)}: agent {agents[np.argmin(paid)]}: "
                 "reward must be a finite number at every step"
             )
         value.append(base)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.agent_networks import ActorCritic, evaluate, evaluate_steps
-from crowdnash.game import DynamicGame, check_shape
+from crowdnash.game import DynamicGame
+from crowdnash.game_checks import check_shape
 from crowdnash.identity import Identity
 from crowdnash.neural_policy import NeuralPolicy
 from crowdnash.observation_features import ObservationFeatures

@@ -14,12 +14,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from crowdnash.game import (
-    PROBABILITY_TOLERANCE,
-    DynamicGame,
-    TabularGame,
-    check_integer_observations,
-)
+from crowdnash.game import PROBABILITY_TOLERANCE, DynamicGame, TabularGame
+from crowdnash.game_checks import check_integer_observations
 
 _FORMAT = "crowdnash-tabular-policy-1"
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from crowdnash.game import PopulationGame, check_shape, summed_exactly_as
+from crowdnash.game import PopulationGame, summed_exactly_as
+from crowdnash.game_checks import check_shape
 
 _MAX_REDUCE_OPERANDS = 32
 

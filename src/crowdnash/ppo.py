@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 from crowdnash.advantage import generalized_advantages
 from crowdnash.agent_networks import ActorCritic, by_network
 from crowdnash.game import DynamicGame, GameError, check_count
+from crowdnash.game_checks import named
 from crowdnash.identity import Identity, IdentityName
 from crowdnash.neural_play import Learners, Play, play
 from crowdnash.neural_policy import NeuralPolicy
@@ -374,9 +375,7 @@ def _refuse_faults(game: DynamicGame, state: PPOState, figures: _Figures) -> Non
         rule = "observation must be " + (
             "finite numbers" if num_states is None else f"a state in 0..{num_states - 1}"
         )
-    raise GameError(
-        f"game {game.name or type(game).__name__!r}: agent {agent} at step {step}: {rule}"
-    )
+    raise GameError(f"{named(game)}: agent {agent} at step {step}: {rule}")
 
 
 @eqx.filter_jit

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from crowdnash.certificate import exploitability
 from crowdnash.game import DynamicGame, GameError
+from crowdnash.game_checks import named
 from crowdnash.interval import Interval
 from crowdnash.neural_best_response import best_response_learner, evenly_spread
 from crowdnash.neural_play import actions_of_all
@@ -250,6 +251,5 @@ def _refuse_bad_reward(game: DynamicGame, unpaid: Bool[np.ndarray, "H N"]) -> No
     if unpaid.any():
         step, agent = (int(k) for k in np.argwhere(unpaid)[0])
         raise GameError(
-            f"game {game.name or type(game).__name__!r}: agent {agent} at step {step}: reward must "
-            "be a finite number"
+            f"{named(game)}: agent {agent} at step {step}: reward must be a finite number"
         )

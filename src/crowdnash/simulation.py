@@ -24,10 +24,8 @@ from crowdnash.game import (
     GameError,
     PopulationGame,
     TabularGame,
-    check_shape,
-    law_error,
-    observes_integers,
 )
+from crowdnash.game_checks import check_shape, law_error, named, observes_integers
 from crowdnash.layout import AgentLayout, agent_layout
 from crowdnash.policy import Policy, TabularPolicy
 from crowdnash.population import (
@@ -428,7 +426,7 @@ def explain_fault(game: DynamicGame, played: Trajectories) -> None:
     if not len(faults):
         return
     m, h, i = (int(k) for k in faults[0])
-    where = f"game {game.name or type(game).__name__!r}: agent {i} at step {h}"
+    where = f"{named(game)}: agent {i} at step {h}"
     if not isinstance(game, TabularGame):
         num_states = getattr(game, "num_states", None)
         state = int(played.states[m, h, i]) if observes_integers(game) else 0

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from crowdnash.double_precision import as_double
 from crowdnash.game import GameError, TabularGame
+from crowdnash.game_checks import named
 from crowdnash.law_deviation import Deviation
 from crowdnash.lipschitz import LipschitzModuli, Sparsity, own_variation
 from crowdnash.monotonicity import Monotonicity, PopulationPair, Verdict, moving_population
@@ -67,10 +68,7 @@ def ask(game: TabularGame, agent: int, others: np.ndarray, step: int) -> np.ndar
     place = (jnp.asarray(agent, jnp.int32), jnp.asarray(others, jnp.int32))
     values = np.asarray(_query(game, *place, jnp.asarray(step, jnp.int32)))
     if not np.isfinite(values).all():
-        raise GameError(
-            f"game {game.name or type(game).__name__!r}: agent {agent} at step {step}: "
-            "law must be finite numbers"
-        )
+        raise GameError(f"{named(game)}: agent {agent} at step {step}: law must be finite numbers")
     return values
 
 
