@@ -53,7 +53,7 @@ def exploitability(
 
     - `policy` a `TabularPolicy`, a `NeuralPolicy` or any other `Policy` of the game's agents;
     - `num_trajectories` K >= 2 population paths to evaluate on, and as many again to plan on;
-      "learned": trajectories on which each learned deviation is played;
+      "learned": trajectories on which each learned deviation is played, as many before to choose;
     - `agents` indices of the agents to examine, default all N ("learned": 4, evenly spread);
     - `confidence` in (0,1) of the intervals `maximum` and `mean`;
     - `own_influence_agents` for how many agents at most, those with the largest gain, the
@@ -61,7 +61,7 @@ def exploitability(
     - `method` "enumerate", "exact", "paths", "learned", or "auto": "learned" for a game that is
       only a simulator; "exact" if the game declares transitions free of the aggregate and rewards
       affine in it, "enumerate" if it is tiny, else "paths";
-    - `learner` PPO's settings for method "learned", default `best_response_learner()`.
+    - `learner` PPO's settings for method "learned", default `best_response_learner(game)`.
 
     **Returns:** with "learned" all upper ends are infinite, and `maximum.lower` bounds the largest
     exploitability of *all* agents from below, `mean.lower` the mean over those examined.

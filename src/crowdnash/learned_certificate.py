@@ -34,7 +34,12 @@ def learned_exploitability(
     """
     learn_key, measure_key = jax.random.split(key)
     deviations = learn_deviations(
-        game, policy, agents, key=learn_key, learner=learner or best_response_learner()
+        game,
+        policy,
+        agents,
+        key=learn_key,
+        learner=learner or best_response_learner(game),
+        num_trajectories=num_trajectories,
     )
     played = measure_deviations(
         game, policy, deviations, key=measure_key, num_trajectories=num_trajectories

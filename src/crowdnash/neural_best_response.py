@@ -33,6 +33,11 @@ FEW = 50
 
 _TRAJECTORIES_AT_ONCE = 16
 
+_SAMPLES = 4096
+_LEAST_TRAJECTORIES = 32
+_MOST = 2**18
+"""Agents x trajectories that play at once, unless that is less than the least trajectories."""
+
 
 class LearnedDeviations(NamedTuple):
     """What K agents learned to do instead of `policy`, each by itself; see `measure_deviations`.
@@ -56,11 +61,16 @@ class DeviationGains(NamedTuple):
     gain: Float[np.ndarray, "K M"]
 
 
-def best_response_learner(**changes: Any) -> PPO:
-    """The settings that find best responses well: a fast rate that falls to 0, little entropy."""
+def best_response_learner(game: DynamicGame, **changes: Any) -> PPO:
+    """The settings that find best responses well: a fast rate that falls to 0, little entropy.
+
+    A learner sees about `_SAMPLES` of its own steps an epoch: with a tenth of them it missed half
+    of what A-SIS has to gain.
+    """
+    trajectories = max(_LEAST_TRAJECTORIES, min(_SAMPLES // game.horizon, _MOST // game.num_agents))
     settings: dict[str, Any] = {
         "num_epochs": 150,
-        "num_trajectories": 32,
+        "num_trajectories": trajectories,
         "learning_rate": 3e-3,
         "minibatch_size": 2048,
         "entropy_weight": 1e-3,
@@ -81,22 +91,23 @@ def learn_deviations(
     *,
     key: PRNGKeyArray,
     learner: PPO,
+    num_trajectories: int,
 ) -> LearnedDeviations:
     """Let the agents learn to do better than `policy`, which all others play.
 
     As many learn at once as are few among N (one in 50), and feel each other's deviations that
     little; what they learned is then judged alone. They begin with new networks and, if `policy` is
     neural, another time with its own: from a policy that hardly explores small gains are not found,
-    and in a large game a new network learns too slowly. `learner.num_trajectories` is M of every
+    and in a large game a new network learns too slowly. `num_trajectories` plays of each decide
+    which is kept, and whether it is drawn from or greedy. `learner.num_trajectories` is M of every
     epoch; its `identity` is not used, nor its `hidden_sizes` if the policy has some.
     """
     at_once = max(1, game.num_agents // FEW)
     parts = []
     for block, first in enumerate(range(0, len(agents), at_once)):
         block_key = jax.random.fold_in(key, block)
-        parts.append(
-            _learn_at_once(game, policy, agents[first : first + at_once], block_key, learner)
-        )
+        some = agents[first : first + at_once]
+        parts.append(_learn_at_once(game, policy, some, block_key, learner, num_trajectories))
     return LearnedDeviations(
         networks=jax.tree.map(lambda *x: jnp.concatenate(x), *(p.networks for p in parts)),
         features=parts[0].features,
@@ -112,6 +123,7 @@ def _learn_at_once(
     agents: np.ndarray,
     key: PRNGKeyArray,
     learner: PPO,
+    num_trajectories: int,
 ) -> LearnedDeviations:
     start_key, learn_key, choose_key = jax.random.split(key, 3)
     count = len(agents)
@@ -151,11 +163,7 @@ def _learn_at_once(
                 promise=np.zeros(count),
             )
             played = measure_deviations(
-                game,
-                policy,
-                found,
-                key=choose_key,
-                num_trajectories=learner.num_trajectories,
+                game, policy, found, key=choose_key, num_trajectories=num_trajectories
             )
             tried.append(found._replace(promise=played.gain.mean(1)))
     return _best_of(tried)

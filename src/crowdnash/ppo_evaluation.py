@@ -212,7 +212,7 @@ def _from_below(
         num_trajectories=max(config.num_evaluation_trajectories, 2),
         confidence=config.confidence,
         method="learned",
-        learner=best_response_learner(num_epochs=config.best_response_epochs),
+        learner=best_response_learner(game, num_epochs=config.best_response_epochs),
     )
     return ExploitabilityFromBelow(
         agents=np.asarray(found.agents),
