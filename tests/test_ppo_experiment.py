@@ -26,6 +26,7 @@ FLAGS = [
     "--num-evaluation-trajectories",
     "2",
 ]
+from small_games import DriftSimulator
 
 
 def config(**changes) -> PPOConfig:
@@ -192,3 +193,13 @@ def test_bad_command_lines_are_one_line(finished, tmp_path, capsys):
         NeuralPolicy.load(copy / "policy.npz", other)
     (copy / "policy.npz").write_bytes(b"nonsense")
     assert "policy.npz is damaged" in fails(capsys, "evaluate", copy)
+
+
+class Confusing(DriftSimulator):
+    def statistics(self, state):
+        return {"entropy": jax.numpy.zeros(())}
+
+
+def test_a_statistic_called_as_a_metric():
+    with pytest.raises(ValueError, match="a statistic must not be called 'entropy'"):
+        ppo_experiment.metrics_columns(Confusing())

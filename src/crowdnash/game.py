@@ -76,7 +76,10 @@ class DynamicGame(eqx.Module):
         return None
 
     def statistics(self, state: PyTree) -> dict[str, Float[Array, ""]]:
-        """Figures of a joint state worth watching while learning, by name; none by default."""
+        """Figures of a joint state worth watching while learning, by name; none by default.
+
+        Names must not be those of `PPOMetrics`.
+        """
         return {}
 
     def snapshot(self, state: PyTree) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from os import PathLike
 import jax
 
 from crowdnash.game import DynamicGame
+from crowdnash.game_checks import named
 from crowdnash.game_record import GameRecord
 from crowdnash.neural_policy import NeuralPolicy
 from crowdnash.ppo import PPOMetrics, PPOState
@@ -139,10 +140,18 @@ def load_config(directory: RunDirectory) -> PPOConfig:
 
 
 def metrics_columns(game: DynamicGame) -> tuple[str, ...]:
-    """All metrics columns; `epoch` counts the epochs done, from 1."""
-    names = (field.name for field in dataclasses.fields(PPOMetrics))
+    """All metrics columns; `epoch` counts the epochs done, from 1.
+
+    Raises:
+        ValueError: the game calls one of its statistics as PPO calls a metric.
+    """
+    own = [item.name for item in dataclasses.fields(PPOMetrics) if item.name != "statistics"]
     state = jax.eval_shape(lambda: game.reset(jax.random.key(0)))
-    return (*(n for n in names if n != "statistics"), *jax.eval_shape(game.statistics, state))
+    of_game = list(jax.eval_shape(game.statistics, state))
+    for name in of_game:
+        if name in own:
+            raise ValueError(f"{named(game)}: a statistic must not be called {name!r}, as PPO's is")
+    return (*own, *of_game)
 
 
 def _draw_game(config: PPOConfig) -> DynamicGame:

@@ -38,7 +38,7 @@ class RunDirectory:
 
     @property
     def config(self) -> Path:
-        """The settings of the run (`ExperimentConfig`), JSON."""
+        """The settings of the run (`ExperimentConfig` or `PPOConfig`), JSON."""
         return self.path / "config.json"
 
     @property
@@ -53,17 +53,17 @@ class RunDirectory:
 
     @property
     def policy(self) -> Path:
-        """Algorithm 2's average policy."""
+        """Algorithm 2's average policy, or PPO's last."""
         return self.path / "policy.npz"
 
     @property
     def last_policy(self) -> Path:
-        """The last iterate."""
+        """Algorithm 2's last iterate."""
         return self.path / "last_policy.npz"
 
     @property
     def evaluation(self) -> Path:
-        """The certificate of the final policies, JSON; its presence marks a finished run."""
+        """What the final policies are worth, JSON; its presence marks a finished run."""
         return self.path / "evaluation.json"
 
     @property
