@@ -11,6 +11,7 @@ from crowdnash import NeuralPolicy, checkpoint, cli, games, ppo_experiment
 from crowdnash.ppo_config import PPOConfig
 from crowdnash.ppo_evaluation import Episode, PPOEvaluation
 from crowdnash.run_directory import RunDirectory, read_metrics
+from small_games import DriftSimulator
 
 GAME = {"num_agents": 20, "horizon": 6}
 SMALL = {"num_epochs": 3, "hidden_width": 16, "num_evaluation_trajectories": 2}
@@ -26,7 +27,6 @@ FLAGS = [
     "--num-evaluation-trajectories",
     "2",
 ]
-from small_games import DriftSimulator
 
 
 def config(**changes) -> PPOConfig:
