@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from crowdnash import NeuralPolicy, checkpoint, cli, games, ppo_experiment
+from crowdnash.game_record import GameRecord
 from crowdnash.ppo_config import PPOConfig
 from crowdnash.ppo_evaluation import Episode, PPOEvaluation
 from crowdnash.run_directory import RunDirectory, read_metrics
@@ -99,6 +101,29 @@ def test_checkpoints_keep_empty_arrays_out(tmp_path):
     restored = checkpoint.restore(tmp_path, 1, jax.tree.map(jax.numpy.zeros_like, state))
     np.testing.assert_array_equal(restored["a"], [0, 1, 2])
     assert restored["empty"].shape == (4, 0)
+
+
+def test_a_run_keeps_its_agents(finished):
+    kept = GameRecord.load(finished.directory, 20).parameters
+    game = finished.config.draw_game()
+    for column, name in enumerate(("feature[0]", "feature[1]", "feature[2]")):
+        np.testing.assert_allclose(kept[name], np.asarray(game.agent_features)[:, column])
+
+
+@pytest.mark.slow
+def test_an_extension_stopped_before_its_evaluation(finished, tmp_path, monkeypatch):
+    """The policy is the new one by then, and the old evaluation must not speak for it."""
+    copy = shutil.copytree(finished.directory.path, tmp_path / "copy")
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ppo_experiment, "evaluate_neural_policy", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            ppo_experiment.resume(copy, num_epochs=4)
+    assert not (copy / "evaluation.json").exists()
+    assert ppo_experiment.evaluate(copy).epoch == 4
 
 
 @pytest.mark.slow
