@@ -64,6 +64,11 @@ def fails(capsys, *arguments: object) -> str:
     return printed.err
 
 
+@pytest.mark.parametrize("arguments", [[], ["--num-epochs", "3"]])
+def test_solve_without_a_game(capsys, arguments):
+    assert "game must come first: one of beach-bar, " in fails(capsys, "solve", *arguments)
+
+
 # --- parsing
 
 
@@ -120,7 +125,7 @@ def test_every_setting_has_a_flag():
 
 
 @pytest.mark.parametrize(
-    "text", ["sis --groups pairs", "sis --no-such-flag 3", "sis --num-agents many", ""]
+    "text", ["sis --groups pairs", "sis --no-such-flag 3", "sis --num-agents many"]
 )
 def test_flags_that_do_not_parse_exit_with_2(text, capsys):
     with pytest.raises(SystemExit) as stopped:

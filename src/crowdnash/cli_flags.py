@@ -199,13 +199,15 @@ def parse_solve(
         stored_config: reads the settings of a run directory.
 
     Raises:
-        ValueError: an unknown game, a value out of range, or a flag that contradicts the run
-            that is to be resumed.
+        ValueError: no game, an unknown one, a value out of range, or a flag that contradicts the
+            run that is to be resumed.
         SystemExit: tyro's own, on unknown flags and values of the wrong type, and after --help.
     """
     early = _early_flags(arguments)
     stored = None if early.resume is None else stored_config(early.resume)
     arguments = with_canonical_game(arguments)
+    if stored is None and not {*games.names(), "-h", "--help"} & set(arguments):
+        raise ValueError(f"game must come first: one of {', '.join(games.names())}")
     config_class = type(stored) if stored is not None else _config_class(arguments)
     flags = tyro.cli(
         _solve_flags(config_class, stored, early.preset),
