@@ -141,6 +141,7 @@ def tabulate_law(
         same = jnp.broadcast_to(jnp.asarray(mixed), reader.met.shape)  # nothing new to compile
         reader = eqx.tree_at(lambda r: r.met, reader, same)
     size = game.num_agents * reader.num_pairs * reader.width(law)
+    distributions = law == "transition" and mixed is None
     found = _tabulate(
         reader,
         law,
@@ -148,12 +149,12 @@ def tabulate_law(
         jnp.asarray(steps, jnp.int32),
         _projection_weights(reader, law),
         max(1, _NUMBERS_AT_ONCE // size),
-        law == "transition" and mixed is None,
+        distributions,
     )
     mean, deviation, pair, low, high, projection, right = jax.device_get(found)
     if not right.all():
         step, _, agent = np.argwhere(~right)[0]
-        rule = "be probabilities that sum to 1" if law == "transition" else "be finite"
+        rule = "be probabilities that sum to 1" if distributions else "be finite"
         raise GameError(
             f"{named(game)}: agent {agent} at step {steps[step]}: "
             f"{law} must {rule} at every population"

@@ -26,7 +26,7 @@ from crowdnash.interval import Interval
 from crowdnash.learned_certificate import learned_exploitability
 from crowdnash.neural_best_response import evenly_spread
 from crowdnash.path_certificate import exploitability_on_paths
-from crowdnash.policy import Policy
+from crowdnash.policy import Policy, check_policy
 from crowdnash.ppo import PPO
 
 Method = Literal["auto", "paths", "exact", "enumerate", "learned"]
@@ -118,9 +118,7 @@ def _check(
     confidence: float,
     own_influence_agents: int,
 ) -> Int[np.ndarray, " n"]:
-    if not isinstance(policy, Policy):
-        raise ValueError(f"policy must be a Policy, not a {type(policy).__name__}")
-    policy.check_fits(game)
+    check_policy(game, policy)
     if num_trajectories < 2:
         raise ValueError(f"num_trajectories must be at least 2, not {num_trajectories}")
     if not 0 < confidence < 1:

@@ -72,7 +72,7 @@ def _check_descriptions(game: TabularGame) -> None:
             f"initial_distribution must be float of shape [{game.num_states}], "
             f"not {initial.dtype} of shape {list(initial.shape)}",
         )
-    if not is_distribution(initial):
+    if not is_distribution(initial.astype(np.float64)):
         fail(
             game,
             "initial_distribution must be probabilities that sum to 1 within "

@@ -75,7 +75,7 @@ def _where(sample: Sample, index: Any) -> str:
 
 
 def _check_values(game: TabularGame, laws: Laws, sample: Sample) -> None:
-    wrong = ~is_distribution(laws.transitions)
+    wrong = ~is_distribution(laws.transitions.astype(np.float64))
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
         fail(

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from crowdnash.game import TabularGame, is_distribution
-from crowdnash.game_checks import check_shape, law_error
+from crowdnash.game_checks import check_joint_law, law_error
 
 MAX_JOINT_ENTRIES = 20_000_000
 MAX_POLICY_ENTRIES = 50_000_000
@@ -85,8 +85,7 @@ def _step_model(
     probs, rewards = jax.device_get(
         _all_laws(game, jnp.asarray(states), jnp.asarray(actions), jnp.asarray(step))
     )
-    check_shape(game, "all transitions", probs.shape[2:], (game.num_agents, game.num_states))
-    check_shape(game, "all agents' rewards", rewards.shape[2:], (game.num_agents,))
+    check_joint_law(game, probs.shape[2:], rewards.shape[2:])
     wrong = ~(is_distribution(probs) & np.isfinite(rewards))
     if wrong.any():
         z, u, i = (int(k) for k in np.argwhere(wrong)[0])

@@ -236,8 +236,7 @@ def _train_and_finish(
         state, resumed_from = train(directory, config, step, METRICS_COLUMNS, state, observer)
         policy = learner.average_policy(state)
         last_policy = learner.last_policy(state)
-        for old in (directory.evaluation, directory.report):  # from here on of an older policy
-            old.unlink(missing_ok=True)
+        directory.remove_results()
         last_policy.save(directory.last_policy)
         policy.save(directory.policy)
         observer.on_stage("measuring how alike the agents are")

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from crowdnash.game import PROBABILITY_TOLERANCE, DynamicGame, GameError, TabularGame
 
@@ -40,11 +41,22 @@ def law_error(
     )
 
 
+def check_joint_law(game: TabularGame, probs: tuple[int, ...], rewards: tuple[int, ...]) -> None:
+    """Raise `GameError` unless these are the shapes of what `joint_law` must give."""
+    check_shape(game, "all agents' rewards", rewards, (game.num_agents,))
+    check_shape(game, "all transitions", probs, (game.num_agents, game.num_states))
+
+
+def observation_shapes(game: DynamicGame) -> PyTree:
+    """Shapes and types of what `observe` gives; nothing is run."""
+    return jax.eval_shape(lambda key: game.observe(game.reset(key)), jax.random.key(0))
+
+
 def observes_integers(game: DynamicGame) -> bool:
-    """Whether each agent observes one integer, as in every `TabularGame`; nothing is run."""
+    """Whether each agent observes one integer, as in every `TabularGame`."""
     if isinstance(game, TabularGame):
         return True
-    seen = jax.eval_shape(lambda key: game.observe(game.reset(key)), jax.random.key(0))
+    seen = observation_shapes(game)
     return (
         isinstance(seen, jax.ShapeDtypeStruct)
         and seen.shape == (game.num_agents,)
@@ -55,8 +67,17 @@ def observes_integers(game: DynamicGame) -> bool:
 def check_integer_observations(game: DynamicGame) -> None:
     """Raise `ValueError` unless each agent observes one integer: tables need that."""
     if not observes_integers(game):
-        seen = jax.eval_shape(lambda key: game.observe(game.reset(key)), jax.random.key(0))
+        seen = observation_shapes(game)
         raise ValueError(f"game must let each of its N agents observe one integer: {seen}")
+
+
+def states_for_tables(game: DynamicGame) -> int:
+    """S, of a game that tables can be made for; `ValueError` for any other."""
+    num_states = getattr(game, "num_states", None)
+    if num_states is None:
+        raise ValueError(f"game must have num_states for tables; {type(game).__name__} has none")
+    check_integer_observations(game)
+    return int(num_states)
 
 
 def fingerprint(game: DynamicGame) -> str:

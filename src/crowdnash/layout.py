@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 MAX_TILE_AGENTS = 64
 MIN_TILES = 100
@@ -40,6 +40,10 @@ class AgentLayout(eqx.Module):
         """(L, T)."""
         length, tiles = self.agent.shape
         return length, tiles
+
+    def in_order(self, x: Shaped[Array, "... L T"]) -> Shaped[Array, "... N"]:
+        """What lies at the agents' places, agents in their own order."""
+        return x.reshape(*x.shape[:-2], -1)[..., self.place]
 
     def group_sizes(self, counted: Bool[Array, "L T"]) -> Int[Array, " G"]:
         """How many of the counted places each group has."""

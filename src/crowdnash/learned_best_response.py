@@ -28,7 +28,7 @@ import scipy.stats
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from crowdnash.game import DynamicGame, GameError, TabularGame
-from crowdnash.game_checks import check_integer_observations, named
+from crowdnash.game_checks import named, states_for_tables
 from crowdnash.interval import Interval
 from crowdnash.layout import AgentLayout
 from crowdnash.optimistic_q_learning import (
@@ -39,7 +39,7 @@ from crowdnash.optimistic_q_learning import (
     greedy_actions,
     q_update,
 )
-from crowdnash.policy import Policy
+from crowdnash.policy import Policy, check_policy
 from crowdnash.simulation import (
     MAX_LANES,
     ActionSampler,
@@ -48,6 +48,7 @@ from crowdnash.simulation import (
     action_sampler,
     chunk_size,
     explain_fault,
+    in_order,
     policy_layout,
     simulate_chunk,
 )
@@ -261,14 +262,8 @@ class _Setting(eqx.Module):
 
     def explain(self, actions: Array, key: PRNGKeyArray, numbers: Array) -> None:
         """Raise `GameError` for the fault in this play."""
-        chunk = jax.device_get(_play(self, actions, key, numbers))
-        flat = (*chunk.pairs.shape[:2], -1)
-        place = np.asarray(self.layout.place)
-        pairs, rewards = (
-            x.reshape(flat)[..., place].swapaxes(0, 1) for x in (chunk.pairs, chunk.rewards)
-        )
-        pairs, num_actions = pairs.astype(np.int32), self.game.num_actions
-        played = Trajectories(pairs // num_actions, pairs % num_actions, rewards)
+        chunk = _play(self, actions, key, numbers)
+        played = Trajectories(*jax.device_get(in_order(self.game, self.layout, chunk)))
         explain_fault(self.game, played)
 
 
@@ -466,12 +461,9 @@ def _check_game(game: DynamicGame, policy: Policy) -> int:
     """Raise `ValueError` unless the policy fits the game; return S."""
     if not isinstance(game, DynamicGame):
         raise ValueError(f"game must be a DynamicGame, not {type(game).__name__}")
-    num_states = getattr(game, "num_states", None)
-    if num_states is None:
-        raise ValueError(f"game must have num_states for tables; {type(game).__name__} has none")
-    check_integer_observations(game)
-    policy.check_fits(game)
-    return int(num_states)
+    num_states = states_for_tables(game)
+    check_policy(game, policy)
+    return num_states
 
 
 def _check_numbers(

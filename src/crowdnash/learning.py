@@ -188,6 +188,6 @@ def _check_state(game: DynamicGame, learner: Any, state: Any) -> None:
         if given.get(name) != shape:
             raise ValueError(
                 "state must be of the same learner and game: of these, "
-                f"state{name} has shape {shape}, not {given.get(name, 'is missing')}"
+                f"state{name} has shape {shape}, not {given.get(name, 'none')}"
             )
     raise ValueError("state must be of the same learner and game, and is of others")

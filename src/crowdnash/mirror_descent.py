@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from crowdnash.game import DynamicGame, check_count
-from crowdnash.game_checks import check_integer_observations
+from crowdnash.game_checks import states_for_tables
 from crowdnash.grouping import Groups, assign_groups
 from crowdnash.layout import AgentLayout, agent_layout
 from crowdnash.policy import TabularPolicy
@@ -133,12 +133,7 @@ class PolicyMirrorDescent(eqx.Module):
         **Raises:** `ValueError` if the game has no `num_states` or its agents do not observe
         integers, or `groups` does not suit it.
         """
-        num_states = getattr(game, "num_states", None)
-        if num_states is None:
-            raise ValueError(
-                f"game must have num_states for tables; {type(game).__name__} has none"
-            )
-        check_integer_observations(game)
+        num_states = states_for_tables(game)
         groups = assign_groups(game, self.groups)
         num_groups = int(groups.max()) + 1
         shape = (num_groups, game.horizon, num_states, game.num_actions)

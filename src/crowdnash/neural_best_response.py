@@ -148,7 +148,7 @@ def _learn_at_once(
     if isinstance(policy, NeuralPolicy):
         own = [network_of_agent(policy.actor, policy.identity, int(i)) for i in agents]
         starts.append(ActorCritic(jax.tree.map(lambda *x: jnp.stack(x), *own), anew.critic))
-    tried = []
+    tried, value = [], None
     for networks in starts:
         learners = Learners(networks, each, features, jnp.asarray(agents, jnp.int32), policy)
         state = learner.start_from(learners, key=learn_key)
@@ -163,8 +163,9 @@ def _learn_at_once(
                 promise=np.zeros(count),
             )
             played = measure_deviations(
-                game, policy, found, key=choose_key, num_trajectories=num_trajectories
+                game, policy, found, key=choose_key, num_trajectories=num_trajectories, value=value
             )
+            value = played.value
             tried.append(found._replace(promise=played.gain.mean(1)))
     return _best_of(tried)
 
@@ -189,38 +190,57 @@ def measure_deviations(
     *,
     key: PRNGKeyArray,
     num_trajectories: int,
+    value: Float[np.ndarray, "K M"] | None = None,
 ) -> DeviationGains:
     """Play each deviation alone on M trajectories, and nobody's with the same random draws.
 
+    `value` is what nobody's play gave, where that is known for this key.
+
     **Raises:** `GameError` if the game pays something that is not a finite number.
     """
-    size = min(num_trajectories, _TRAJECTORIES_AT_ONCE)
-    nobody = jnp.asarray(-1, jnp.int32)
-    agents = jnp.asarray(deviations.agents, jnp.int32)
-    value, gain = [], []
-    for first in range(0, num_trajectories, size):
-        keys = jax.random.split(jax.random.fold_in(key, first), size)
 
-        def total(k: Array, keys: Array = keys) -> Array:
-            return _total_rewards(
-                game, policy, deviations.networks, deviations.features, agents,
-                jnp.asarray(deviations.greedy), k, keys,
-            )  # fmt: skip
+    def totals(deviator: int) -> Float[np.ndarray, "K M"]:
+        return _totals_in_blocks(game, policy, deviations, deviator, key, num_trajectories)
 
-        base = np.asarray(total(nobody))
-        alone = np.stack(
-            [np.asarray(total(jnp.asarray(k, jnp.int32)))[k] for k in range(len(agents))]
+    if value is None:
+        value = totals(-1)
+    alone = np.stack([totals(k)[k] for k in range(len(deviations.agents))])
+    paid = np.isfinite(value).all(1) & np.isfinite(alone).all(1)
+    if not paid.all():
+        raise GameError(
+            f"{named(game)}: agent {deviations.agents[np.argmin(paid)]}: "
+            "reward must be a finite number at every step"
         )
-        paid = np.isfinite(base).all(1) & np.isfinite(alone).all(1)
-        if not paid.all():
-            raise GameError(
-                f"{named(game)}: agent {agents[np.argmin(paid)]}: "
-                "reward must be a finite number at every step"
+    return DeviationGains(value, alone - value)
+
+
+def _totals_in_blocks(
+    game: DynamicGame,
+    policy: Policy,
+    deviations: LearnedDeviations,
+    deviator: int,
+    key: PRNGKeyArray,
+    num_trajectories: int,
+) -> Float[np.ndarray, "K M"]:
+    """`_total_rewards` on M trajectories, a few at a time."""
+    size = min(num_trajectories, _TRAJECTORIES_AT_ONCE)
+    parts = [
+        np.asarray(
+            _total_rewards(
+                game,
+                policy,
+                deviations.networks,
+                deviations.features,
+                jnp.asarray(deviations.agents, jnp.int32),
+                jnp.asarray(deviations.greedy),
+                jnp.asarray(deviator, jnp.int32),
+                jax.random.split(jax.random.fold_in(key, first), size),
             )
-        value.append(base)
-        gain.append(alone - base)
-    together = (np.concatenate(x, axis=1)[:, :num_trajectories] for x in (value, gain))
-    return DeviationGains(*(x.astype(np.float64) for x in together))
+        )
+        for first in range(0, num_trajectories, size)
+    ]
+    together = np.concatenate(parts, axis=1)[:, :num_trajectories]
+    return together.astype(np.float64)
 
 
 @eqx.filter_jit

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from crowdnash.game import DynamicGame
+from crowdnash.game_checks import observation_shapes
 
 
 class ObservationFeatures(eqx.Module):
@@ -32,8 +33,7 @@ class ObservationFeatures(eqx.Module):
 
         **Raises:** `ValueError` if an array that `observe` gives has no leading axis N.
         """
-        shown = jax.eval_shape(lambda: game.observe(game.reset(jax.random.key(0))))
-        leaves = jax.tree.leaves(shown)
+        leaves = jax.tree.leaves(observation_shapes(game))
         for leaf in leaves:
             if leaf.shape[:1] != (game.num_agents,):
                 raise ValueError(

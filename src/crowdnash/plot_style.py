@@ -57,3 +57,8 @@ def new_figure(
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def heading(figure: Figure, title: str) -> None:
+    """The title of a figure with several panels, in the house style."""
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from crowdnash.picture_data import flow_layers, gain_quantiles
-from crowdnash.plot_style import BLUE, GREEN, GREY, PURPLE, RED, new_figure
+from crowdnash.plot_style import BLUE, GREEN, GREY, PURPLE, RED, heading, new_figure
 
 _POLICY_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 _MAX_POINTS = 1500
@@ -167,13 +167,7 @@ def policy_heat_map(
         figure.colorbar(
             image, ax=axes[:, : len(shown)], label="probability", fraction=0.1, aspect=25
         )
-        figure.suptitle(
-            f"Action probabilities over time: {policy_name}",
-            x=0.01,
-            ha="left",
-            weight="bold",
-            size=12,
-        )
+        heading(figure, f"Action probabilities over time: {policy_name}")
     return figure
 
 
@@ -230,13 +224,7 @@ def population_flow(
         axes[0, 0].set_ylabel("share of agents")
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles[::-1], names[::-1], loc="outside right center", title="state, action")
-        figure.suptitle(
-            "Where the population is and what it does",
-            x=0.01,
-            ha="left",
-            weight="bold",
-            size=12,
-        )
+        heading(figure, "Where the population is and what it does")
     return figure
 
 

@@ -33,6 +33,13 @@ class Policy(eqx.Module):
         """Raise `ValueError` if this policy was made for another game; by default it suits any."""
 
 
+def check_policy(game: DynamicGame, policy: Any) -> None:
+    """Raise `ValueError` unless `policy` is one, and not one for another game."""
+    if not isinstance(policy, Policy):
+        raise ValueError(f"policy must be a Policy, not a {type(policy).__name__}")
+    policy.check_fits(game)
+
+
 class TabularPolicy(Policy):
     """One table of action probabilities a group: `probs` [G,H,S,A] and `groups` [N] -> 0..G-1.
 

@@ -192,8 +192,7 @@ def _train_and_finish(
         columns = metrics_columns(game)
         state, resumed_from = train(directory, config, step, columns, state, observer)
         policy = learner.policy(game, state)
-        for old in (directory.evaluation, directory.report):  # from here on of an older policy
-            old.unlink(missing_ok=True)
+        directory.remove_results()
         policy.save(directory.policy)
         observer.on_stage("measuring how alike the agents are")
         GameRecord.of(game).save(directory)

@@ -96,6 +96,11 @@ class RunDirectory:
         """The self-contained report page."""
         return self.path / "report.html"
 
+    def remove_results(self) -> None:
+        """Remove what speaks of the last policy, before a newer one takes its place."""
+        for path in (self.evaluation, self.report):
+            path.unlink(missing_ok=True)
+
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
         """Return the run at `path`.

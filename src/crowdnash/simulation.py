@@ -25,9 +25,9 @@ from crowdnash.game import (
     PopulationGame,
     TabularGame,
 )
-from crowdnash.game_checks import check_shape, law_error, named, observes_integers
+from crowdnash.game_checks import check_joint_law, check_shape, law_error, named, observes_integers
 from crowdnash.layout import AgentLayout, agent_layout
-from crowdnash.policy import Policy, TabularPolicy
+from crowdnash.policy import Policy, TabularPolicy, check_policy
 from crowdnash.population import (
     aggregates_met,
     contributions,
@@ -278,11 +278,10 @@ def _joint_law(
         reward = rewards(game, agents, states, actions, met, step).astype(jnp.float32)
         return probs, reward, total
     batch = states.shape[0]
-    own_states, own_actions = (x.reshape(batch, -1)[:, layout.place] for x in (states, actions))
+    own_states, own_actions = (layout.in_order(x) for x in (states, actions))
     over_batch = jax.vmap(game.joint_law, in_axes=(0, 0, None))
     probs, reward = over_batch(own_states, own_actions, step)
-    check_shape(game, "all agents' rewards", reward.shape[1:], (game.num_agents,))
-    check_shape(game, "all transitions", probs.shape[1:], (game.num_agents, game.num_states))
+    check_joint_law(game, probs.shape[1:], reward.shape[1:])
     probs = jnp.moveaxis(probs, -1, 0)[..., layout.agent]
     return probs, reward[..., layout.agent].astype(jnp.float32), jnp.zeros((0, batch))
 
@@ -337,7 +336,7 @@ def _play_black_box(
         seen = jax.vmap(game.observe)(state)
         by_place = jax.tree.map(lambda x: x[:, layout.agent], seen)
         actions = sampler.draw(table, by_place, step, act)
-        natural = actions.reshape(actions.shape[0], -1)[:, layout.place]
+        natural = layout.in_order(actions)
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
         state, reward = jax.vmap(game.step)(state, natural, step_keys)
         check_shape(game, "all agents' rewards", reward.shape[1:], (game.num_agents,))
@@ -357,12 +356,13 @@ def _simulate_in_order(
     trajectories: Array,
 ) -> tuple[Array, Array, Array]:
     """States, actions and rewards of one chunk, [B,H,N], agents in their own order."""
-    chunk = simulate_chunk(game, sampler, layout, key, trajectories)
-    flat = (*chunk.pairs.shape[:2], -1)
-    pairs, reward = (
-        x.reshape(flat)[..., layout.place].swapaxes(0, 1) for x in (chunk.pairs, chunk.rewards)
-    )
-    pairs = pairs.astype(jnp.int32)
+    return in_order(game, layout, simulate_chunk(game, sampler, layout, key, trajectories))
+
+
+def in_order(game: DynamicGame, layout: AgentLayout, chunk: Chunk) -> tuple[Array, Array, Array]:
+    """States, actions and rewards of a chunk, [B,H,N], agents in their own order."""
+    pairs = layout.in_order(chunk.pairs).swapaxes(0, 1).astype(jnp.int32)
+    reward = layout.in_order(chunk.rewards).swapaxes(0, 1)
     return pairs // game.num_actions, pairs % game.num_actions, reward
 
 
@@ -376,11 +376,8 @@ def _simulate_observations(
 ) -> tuple[PyTree, Array, Array]:
     """The same for a bare simulator that may show anything: observations [B,H,N,...]."""
     seen, actions, reward = _play_black_box(game, sampler, layout, key, trajectories)
-    place = layout.place
-    actions, reward = (
-        x.reshape(*x.shape[:2], -1)[..., place].swapaxes(0, 1) for x in (actions, reward)
-    )
-    return jax.tree.map(lambda x: x.swapaxes(0, 1), seen), actions, reward
+    played = (seen, layout.in_order(actions), layout.in_order(reward))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), played)
 
 
 def simulate(
@@ -399,9 +396,7 @@ def simulate(
     """
     if num_trajectories < 1:
         raise ValueError(f"num_trajectories must be at least 1, not {num_trajectories}")
-    if not isinstance(policy, Policy):
-        raise ValueError(f"policy must be a Policy, not a {type(policy).__name__}")
-    policy.check_fits(game)
+    check_policy(game, policy)
     integers = observes_integers(game)
     layout = policy_layout(policy, game.num_agents)
     sampler = action_sampler(policy, layout)

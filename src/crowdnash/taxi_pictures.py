@@ -22,7 +22,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from crowdnash.games.taxi_map import TaxiMap
-from crowdnash.plot_style import BLUE, GREY, RED, STYLE, new_figure
+from crowdnash.plot_style import BLUE, GREY, RED, STYLE, heading, new_figure
 
 _ZONE_COLOURS = (GREY, BLUE, RED)
 _ZONE_NAMES = ("start", "zone 1", "zone 2")
@@ -92,7 +92,7 @@ def fleet_on_map(
                 if taxis:
                     ax.text(column, row, str(taxis), ha="center", va="center", color="black")
             ax.set_title(f"step {step}", fontsize=10)
-        figure.suptitle("Taxis by cell", x=0.01, ha="left", weight="bold", size=12)
+        heading(figure, "Taxis by cell")
     return figure
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crowdnash.plot_style import BLUE, GREEN, PURPLE, RED, YELLOW, new_figure
+from crowdnash.plot_style import BLUE, GREEN, PURPLE, RED, YELLOW, heading, new_figure
 from crowdnash.run_directory import Row
 
 
@@ -97,28 +97,20 @@ def _rewards(curves: Mapping[str, Curves]) -> Figure:
 
 def _shares(curves: Mapping[str, Curves]) -> Figure:
     """A panel for each learner, a line for each seed: no seed's course is averaged away."""
-    with new_figure(2.1 * len(curves) + 0.6, 3.0, 1, len(curves)) as (figure, axes):
+    size = (2.1 * len(curves) + 0.6, 3.0)
+    with new_figure(*size, 1, len(curves), sharey=True) as (figure, axes):
         for ax, (name, curve) in zip(axes[0], curves.items(), strict=True):
-            learner = LEARNERS[name]
+            learner, x = LEARNERS[name], curve.agent_steps / 1e6
             strengths = np.linspace(1, 0.4, len(curve.zone_1_share))
             for share, alpha in zip(curve.zone_1_share, strengths, strict=True):
-                x = curve.agent_steps / 1e6
                 ax.plot(x, share, color=learner.colour, alpha=alpha, linewidth=1.0)
             ax.set_title(learner.title, fontsize=10)
             ax.set_xlim(left=0)
-            ax.set_ylim(0, 1)
             ax.grid(True)
-            if ax is not axes[0, 0]:
-                ax.tick_params(labelleft=False)
+        axes[0, 0].set_ylim(0, 1)
         axes[0, 0].set_ylabel("share in zone 1")
         figure.supxlabel("agent-steps (millions)", fontsize=10)
-        figure.suptitle(
-            "A-Taxi: taxis in zone 1 while learning (Fig. 2b), every seed",
-            x=0.01,
-            ha="left",
-            weight="bold",
-            size=12,
-        )
+        heading(figure, "A-Taxi: taxis in zone 1 while learning (Fig. 2b), every seed")
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from crowdnash.plot_style import GREY, new_figure
+from crowdnash.plot_style import GREY, heading, new_figure
 
 SOLID, DASHED, DOTTED = "-", (0, (4, 2)), (0, (1, 1.6))
 
@@ -49,7 +49,7 @@ def panels(
                 if label not in handles
             }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
-        figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)
+        heading(figure, title)
 
 
 def plot(ax: Axes, curve: Curve, floor: float | None = None) -> None:
