@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import crowdnash as cn
-from crowdnash.observation_features import ObservationFeatures
+from crowdnash.policies.observations import ObservationFeatures
 from measurement import (
     describe,
     environment,

@@ -23,8 +23,8 @@ from jaxtyping import Array
 
 import crowdnash as cn
 import numba_yardstick
-from crowdnash.layout import AgentLayout
-from crowdnash.simulation import action_sampler, chunk_size, policy_layout, simulate_chunk
+from crowdnash.simulation.layout import AgentLayout
+from crowdnash.simulation.rollouts import action_sampler, chunk_size, policy_layout, simulate_chunk
 from measurement import (
     Timing,
     describe,

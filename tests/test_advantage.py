@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crowdnash.advantage import generalized_advantages
+from crowdnash.learners.ppo.advantage import generalized_advantages
 
 
 def advantages(rewards, values, next_values, terminated, truncated, discount, gae_lambda):

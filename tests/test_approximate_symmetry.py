@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.approximate_symmetry import symmetry
-from crowdnash.game import GameError
+from crowdnash.approximate_symmetry.measurement import symmetry
+from crowdnash.games.base import GameError
 from random_games import (
     RandomFreeGame,
     RandomPopulationGame,
@@ -313,7 +313,7 @@ def test_weights_two_and_nothing():
 def test_many_weighted_agents_get_an_interval(monkeypatch):
     game = random_population_game(0, 12, 2, 2, 1, kind=RandomAffineBothGame, weighted=True)
     full = symmetry(game)
-    monkeypatch.setattr("crowdnash.weighted_deviation._MAX_WORK", 3_000)
+    monkeypatch.setattr("crowdnash.approximate_symmetry.weighted_deviation._MAX_WORK", 3_000)
     part = symmetry(game)
     assert full.exact
     assert not part.exact
@@ -339,7 +339,7 @@ def test_search_finds_what_the_whole_grid_shows(monkeypatch):
     game = random_population_game(11, 7, 2, 2, 1)
     whole = symmetry(game)
     assert whole.exact
-    monkeypatch.setattr("crowdnash.law_deviation._MAX_GRID", 5)
+    monkeypatch.setattr("crowdnash.approximate_symmetry.deviation._MAX_GRID", 5)
     part = symmetry(game)
     assert not part.exact
     for name in ("alpha", "beta"):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.approximate_symmetry import Symmetry, symmetry
-from crowdnash.bounds import nash_bound
-from crowdnash.certificate import Interval
-from crowdnash.lipschitz import LipschitzModuli
+from crowdnash.approximate_symmetry.bounds import nash_bound
+from crowdnash.approximate_symmetry.lipschitz import LipschitzModuli
+from crowdnash.approximate_symmetry.measurement import Symmetry, symmetry
+from crowdnash.certificates.certificate import Interval
 from random_games import RandomAffineGame, random_population_game
 
 

@@ -18,10 +18,10 @@ import pytest
 from rich.console import Console
 
 from crowdnash import TabularPolicy, checkpoint, cli, experiment
-from crowdnash.cli_display import RunDisplay, in_si
-from crowdnash.cli_flags import parameter_help, parse_solve
-from crowdnash.experiment_config import ExperimentConfig
-from crowdnash.run_directory import MetricsLog
+from crowdnash.cli.display import RunDisplay, in_si
+from crowdnash.cli.flags import parameter_help, parse_solve
+from crowdnash.runs.directory import MetricsLog
+from crowdnash.runs.experiment_config import ExperimentConfig
 
 DOCUMENTED = (
     "sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --groups symmetric --num-epochs 300 "
@@ -339,7 +339,7 @@ def test_interrupt_says_how_to_go_on(tmp_path, capsys, monkeypatch):
 
 def test_the_module_runs_as_a_program():
     done = subprocess.run(
-        [sys.executable, "-m", "crowdnash.cli", "evaluate", "/nowhere"],
+        [sys.executable, "-m", "crowdnash", "evaluate", "/nowhere"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from crowdnash import cli, games
-from crowdnash.cli_completion import script, words_of
+from crowdnash import games
+from crowdnash.cli import commands as cli
+from crowdnash.cli.completion import script, words_of
 from crowdnash.reproduction import STUDIES
 
 COMMANDS = ("solve", "evaluate", "games", "reproduce", "completion")
@@ -70,7 +71,7 @@ def test_zsh_takes_its_script(tmp_path):
 
 
 def test_the_command_prints_a_script(capsys, monkeypatch):
-    monkeypatch.setattr("crowdnash.cli_completion.words_of", lambda *_: words())
+    monkeypatch.setattr("crowdnash.cli.completion.words_of", lambda *_: words())
     assert cli.main(["completion", "zsh"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("autoload -U +X bashcompinit && bashcompinit\n_crowdnash() {\n")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.conformance import check_game
+from crowdnash.games.conformance.check import check_game
 from random_games import random_population_game, random_tabular_game
 from small_games import Drift, DriftByLaw, DriftSimulator
 

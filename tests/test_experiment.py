@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 
 from crowdnash import PolicyMirrorDescent, TabularPolicy, checkpoint, experiment, run_directory
-from crowdnash.checkpoint import CheckpointError
-from crowdnash.evaluation import Evaluation, population_shares
-from crowdnash.experiment import METRICS_COLUMNS, Interrupted, Observer
-from crowdnash.experiment_config import LEARNER_SETTINGS, ExperimentConfig
-from crowdnash.game_record import GameRecord
-from crowdnash.run_directory import MetricsLog, RunDirectory, read_metrics, write_atomically
+from crowdnash.runs.checkpoint import CheckpointError
+from crowdnash.runs.directory import MetricsLog, RunDirectory, read_metrics, write_atomically
+from crowdnash.runs.evaluation import Evaluation, population_shares
+from crowdnash.runs.experiment import METRICS_COLUMNS, Interrupted, Observer
+from crowdnash.runs.experiment_config import LEARNER_SETTINGS, ExperimentConfig
+from crowdnash.runs.game_record import GameRecord
 
 POLICIES = ("policy.npz", "last_policy.npz")
 
@@ -457,8 +457,9 @@ def test_numbers_that_are_not_finite_become_empty(tmp_path):
 KILLED_RUN = textwrap.dedent(
     """
     import os, signal, sys
-    from crowdnash import experiment, run_directory
-    from crowdnash.experiment_config import LEARNER_SETTINGS, ExperimentConfig
+    from crowdnash.runs import experiment
+    from crowdnash.runs import directory as run_directory
+    from crowdnash.runs.experiment_config import LEARNER_SETTINGS, ExperimentConfig
 
     moment, nth, out, config = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 
@@ -492,7 +493,7 @@ KILLED_RUN = textwrap.dedent(
     run_directory.os.replace = killing_replace
     run_directory.MetricsLog.append = killing_append
 
-    import crowdnash.checkpoint as checkpoint
+    import crowdnash.runs.checkpoint as checkpoint
     prune = checkpoint.sync_directory
     def killing_sync(path):
         prune(path)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash import game_record
-from crowdnash.game_record import GameRecord, agent_parameters, exact_symmetry
 from crowdnash.interval import Interval
-from crowdnash.run_directory import RunDirectory
+from crowdnash.runs import game_record
+from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.game_record import GameRecord, agent_parameters, exact_symmetry
 from small_games import PULL, Drift, DriftByLaw
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.conformance import check_game
-from crowdnash.game import check_count
+from crowdnash.games.base import check_count
+from crowdnash.games.conformance.check import check_game
 
 KEY = jax.random.key(0)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.grouping import assign_groups
+from crowdnash.games.grouping import assign_groups
 from small_games import DriftByLaw, DriftSimulator
 
 N = 60

@@ -5,7 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from crowdnash.kirszbraun import KirszbraunExtension, kirszbraun_extension, lipschitz_modulus
+from crowdnash.mean_field.kirszbraun import (
+    KirszbraunExtension,
+    kirszbraun_extension,
+    lipschitz_modulus,
+)
 
 
 def grid(num_pairs: int, total: int) -> np.ndarray:

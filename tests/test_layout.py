@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crowdnash.layout import MAX_PADDING, MAX_TILE_AGENTS, MIN_TILES, agent_layout
+from crowdnash.simulation.layout import MAX_PADDING, MAX_TILE_AGENTS, MIN_TILES, agent_layout
 
 SIZES = st.one_of(
     st.lists(st.integers(1, 40), min_size=1, max_size=50),

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.enumeration import enumerate_values
-from crowdnash.learned_best_response import (
+from crowdnash.certificates.enumeration import enumerate_values
+from crowdnash.certificates.q_deviations import (
     model_free_best_response,
     model_free_best_responses,
 )
-from crowdnash.optimistic_q_learning import (
+from crowdnash.certificates.q_learning import (
     Episode,
     QTables,
     actions_to_try,

@@ -11,8 +11,8 @@ import pytest
 
 import crowdnash as cn
 from crowdnash import mean_field
-from crowdnash.game import GameError
-from crowdnash.symmetrization import induced_game
+from crowdnash.games.base import GameError
+from crowdnash.mean_field.induced import induced_game
 from mean_field_games import random_probs, random_tables, rps_tables, sis_tables
 
 

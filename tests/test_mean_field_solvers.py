@@ -11,7 +11,7 @@ import pytest
 
 import crowdnash as cn
 from crowdnash import mean_field
-from crowdnash.symmetrization import induced_game
+from crowdnash.mean_field.induced import induced_game
 from mean_field_games import random_probs, random_tables, rps_tables, sis_tables
 
 

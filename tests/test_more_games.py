@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.conformance import check_game
 from crowdnash.games.beach_bar import BeachBar
+from crowdnash.games.conformance.check import check_game
 from crowdnash.games.congestion import Congestion
 from crowdnash.games.crowd_modelling import CrowdModelling
 from crowdnash.games.garnet import Garnet

@@ -15,14 +15,14 @@ import pytest
 
 import crowdnash as cn
 from control_tasks import CartPole
-from crowdnash.agent_networks import evaluate, network_of_agent
-from crowdnash.identity import Identity, IdentityName
-from crowdnash.neural_network import NeuralNetwork
-from crowdnash.neural_play import probabilities_of_all, with_identity
-from crowdnash.observation_features import ObservationFeatures
-from crowdnash.ppo import PPOState
-from crowdnash.ppo_loss import Samples
-from crowdnash.ppo_update import UpdateSettings, UpdateShape, improve
+from crowdnash.learners.ppo.learner import PPOState
+from crowdnash.learners.ppo.loss import Samples
+from crowdnash.learners.ppo.update import UpdateSettings, UpdateShape, improve
+from crowdnash.policies.agent_networks import evaluate, network_of_agent
+from crowdnash.policies.identity import Identity, IdentityName
+from crowdnash.policies.network import NeuralNetwork
+from crowdnash.policies.observations import ObservationFeatures
+from crowdnash.simulation.neural import probabilities_of_all, with_identity
 from small_games import PULL, Drift, DriftSimulator
 
 GAME = Drift()  # N = 4, H = 4, S = 3, A = 2

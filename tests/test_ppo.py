@@ -13,11 +13,11 @@ import pytest
 
 import crowdnash as cn
 from control_tasks import CartPole
-from crowdnash.agent_networks import ActorCritic, evaluate, network_of_agent
-from crowdnash.game import GameError
-from crowdnash.identity import Identity
-from crowdnash.neural_play import Learners, play
-from crowdnash.observation_features import ObservationFeatures
+from crowdnash.games.base import GameError
+from crowdnash.policies.agent_networks import ActorCritic, evaluate, network_of_agent
+from crowdnash.policies.identity import Identity
+from crowdnash.policies.observations import ObservationFeatures
+from crowdnash.simulation.neural import Learners, play
 from small_games import PULL, DriftSimulator
 
 KEY = jax.random.key(4)

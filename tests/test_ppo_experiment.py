@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from crowdnash import NeuralPolicy, checkpoint, cli, games, ppo_experiment
-from crowdnash.game_record import GameRecord
-from crowdnash.ppo_config import PPOConfig
-from crowdnash.ppo_evaluation import Episode, PPOEvaluation
-from crowdnash.run_directory import RunDirectory, read_metrics
+from crowdnash.runs.directory import RunDirectory, read_metrics
+from crowdnash.runs.game_record import GameRecord
+from crowdnash.runs.ppo_config import PPOConfig
+from crowdnash.runs.ppo_evaluation import Episode, PPOEvaluation
 from small_games import DriftSimulator
 
 GAME = {"num_agents": 20, "horizon": 6}

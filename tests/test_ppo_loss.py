@@ -10,10 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from crowdnash.agent_networks import ActorCritic
-from crowdnash.neural_network import NeuralNetwork
-from crowdnash.ppo_loss import Samples, normalised, ppo_sums
-from crowdnash.ppo_update import UpdateSettings, UpdateShape, improve
+from crowdnash.learners.ppo.loss import Samples, normalised, ppo_sums
+from crowdnash.learners.ppo.update import UpdateSettings, UpdateShape, improve
+from crowdnash.policies.agent_networks import ActorCritic
+from crowdnash.policies.network import NeuralNetwork
 
 NUM_INPUTS, NUM_ACTIONS, COUNT = 3, 4, 10
 KEY = jax.random.key(8)

@@ -14,22 +14,22 @@ import pytest
 import crowdnash as cn
 from crowdnash import mean_field
 from crowdnash.games.congestion import Congestion
-from crowdnash.grid_mean_field import GridMeanFieldGame, KirszbraunMeanFieldGame
-from crowdnash.kirszbraun import lipschitz_modulus
-from crowdnash.query_symmetrization import (
+from crowdnash.mean_field.grid_games import GridMeanFieldGame, KirszbraunMeanFieldGame
+from crowdnash.mean_field.induced import induced_game
+from crowdnash.mean_field.induced_from_queries import (
     extend_laws,
     induced_game_from_queries,
     symmetrized_laws,
 )
-from crowdnash.simplex_grid import (
+from crowdnash.mean_field.kirszbraun import lipschitz_modulus
+from crowdnash.mean_field.simplex_grid import (
     grid_counts,
     grid_numbers,
     grid_size,
     interpolate_on_grid,
     interpolate_own_count,
 )
-from crowdnash.symmetrization import induced_game
-from crowdnash.table_symmetrization import lift_table, symmetrize_table
+from crowdnash.mean_field.symmetrized_tables import lift_table, symmetrize_table
 from random_games import (
     RandomAffineGame,
     RandomPopulationGame,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.extend.random import threefry_2x32
 
-from crowdnash import random_draws as draws
-from crowdnash.layout import agent_layout
-from crowdnash.simulation import _draws
+from crowdnash.games import random_draws as draws
+from crowdnash.simulation.layout import agent_layout
+from crowdnash.simulation.rollouts import _draws
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crowdnash import experiment, html_page, plotting, report
-from crowdnash.agent_gains import AgentGains
-from crowdnash.experiment_config import ExperimentConfig
-from crowdnash.interactive_chart import Chart, Series, numbers, page_data
 from crowdnash.interval import Interval
-from crowdnash.picture_data import gain_quantiles
-from crowdnash.report import SavedRun, draw_pictures, write_report
+from crowdnash.reports import html as html_page
+from crowdnash.reports import plotting, report
+from crowdnash.reports.agent_table import AgentGains
+from crowdnash.reports.chart import Chart, Series, numbers, page_data
+from crowdnash.reports.picture_data import gain_quantiles
+from crowdnash.reports.report import SavedRun, draw_pictures, write_report
+from crowdnash.runs import experiment
+from crowdnash.runs.experiment_config import ExperimentConfig
 
 PICTURES = ("exploitability", "gains", "policy", "population_flow", "mean_return")
 

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 import headless_chromium
-from crowdnash import experiment, ppo_experiment
-from crowdnash.experiment_config import ExperimentConfig
-from crowdnash.ppo_config import PPOConfig
-from crowdnash.ppo_evaluation import ExploitabilityFromBelow
-from crowdnash.report import SavedRun, write_report
-from crowdnash.run_directory import RunDirectory, read_arrays, write_arrays
+from crowdnash.reports.report import SavedRun, write_report
+from crowdnash.runs import experiment, ppo_experiment
+from crowdnash.runs.directory import RunDirectory, read_arrays, write_arrays
+from crowdnash.runs.experiment_config import ExperimentConfig
+from crowdnash.runs.ppo_config import PPOConfig
+from crowdnash.runs.ppo_evaluation import ExploitabilityFromBelow
 from headless_chromium import Chromium, Page
 
 pytestmark = pytest.mark.slow

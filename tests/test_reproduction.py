@@ -12,7 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 
 import crowdnash as cn
-from crowdnash import cli, mean_field
+from crowdnash import mean_field
+from crowdnash.cli import commands as cli
 from crowdnash.reproduction import STUDIES, fig1a, lookup, sweep, theorem1, theorem2, theorem3
 from crowdnash.reproduction.fits import Sample, as_fact, fit_text, power_law, sample
 from crowdnash.reproduction.kink_game import KinkGame

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash import cli, mean_field, reproduction
+from crowdnash import mean_field, reproduction
+from crowdnash.cli import commands as cli
 from crowdnash.reproduction import costs, everything, fig2a, learning_curves, lookup, sweep
 from crowdnash.reproduction.costs_pictures import duration
 from crowdnash.reproduction.learning_curves import evaluated_epochs
@@ -268,7 +269,7 @@ def two_toys(monkeypatch):
 
 
 def cli_module():
-    from crowdnash import cli_reproduce
+    from crowdnash.cli import reproduce as cli_reproduce
 
     return cli_reproduce
 

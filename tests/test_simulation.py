@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import crowdnash as cn
 from brute_force import brute_force
-from crowdnash import simulation
-from crowdnash.layout import agent_layout
-from crowdnash.simulation import FunctionSampler, draw_index, table_sampler
+from crowdnash.simulation import rollouts as simulation
+from crowdnash.simulation.layout import agent_layout
+from crowdnash.simulation.rollouts import FunctionSampler, draw_index, table_sampler
 from random_games import random_population_game, random_tabular_game
 from small_games import Drift, DriftByLaw, DriftSimulator, random_policy
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash import mean_field, symmetrization
-from crowdnash.game import GameError
-from crowdnash.symmetrization import AveragedLaw, induced_game
+from crowdnash import mean_field
+from crowdnash.games.base import GameError
+from crowdnash.mean_field import induced as symmetrization
+from crowdnash.mean_field.induced import AveragedLaw, induced_game
 from random_games import (
     RandomAffineGame,
     RandomFreeGame,

@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 
 import crowdnash as cn
-from crowdnash.exploring_play import explore
-from crowdnash.symmetry_from_play import symmetry_from_trajectories
+from crowdnash.approximate_symmetry.play.estimate import symmetry_from_trajectories
+from crowdnash.simulation.exploration import explore
 from small_games import Drift, DriftSimulator
 
 KEY = jax.random.key(0)

@@ -12,9 +12,12 @@ import pytest
 
 import crowdnash as cn
 from crowdnash import mean_field
-from crowdnash.cli import main
-from crowdnash.group_counts import nearly_exact_equilibrium, symmetry_against_groups
-from crowdnash.plotting_symmetry import symmetry_over_groups
+from crowdnash.approximate_symmetry.against_groups import (
+    nearly_exact_equilibrium,
+    symmetry_against_groups,
+)
+from crowdnash.cli.commands import main
+from crowdnash.reports.group_figures import symmetry_over_groups
 from random_games import RandomAffineGame, random_population_game
 from test_bounds import Crowding, made_up
 

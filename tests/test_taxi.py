@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crowdnash.conformance import check_game
+from crowdnash.games.conformance.check import check_game
 from crowdnash.games.taxi import Taxi, TaxiEvents, TaxiState
 from crowdnash.games.taxi_map import PAPER_MAP, read_map
 from taxi_reference import ReferenceTaxi

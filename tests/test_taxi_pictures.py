@@ -7,8 +7,8 @@ import pytest
 from matplotlib.patches import StepPatch
 from PIL import Image
 
-from crowdnash import taxi_pictures
 from crowdnash.games.taxi_map import PAPER_MAP, read_map
+from crowdnash.reports import taxi as taxi_pictures
 
 # Three taxis over four steps: one goes up, one down, one stays.
 POSITIONS = np.array([[18, 18, 18], [7, 18, 18], [4, 10, 18], [4, 10, 18]])

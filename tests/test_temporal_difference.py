@@ -11,10 +11,10 @@ from jaxtyping import Array
 
 import crowdnash as cn
 from brute_force import brute_force
-from crowdnash import temporal_difference
-from crowdnash.layout import agent_layout
-from crowdnash.simulation import Chunk
-from crowdnash.temporal_difference import StepRule, TDTables, entropy_bonus, td_update
+from crowdnash.learners import temporal_difference
+from crowdnash.learners.temporal_difference import StepRule, TDTables, entropy_bonus, td_update
+from crowdnash.simulation.layout import agent_layout
+from crowdnash.simulation.rollouts import Chunk
 from random_games import (
     groupings,
     random_policy,

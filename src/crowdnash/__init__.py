@@ -1,25 +1,25 @@
 """crowdnash: Nash equilibria for crowds."""
 
 from crowdnash import games, mean_field
-from crowdnash.approximate_symmetry import Symmetry, symmetry
-from crowdnash.bounds import NashBound, nash_bound
-from crowdnash.certificate import exploitability
-from crowdnash.conformance import check_game
-from crowdnash.exploitability_result import Exploitability, OwnInfluence
-from crowdnash.game import DynamicGame, GameError, PopulationGame, TabularGame
-from crowdnash.group_counts import symmetry_against_groups
+from crowdnash.approximate_symmetry.against_groups import symmetry_against_groups
+from crowdnash.approximate_symmetry.bounds import NashBound, nash_bound
+from crowdnash.approximate_symmetry.measurement import Symmetry, symmetry
+from crowdnash.approximate_symmetry.play.estimate import symmetry_from_trajectories
+from crowdnash.certificates.certificate import exploitability
+from crowdnash.certificates.q_deviations import model_free_best_response, model_free_best_responses
+from crowdnash.certificates.result import Exploitability, OwnInfluence
+from crowdnash.games.base import DynamicGame, GameError, PopulationGame, TabularGame
+from crowdnash.games.conformance.check import check_game
 from crowdnash.interval import Interval
-from crowdnash.learned_best_response import model_free_best_response, model_free_best_responses
-from crowdnash.learning import NeuralSolveResult, SolveResult, solve, solve_together
-from crowdnash.mirror_descent import EpochMetrics, PolicyMirrorDescent
-from crowdnash.neural_policy import NeuralPolicy
-from crowdnash.policy import Policy, TabularPolicy
-from crowdnash.ppo import PPO, PPOMetrics
-from crowdnash.query_symmetrization import induced_game_from_queries
-from crowdnash.simulation import Trajectories, simulate
-from crowdnash.symmetrization import induced_game
-from crowdnash.symmetry_from_play import symmetry_from_trajectories
-from crowdnash.temporal_difference import td_learning
+from crowdnash.learners.driver import NeuralSolveResult, SolveResult, solve, solve_together
+from crowdnash.learners.mirror_descent import EpochMetrics, PolicyMirrorDescent
+from crowdnash.learners.ppo.learner import PPO, PPOMetrics
+from crowdnash.learners.temporal_difference import td_learning
+from crowdnash.mean_field.induced import induced_game
+from crowdnash.mean_field.induced_from_queries import induced_game_from_queries
+from crowdnash.policies.neural import NeuralPolicy
+from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.simulation.rollouts import Trajectories, simulate
 
 __version__ = "0.1.0"
 

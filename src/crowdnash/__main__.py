@@ -2,6 +2,6 @@
 
 import sys
 
-from crowdnash.cli import main
+from crowdnash.cli.commands import main
 
 sys.exit(main())

@@ -1,6 +1,6 @@
 """Games that come with the library, one file each, and the registry of their names."""
 
-from crowdnash.game import DynamicGame, TabularGame
+from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.games.beach_bar import BeachBar
 from crowdnash.games.congestion import Congestion
 from crowdnash.games.crowd_modelling import CrowdModelling

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crowdnash.game import InAggregate, PopulationGame
+from crowdnash.games.base import InAggregate, PopulationGame
 from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 from crowdnash.games.tables import (
     component,

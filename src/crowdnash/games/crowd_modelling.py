@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crowdnash.game import PopulationGame
+from crowdnash.games.base import PopulationGame
 from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 from crowdnash.games.positions import check_least_share, landing, log_crowding, shifted
 from crowdnash.games.tables import component, uniform_if_none

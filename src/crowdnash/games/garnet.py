@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from crowdnash.game import InAggregate, PopulationGame
+from crowdnash.games.base import InAggregate, PopulationGame
 from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 from crowdnash.games.tables import (
     perturbed_distributions,

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crowdnash.game import PROBABILITY_TOLERANCE
+from crowdnash.games.base import PROBABILITY_TOLERANCE
 
 DEFAULT_HALF_WIDTH = 0.1
 

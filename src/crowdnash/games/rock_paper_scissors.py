@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crowdnash.game import PopulationGame
+from crowdnash.games.base import PopulationGame
 from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 
 ROCK, PAPER, SCISSORS = 0, 1, 2

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from crowdnash.game import PROBABILITY_TOLERANCE
+from crowdnash.games.base import PROBABILITY_TOLERANCE
 from crowdnash.games.parameters import agent_array
 
 _MAX_COMPARED = 128

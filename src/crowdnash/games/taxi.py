@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.game import DynamicGame, check_count
+from crowdnash.games.base import DynamicGame, check_count
 from crowdnash.games.parameters import agent_array, draw_around
+from crowdnash.games.random_draws import in_one_kernel, threefry2x32, uniform
 from crowdnash.games.taxi_map import PAPER_MAP, WAIT, TaxiMap, read_map
-from crowdnash.random_draws import in_one_kernel, threefry2x32, uniform
 
 NO_PASSENGER = -1
 _LANE = 2**16

@@ -23,17 +23,17 @@ from typing import Any, NamedTuple
 
 import jax
 
-from crowdnash.certificate import exploitability
-from crowdnash.game import DynamicGame, PopulationGame
+from crowdnash.certificates.certificate import exploitability
 from crowdnash.games import SIS, RockPaperScissors, Taxi
-from crowdnash.learning import solve
-from crowdnash.mirror_descent import PolicyMirrorDescent
-from crowdnash.policy import TabularPolicy
-from crowdnash.ppo import PPO
+from crowdnash.games.base import DynamicGame, PopulationGame
+from crowdnash.learners.driver import solve
+from crowdnash.learners.mirror_descent import PolicyMirrorDescent
+from crowdnash.learners.ppo.learner import PPO
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reproduction.costs_pictures import draw, duration
 from crowdnash.reproduction.fits import number
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
-from crowdnash.run_directory import Row
+from crowdnash.runs.directory import Row
 
 _RUN_EPOCHS, _TD_EPOCHS, _PPO_EPOCHS = 300, 100, 1000
 _PATHS = 256

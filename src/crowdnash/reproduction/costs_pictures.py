@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from crowdnash.plot_style import BLUE, RED, new_figure
-from crowdnash.run_directory import Row
+from crowdnash.reports.style import BLUE, RED, new_figure
+from crowdnash.runs.directory import Row
 
 _UNITS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crowdnash.reproduction import STUDIES, sweep
 from crowdnash.reproduction.study import Scale, Study
-from crowdnash.run_directory import write_atomically
+from crowdnash.runs.directory import write_atomically
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crowdnash import ppo_experiment
-from crowdnash.ppo_config import PPOConfig
 from crowdnash.reproduction.fig1a_pictures import LEARNERS, Curves, curves_of, draw
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
-from crowdnash.run_directory import Row, RunDirectory, read_metrics
+from crowdnash.runs import ppo_experiment
+from crowdnash.runs.directory import Row, RunDirectory, read_metrics
+from crowdnash.runs.ppo_config import PPOConfig
 
 _ANNEALING_EPOCHS = 1000
 _REACHED = 0.9

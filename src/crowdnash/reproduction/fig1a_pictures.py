@@ -14,8 +14,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crowdnash.plot_style import BLUE, GREEN, PURPLE, RED, YELLOW, heading, new_figure
-from crowdnash.run_directory import Row
+from crowdnash.reports.style import BLUE, GREEN, PURPLE, RED, YELLOW, heading, new_figure
+from crowdnash.runs.directory import Row
 
 
 class Learner(NamedTuple):

@@ -22,19 +22,19 @@ import numpy as np
 from jaxtyping import Float
 
 from crowdnash import mean_field
-from crowdnash.approximate_symmetry import symmetry
-from crowdnash.bounds import nash_bound
-from crowdnash.certificate import exploitability
+from crowdnash.approximate_symmetry.bounds import nash_bound
+from crowdnash.approximate_symmetry.measurement import symmetry
+from crowdnash.certificates.certificate import exploitability
 from crowdnash.games import SIS
-from crowdnash.learning import solve_together
-from crowdnash.mirror_descent import PolicyMirrorDescent
-from crowdnash.policy import TabularPolicy
+from crowdnash.learners.driver import solve_together
+from crowdnash.learners.mirror_descent import PolicyMirrorDescent
+from crowdnash.mean_field.induced import induced_game
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reproduction.fig2a_pictures import POLICIES, SWEEPS, draw
 from crowdnash.reproduction.fits import number, sample
 from crowdnash.reproduction.robust_means import interquartile_mean
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
-from crowdnash.run_directory import Row
-from crowdnash.symmetrization import induced_game
+from crowdnash.runs.directory import Row
 
 _ITERATIONS, _TOLERANCE = 20_000, 1e-6
 _STEP, _TEMPERATURE = 3.0, 0.001

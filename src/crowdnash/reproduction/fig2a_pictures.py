@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from crowdnash.plot_style import BLUE, GREY, RED
+from crowdnash.reports.style import BLUE, GREY, RED
 from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, panels, plot
-from crowdnash.run_directory import Row
+from crowdnash.runs.directory import Row
 
 SWEEPS = MappingProxyType(
     {

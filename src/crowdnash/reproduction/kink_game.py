@@ -10,8 +10,8 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float
 
-from crowdnash.game import PopulationGame
-from crowdnash.lipschitz import LipschitzModuli
+from crowdnash.approximate_symmetry.lipschitz import LipschitzModuli
+from crowdnash.games.base import PopulationGame
 
 
 class KinkAgent(NamedTuple):

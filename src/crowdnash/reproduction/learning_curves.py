@@ -21,17 +21,17 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from crowdnash.approximate_symmetry import symmetry
-from crowdnash.certificate import exploitability
-from crowdnash.game import PopulationGame
+from crowdnash.approximate_symmetry.measurement import symmetry
+from crowdnash.certificates.certificate import exploitability
 from crowdnash.games import SIS, RockPaperScissors
-from crowdnash.learning import solve_together
-from crowdnash.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
-from crowdnash.policy import TabularPolicy
+from crowdnash.games.base import PopulationGame
+from crowdnash.learners.driver import solve_together
+from crowdnash.learners.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reproduction.fits import number
 from crowdnash.reproduction.learning_curves_pictures import OUTPUTS, curve_of, draw, learner_title
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
-from crowdnash.run_directory import Row
+from crowdnash.runs.directory import Row
 
 _TEMPERATURE = 0.01
 _PRESETS: Mapping[str, Callable[..., PolicyMirrorDescent]] = MappingProxyType(

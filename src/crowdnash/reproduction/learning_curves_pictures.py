@@ -14,11 +14,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from crowdnash.plot_style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
+from crowdnash.reports.style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
 from crowdnash.reproduction.fits import sample
 from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, log_log, panels, plot
 from crowdnash.reproduction.robust_means import RobustMean, interquartile_mean
-from crowdnash.run_directory import Row
+from crowdnash.runs.directory import Row
 
 OUTPUTS = MappingProxyType(
     {

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from crowdnash.plot_style import GREY, heading, new_figure
+from crowdnash.reports.style import GREY, heading, new_figure
 
 SOLID, DASHED, DOTTED = "-", (0, (4, 2)), (0, (1, 1.6))
 

@@ -21,7 +21,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Study, Table
-from crowdnash.run_directory import Row, RunDirectory, read_json, write_atomically, write_json
+from crowdnash.runs.directory import Row, RunDirectory, read_json, write_atomically, write_json
 
 _FORMAT = "crowdnash-reproduction-1"
 _DPI = 150

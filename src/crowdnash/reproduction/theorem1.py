@@ -14,15 +14,15 @@ import jax
 import numpy as np
 
 from crowdnash import mean_field
-from crowdnash.bounds import nash_bound
-from crowdnash.certificate import exploitability
-from crowdnash.policy import TabularPolicy
+from crowdnash.approximate_symmetry.bounds import nash_bound
+from crowdnash.certificates.certificate import exploitability
+from crowdnash.mean_field.induced import induced_game
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reproduction.fits import as_fact, fit_text, number, power_law, sample
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
 from crowdnash.reproduction.theorem1_games import CASES, equilibrium, measured_symmetry
 from crowdnash.reproduction.theorem1_pictures import draw
-from crowdnash.run_directory import Row
-from crowdnash.symmetrization import induced_game
+from crowdnash.runs.directory import Row
 
 _ROUNDING = 1e-5
 """What float32 play of a policy leaves of an exploitability of 0."""

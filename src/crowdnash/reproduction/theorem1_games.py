@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from crowdnash import mean_field
-from crowdnash.approximate_symmetry import Symmetry, symmetry
-from crowdnash.game import PopulationGame
+from crowdnash.approximate_symmetry.measurement import Symmetry, symmetry
 from crowdnash.games import SIS, Congestion, RockPaperScissors
-from crowdnash.mean_field import MeanFieldGame
+from crowdnash.games.base import PopulationGame
+from crowdnash.mean_field.evaluation import MeanFieldGame
 from crowdnash.reproduction.kink_game import KinkGame
 
 

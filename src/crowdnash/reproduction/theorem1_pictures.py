@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from crowdnash.plot_style import BLUE, CYAN, GREY, PURPLE, RED
+from crowdnash.reports.style import BLUE, CYAN, GREY, PURPLE, RED
 from crowdnash.reproduction.fits import Sample, sample
 from crowdnash.reproduction.pictures import (
     DASHED,
@@ -22,7 +22,7 @@ from crowdnash.reproduction.pictures import (
     plot,
 )
 from crowdnash.reproduction.theorem1_games import CASES
-from crowdnash.run_directory import Row
+from crowdnash.runs.directory import Row
 
 _FLOOR, _FLOOR_OF_DIFFERENCES = 1e-6, 1e-3
 _EXPLOITABILITY = "exploitability (total reward)"

@@ -24,17 +24,17 @@ import numpy as np
 from jaxtyping import Float
 
 from crowdnash import mean_field
-from crowdnash.approximate_symmetry import symmetry
-from crowdnash.game import PopulationGame
+from crowdnash.approximate_symmetry.measurement import symmetry
 from crowdnash.games import SIS, RockPaperScissors
-from crowdnash.policy import TabularPolicy
+from crowdnash.games.base import PopulationGame
+from crowdnash.learners.temporal_difference import td_learning
+from crowdnash.mean_field.induced import induced_game
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reproduction.kink_game import KinkGame
 from crowdnash.reproduction.study import Point, Scale, Settings, Study
 from crowdnash.reproduction.theorem2_conclusions import conclude
 from crowdnash.reproduction.theorem2_pictures import draw
-from crowdnash.run_directory import Row
-from crowdnash.symmetrization import induced_game
-from crowdnash.temporal_difference import td_learning
+from crowdnash.runs.directory import Row
 
 _TEMPERATURE = 0.05
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from crowdnash.plot_style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
+from crowdnash.reports.style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
 from crowdnash.reproduction.fits import sample
 from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, guide, log_log, panels, plot
-from crowdnash.run_directory import Row
+from crowdnash.runs.directory import Row
 
 _TITLES = MappingProxyType(
     {"sis": "A-SIS", "rock-paper-scissors": "A-RPS", "kink": "kink game (2 steps)"}

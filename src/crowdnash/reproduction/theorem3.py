@@ -28,15 +28,15 @@ from jaxtyping import PRNGKeyArray
 
 import crowdnash as cn
 from crowdnash import mean_field
-from crowdnash.game import PopulationGame
 from crowdnash.games import Congestion, RockPaperScissors
-from crowdnash.mirror_descent import PolicyMirrorDescent
-from crowdnash.policy import TabularPolicy
+from crowdnash.games.base import PopulationGame
+from crowdnash.learners.mirror_descent import PolicyMirrorDescent
+from crowdnash.mean_field.induced import induced_game
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reproduction.fits import as_fact, fit_text, number, power_law, sample
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
 from crowdnash.reproduction.theorem3_pictures import TITLES, draw
-from crowdnash.run_directory import Row
-from crowdnash.symmetrization import induced_game
+from crowdnash.runs.directory import Row
 
 _TEMPERATURE = 0.05
 _NUM_AGENTS = 100

@@ -8,10 +8,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from crowdnash.plot_style import BLUE, GREEN, GREY, PURPLE, RED, YELLOW
+from crowdnash.reports.style import BLUE, GREEN, GREY, PURPLE, RED, YELLOW
 from crowdnash.reproduction.fits import sample
 from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, guide, log_log, panels, plot
-from crowdnash.run_directory import Row
+from crowdnash.runs.directory import Row
 
 TITLES = MappingProxyType(
     {

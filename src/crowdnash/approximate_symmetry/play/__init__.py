@@ -1,0 +1,1 @@
+"""alpha, beta and Lipschitz moduli estimated from play alone."""

@@ -1,0 +1,169 @@
+"""N-player exploitability with confidence intervals (Def. 2).
+
+    E^i(pi) = max_{pi'} J^i(pi', pi^-i) - J^i(pi)
+
+Four methods. "enumerate": tiny games, the joint chain in full. "exact": agents that move
+independently with rewards affine in the crowd. "paths": any `PopulationGame`; population paths
+are simulated under the policy, and against each path all agents' best responses are computed
+exactly, so that only the path is random. "learned": any simulator; a few agents learn to deviate,
+which bounds their exploitability from below only.
+
+Axes: n agents examined (all N unless `agents` says otherwise), K population paths.
+"""
+
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, PRNGKeyArray
+
+from crowdnash.certificates.enumeration import can_enumerate, enumerate_values, enumeration_size
+from crowdnash.certificates.independent import independent_values, is_exact
+from crowdnash.certificates.learned import learned_exploitability
+from crowdnash.certificates.path_values import tabulate
+from crowdnash.certificates.paths import exploitability_on_paths
+from crowdnash.certificates.ppo_deviations import evenly_spread
+from crowdnash.certificates.result import Exploitability
+from crowdnash.games.base import DynamicGame, PopulationGame, TabularGame
+from crowdnash.interval import Interval
+from crowdnash.learners.ppo.learner import PPO
+from crowdnash.policies.tabular import Policy, check_policy
+
+Method = Literal["auto", "paths", "exact", "enumerate", "learned"]
+
+_AUTO_JOINT, _AUTO_POLICIES = 200_000, 2_000_000
+_AGENTS_THAT_LEARN = 4
+
+
+def exploitability(
+    game: DynamicGame,
+    policy: Policy,
+    *,
+    key: PRNGKeyArray,
+    num_trajectories: int = 256,
+    agents: Any = None,
+    confidence: float = 0.95,
+    own_influence_agents: int = 8,
+    method: Method | str = "auto",
+    learner: PPO | None = None,
+) -> Exploitability:
+    """Measure how much each agent could gain by deviating alone from `policy` (Def. 2).
+
+    **Arguments:**
+
+    - `policy` a `TabularPolicy`, a `NeuralPolicy` or any other `Policy` of the game's agents;
+    - `num_trajectories` K >= 2 population paths to evaluate on, and as many again to plan on;
+      "learned": trajectories on which each learned deviation is played, as many before to choose;
+    - `agents` indices of the agents to examine, default all N ("learned": 4, evenly spread);
+    - `confidence` in (0,1) of the intervals `maximum` and `mean`;
+    - `own_influence_agents` for how many agents at most, those with the largest gain, the
+      deviation is also really played (method "paths" only; 0 for none);
+    - `method` "enumerate", "exact", "paths", "learned", or "auto": "learned" for a game that is
+      only a simulator; "exact" if the game declares transitions free of the aggregate and rewards
+      affine in it, "enumerate" if it is tiny, else "paths";
+    - `learner` PPO's settings for method "learned", default `best_response_learner(game)`.
+
+    **Returns:** with "learned" all upper ends are infinite, and `maximum.lower` bounds the largest
+    exploitability of *all* agents from below, `mean.lower` the mean over those examined.
+
+    **Raises:** `ValueError` if the policy does not fit the game, an argument is out of range or
+    the method does not apply to the game; `GameError` if the game pays a NaN or a transition is
+    not a distribution.
+    """
+    used = _resolve(game, method)
+    if agents is None and used == "learned":
+        agents = evenly_spread(game.num_agents, _AGENTS_THAT_LEARN)
+    chosen = _check(game, policy, num_trajectories, agents, confidence, own_influence_agents)
+    if learner is not None and used != "learned":
+        raise ValueError(f"learner is for method='learned', not for {used!r}")
+    if used == "learned":
+        return learned_exploitability(
+            game, policy, chosen, key, num_trajectories, confidence, learner
+        )
+    assert isinstance(game, TabularGame)  # _resolve has seen to it
+    if used == "paths":
+        assert isinstance(game, PopulationGame)
+        return exploitability_on_paths(
+            game, policy, key, num_trajectories, chosen, confidence, own_influence_agents
+        )
+    if used == "exact":
+        assert isinstance(game, PopulationGame)
+        value, best = independent_values(game, policy)
+    else:
+        everyone = jnp.arange(game.num_agents, dtype=jnp.int32)
+        tables = np.asarray(tabulate(game, policy, everyone))
+        shape = (game.horizon, game.num_states, game.num_actions, game.num_agents)
+        value, best = enumerate_values(game, np.moveaxis(tables.reshape(shape), -1, 0))
+    gain, zero = (best - value)[chosen], np.zeros(len(chosen))
+    return Exploitability(
+        agents=chosen,
+        value=value[chosen],
+        lower=gain,
+        upper=gain,
+        standard_error=zero,
+        upper_standard_error=zero,
+        maximum=Interval(float(gain.max()), float(gain.max())),
+        mean=Interval(float(gain.mean()), float(gain.mean())),
+        confidence=confidence,
+        method=used,
+        num_trajectories=0,
+    )
+
+
+def _check(
+    game: DynamicGame,
+    policy: Policy,
+    num_trajectories: int,
+    agents: Any,
+    confidence: float,
+    own_influence_agents: int,
+) -> Int[np.ndarray, " n"]:
+    check_policy(game, policy)
+    if num_trajectories < 2:
+        raise ValueError(f"num_trajectories must be at least 2, not {num_trajectories}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), not {confidence}")
+    if own_influence_agents < 0:
+        raise ValueError(f"own_influence_agents must be >= 0, not {own_influence_agents}")
+    if agents is None:
+        return np.arange(game.num_agents)
+    chosen = np.atleast_1d(np.asarray(agents))
+    if chosen.ndim != 1 or chosen.size == 0 or not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(f"agents must be indices of agents, [n], n >= 1: {agents!r}")
+    if chosen.min() < 0 or chosen.max() >= game.num_agents:
+        raise ValueError(f"agents must lie in 0..{game.num_agents - 1}: {agents!r}")
+    if len(np.unique(chosen)) != len(chosen):
+        raise ValueError(f"agents must be different: {agents!r}")
+    return chosen
+
+
+def _resolve(game: DynamicGame, method: str) -> str:
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {get_args(Method)}, not {method!r}")
+    if not isinstance(game, TabularGame):
+        if method in ("auto", "learned"):
+            return "learned"
+        raise ValueError(
+            f"method={method!r} needs a TabularGame, whose laws can be queried; "
+            f"{type(game).__name__} is only a simulator: use 'learned'"
+        )
+    population = isinstance(game, PopulationGame)
+    if method == "auto":
+        joint, policies = enumeration_size(game)
+        tiny = joint <= _AUTO_JOINT and policies <= _AUTO_POLICIES
+        if is_exact(game):
+            return "exact"
+        if tiny or (not population and can_enumerate(game)):
+            return "enumerate"
+        return "paths" if population else "enumerate"
+    if method == "exact" and not is_exact(game):
+        raise ValueError(
+            "method='exact' needs a PopulationGame with transition_in_aggregate 'free' and "
+            f"reward_in_aggregate 'free' or 'affine'; {type(game).__name__} is not: use 'paths'"
+        )
+    if method == "paths" and not population:
+        raise ValueError(
+            f"method='paths' needs a PopulationGame; {type(game).__name__} is not, "
+            "and it is too large to enumerate"
+        )
+    return method

@@ -1,0 +1,253 @@
+"""Values of single agents along frozen population paths.
+
+A simulated play fixes, for every step, the aggregate that each agent's N-1 opponents produced.
+Held against that path, an agent faces an ordinary finite-horizon decision problem, solved exactly
+by backward induction; all agents and all paths at once. What this leaves out is the agent's own
+influence on the path, O(1/N): `own_influence` measures it.
+
+Axes: n agents examined, B paths of a chunk, H steps, S states, A actions, X = S*A pairs (s,a),
+K components of the aggregate. Agents come last: every loop runs along them.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
+
+from crowdnash.games.base import PopulationGame, TabularGame
+from crowdnash.games.vectorised import aggregates_met, contributions, rewards, transitions
+from crowdnash.policies.tabular import Policy
+from crowdnash.simulation.layout import AgentLayout
+from crowdnash.simulation.rollouts import ActionSampler, simulate_chunk
+
+_MAX_UNROLLED = 16
+
+
+class MeanModel(NamedTuple):
+    """Mean over planning paths of each agent's laws: P [H,X,S,n] and R [H,X,n]."""
+
+    transition: Float[Array, "H X S n"]
+    reward: Float[Array, "H X n"]
+
+
+class Plan(NamedTuple):
+    """Deterministic or random policies with their values in a `MeanModel`.
+
+    `probs` [H,X,n] (X = s*A + a), `values` V [H,S,n], `action_values` Q [H,X,n].
+    """
+
+    probs: Float[Array, "H X n"]
+    values: Float[Array, "H S n"]
+    action_values: Float[Array, "H X n"]
+
+
+class Gains(NamedTuple):
+    """Along each path, [B,n]: the policy's own value and what deviations gain over it."""
+
+    value: Float[Array, "B n"]
+    planned: Float[Array, "B n"]
+    clairvoyant: Float[Array, "B n"]
+
+
+def tabulate(game: TabularGame, policy: Policy, agents: Int[Array, " n"]) -> Float[Array, "H X n"]:
+    """Action probabilities of the given agents as tables [H,X,n]."""
+    one = policy.probabilities
+    over_states = jax.vmap(one, in_axes=(0, None, None), out_axes=0)
+    over_steps = jax.vmap(over_states, in_axes=(None, None, 0), out_axes=0)
+    over_agents = jax.vmap(over_steps, in_axes=(None, 0, None), out_axes=-1)
+    states = jnp.arange(game.num_states, dtype=jnp.int32)
+    steps = jnp.arange(game.horizon, dtype=jnp.int32)
+    table = over_agents(states, agents, steps)
+    return table.reshape(game.horizon, -1, agents.shape[0])
+
+
+def laws_at(
+    game: PopulationGame, records: PyTree, met: Float[Array, "K B n"], step: Int[Array, ""]
+) -> tuple[Float[Array, "X S B n"], Float[Array, "X B n"]]:
+    """P and R of every pair (s,a) for agents who meet the given aggregates."""
+    shape = met.shape[1:]
+
+    def pair(index: Any) -> tuple[Array, Array]:
+        state = jnp.full(shape, index // game.num_actions, jnp.int32)
+        action = jnp.full(shape, index % game.num_actions, jnp.int32)
+        return (
+            transitions(game, records, state, action, met, step).astype(jnp.float32),
+            rewards(game, records, state, action, met, step).astype(jnp.float32),
+        )
+
+    num_pairs = game.num_states * game.num_actions
+    if num_pairs > _MAX_UNROLLED:
+        return jax.vmap(pair)(jnp.arange(num_pairs, dtype=jnp.int32))
+    # Unrolled, the compiler sees constant states and drops the branches not taken.
+    pairs = [pair(index) for index in range(num_pairs)]
+    return jnp.stack([p for p, _ in pairs]), jnp.stack([r for _, r in pairs])
+
+
+def backup(
+    probs: Float[Array, "X S ..."], reward: Float[Array, "X ..."], values: Float[Array, "S ..."]
+) -> Float[Array, "X ..."]:
+    """Q = R + P V."""
+    if values.shape[0] > _MAX_UNROLLED:
+        return reward + jnp.einsum("xs...,s...->x...", probs, values)
+    total = reward
+    for s in range(values.shape[0]):
+        total = total + probs[:, s] * values[s]
+    return total
+
+
+def _by_state(table: Float[Array, "X ..."], num_actions: int) -> Float[Array, "S A ..."]:
+    return table.reshape(-1, num_actions, *table.shape[1:])
+
+
+def expected(probs: Array, action_values: Array, num_actions: int) -> Array:
+    """V = sum_a pi(a|s) Q(s,a): [X,...] and [X,...] -> [S,...]."""
+    return _by_state(probs * action_values, num_actions).sum(1)
+
+
+def _aggregates(
+    game: PopulationGame, records: PyTree, pairs: Array, total: Array
+) -> Float[Array, "K B n"]:
+    """What each agent met at one step: the totals [K,B] without its own share."""
+    index = pairs.astype(jnp.int32)
+    own = contributions(game, records, index // game.num_actions, index % game.num_actions)
+    return aggregates_met(total, own, game.num_agents)
+
+
+def _own_pairs(pairs: Array, layout: AgentLayout, agents: Array) -> Array:
+    """The examined agents' pairs, [H,B,n], out of a chunk's [H,B,L,T]."""
+    return pairs.reshape(*pairs.shape[:2], -1)[..., layout.place[agents]]
+
+
+@eqx.filter_jit
+def model_sums(
+    game: PopulationGame,
+    sampler: ActionSampler,
+    layout: AgentLayout,
+    agents: Int[Array, " n"],
+    key: PRNGKeyArray,
+    paths: UInt32[Array, " B"],
+    active: Bool[Array, " B"],
+) -> tuple[MeanModel, Array]:
+    """Sums over the active paths of the agents' laws, and of all rewards (NaN if any is)."""
+    chunk = simulate_chunk(game, sampler, layout, key, paths)
+    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
+    weight = active.astype(jnp.float32)[:, None]
+
+    def add(_: None, now: tuple) -> tuple[None, MeanModel]:
+        pairs, total, step = now
+        met = _aggregates(game, records, pairs, total)
+        probs, reward = laws_at(game, records, met, step)
+        return None, MeanModel((probs * weight).sum(2), (reward * weight).sum(1))
+
+    steps = jnp.arange(game.horizon, dtype=jnp.int32)
+    own = _own_pairs(chunk.pairs, layout, agents)
+    _, sums = jax.lax.scan(add, None, (own, chunk.totals, steps))
+    return sums, chunk.rewards.sum()
+
+
+@eqx.filter_jit
+def plan_against(
+    game: PopulationGame, model: MeanModel, probs: Float[Array, "H X n"] | None
+) -> Plan:
+    """Values of `probs` in the mean model, or its best response if `probs` is None."""
+    num_actions = game.num_actions
+
+    def back(values: Array, now: tuple) -> tuple[Array, Plan]:
+        transition, reward, given = now
+        action_values = backup(transition, reward, values)
+        if given is None:
+            best = _by_state(action_values, num_actions).argmax(1)
+            given = jax.nn.one_hot(best, num_actions, axis=1).reshape(action_values.shape)
+        values = expected(given, action_values, num_actions)
+        return values, Plan(given, values, action_values)
+
+    start = jnp.zeros((game.num_states, model.reward.shape[-1]), jnp.float32)
+    _, plan = jax.lax.scan(back, start, (*model, probs), reverse=True)
+    return plan
+
+
+@eqx.filter_jit
+def gains_on_paths(
+    game: PopulationGame,
+    sampler: ActionSampler,
+    layout: AgentLayout,
+    agents: Int[Array, " n"],
+    base: Float[Array, "H X n"],
+    planned: Float[Array, "H X n"],
+    key: PRNGKeyArray,
+    paths: UInt32[Array, " B"],
+) -> tuple[Gains, Array]:
+    """Exact values along each path of the base policy and of two deviations from it.
+
+    `planned` is played as it is; the clairvoyant deviation is the best response that knows the
+    path: no policy gains more on it. Also the sum of all rewards (NaN if any is).
+    """
+    chunk = simulate_chunk(game, sampler, layout, key, paths)
+    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
+    own = _own_pairs(chunk.pairs, layout, agents)
+    num_actions = game.num_actions
+
+    def back(values: tuple, now: tuple) -> tuple[tuple, None]:
+        pairs, total, step, base_probs, planned_probs = now
+        met = _aggregates(game, records, pairs, total)
+        probs, reward = laws_at(game, records, met, step)
+        base_value, planned_value, best_value = (backup(probs, reward, v) for v in values)
+        return (
+            expected(base_probs[:, None], base_value, num_actions),
+            expected(planned_probs[:, None], planned_value, num_actions),
+            _by_state(best_value, num_actions).max(1),
+        ), None
+
+    zero = jnp.zeros((game.num_states, paths.shape[0], agents.shape[0]), jnp.float32)
+    steps = jnp.arange(game.horizon, dtype=jnp.int32)
+    over = (own, chunk.totals, steps, base, planned)
+    values, _ = jax.lax.scan(back, (zero, zero, zero), over, reverse=True)
+    initial = game.initial_distribution.astype(jnp.float32)
+    base_start, planned_start, best_start = (jnp.tensordot(initial, v, 1) for v in values)
+    gains = Gains(base_start, planned_start - base_start, best_start - base_start)
+    return gains, chunk.rewards.sum()
+
+
+@eqx.filter_jit
+def returns_when_played(
+    game: PopulationGame,
+    sampler: ActionSampler,
+    layout: AgentLayout,
+    agents: Int[Array, " n"],
+    plan: Plan,
+    key: PRNGKeyArray,
+    paths: UInt32[Array, " B"],
+) -> Float[Array, "B n"]:
+    """Returns of agents in real play, where the others feel what they do; unbiased, [B,n].
+
+    `sampler` must make every agent play `plan.probs`, all of them in the same play. With V, Q the
+    plan's values in a model of the game the estimator is
+
+        sum_s rho0(s) V_0(s) + sum_h [ R_h + P_h V_{h+1} - Q_h ](s_h, a_h),
+
+    R_h and P_h taken at the aggregate that was met: the expectation of the return whatever V is,
+    since V_h(s) = sum_a pi_h(a|s) Q_h(s,a), and nearly free of noise if the model is good.
+    """
+    chunk = simulate_chunk(game, sampler, layout, key, paths)
+    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
+    pairs = _own_pairs(chunk.pairs, layout, agents)
+
+    def correct(total_return: Array, now: tuple) -> tuple[Array, None]:
+        pair, total, step, ahead, action_values = now
+        met = _aggregates(game, records, pair, total)
+        index = pair.astype(jnp.int32)
+        state, action = index // game.num_actions, index % game.num_actions
+        probs = transitions(game, records, state, action, met, step).astype(jnp.float32)
+        reward = rewards(game, records, state, action, met, step).astype(jnp.float32)
+        promised = jnp.take_along_axis(action_values, index, axis=0)
+        return total_return + reward + (ahead[:, None] * probs).sum(0) - promised, None
+
+    initial = game.initial_distribution.astype(jnp.float32)
+    start = jnp.broadcast_to(initial @ plan.values[0], pairs.shape[1:])
+    ahead = jnp.concatenate([plan.values[1:], jnp.zeros_like(plan.values[:1])])
+    steps = jnp.arange(game.horizon, dtype=jnp.int32)
+    over = (pairs, chunk.totals, steps, ahead, plan.action_values)
+    returns, _ = jax.lax.scan(correct, start, over)
+    return returns

@@ -1,0 +1,221 @@
+"""What the command line shows: progress while a run goes on, and tables at its end."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from crowdnash.runs.directory import Row
+from crowdnash.runs.evaluation import Evaluation
+from crowdnash.runs.experiment import Observer
+from crowdnash.runs.ppo_evaluation import PPOEvaluation
+
+POLICY_TITLES = {
+    "last": "last iterate",
+    "average": "average policy",
+    "uniform": "uniform policy",
+}
+"""Names of the evaluated policies, in the order in which they are shown."""
+
+_RATE_EPOCHS = 20
+_PLAIN_LINES = 10
+_PLAIN_SECONDS = 30.0
+
+
+class RunDisplay:
+    """Shows a run on a console: a bar on a terminal, a few plain lines anywhere else.
+
+    Use as a context manager; `observer` is what the run calls.
+    """
+
+    def __init__(self, console: Console, num_epochs: int) -> None:
+        self._console = console
+        self._num_epochs = num_epochs
+        self._rate = _StepRate()
+        self._largest_gain = ""
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._last_line = time.monotonic()
+        self._is_narrow = console.width < 110
+        if console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=10 if self._is_narrow else 30),
+                MofNCompleteColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[figures]}"),
+                console=console,
+            )
+            self._task = self._progress.add_task("compiling", total=num_epochs, rate="", figures="")
+
+    @property
+    def observer(self) -> Observer:
+        """The functions that a run calls."""
+        return Observer(
+            on_start=self._start,
+            on_epoch=self._epoch,
+            on_stage=self._stage,
+            on_warning=self.warn,
+        )
+
+    def __enter__(self) -> RunDisplay:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def warn(self, message: str) -> None:
+        """Show one warning."""
+        self._print(f"crowdnash: warning: {message}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _start(self, epoch: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=epoch)
+        elif epoch:
+            self._print(f"resuming after epoch {epoch} of {self._num_epochs}")
+
+    def _stage(self, stage: str) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, description=stage.split()[0])
+
+    def _epoch(self, row: Row) -> None:
+        epoch = int(row["epoch"] or 0)
+        self._rate.add(row)
+        if row.get("exploitability_max_upper") is not None:
+            self._largest_gain = f"{row['exploitability_max_upper']:.3f}"
+        if self._progress is not None:
+            word = "expl." if self._is_narrow else "exploitability"
+            self._progress.update(
+                self._task,
+                completed=epoch,
+                description="learning",
+                rate=self._rate.text,
+                figures=f"{word} ≤ {self._largest_gain}" if self._largest_gain else "",
+            )
+        elif self._line_is_due(epoch):
+            self._last_line = time.monotonic()
+            parts = [f"epoch {epoch}/{self._num_epochs}", self._rate.text]
+            parts.append(f"mean return {row['mean_return']:.4g}")
+            if self._largest_gain:
+                parts.append(f"exploitability at most {self._largest_gain}")
+            self._print("  ".join(part for part in parts if part))
+
+    def _line_is_due(self, epoch: int) -> bool:
+        every = max(1, self._num_epochs // _PLAIN_LINES)
+        return (
+            epoch == self._num_epochs
+            or epoch % every == 0
+            or time.monotonic() - self._last_line > _PLAIN_SECONDS
+        )
+
+
+class _StepRate:
+    """Agent-steps a second over the newest epochs."""
+
+    def __init__(self) -> None:
+        self._newest: deque[tuple[float, float]] = deque(maxlen=_RATE_EPOCHS)
+        self._is_first = True
+
+    def add(self, row: Row) -> None:
+        steps, seconds = row.get("agent_steps"), row.get("seconds")
+        # The first epoch's time is mostly compilation.
+        if isinstance(steps, int | float) and isinstance(seconds, float) and not self._is_first:
+            self._newest.append((steps, seconds))
+        self._is_first = False
+
+    @property
+    def text(self) -> str:
+        seconds = sum(pair[1] for pair in self._newest)
+        if seconds <= 0.0:
+            return ""
+        return f"{in_si(sum(pair[0] for pair in self._newest) / seconds)} agent-steps/s"
+
+
+def in_si(number: float) -> str:
+    """Return a positive number with three digits and a k, M or G."""
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {letter}"
+    return f"{number:.3g}"
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Return the table that compares the learned policies with the uniform one."""
+    some = next(iter(evaluation.policies.values()))
+    table = Table(
+        title=f"{evaluation.game}, {evaluation.num_agents} agents, {evaluation.horizon} steps, "
+        f"after {evaluation.epoch} epochs",
+        caption=f"Exploitability: what one agent could still gain in total by deviating "
+        f"({some.confidence:.0%} intervals, method: {some.method}).",
+        caption_justify="left",
+        title_justify="left",
+    )
+    table.add_column("policy")
+    table.add_column("largest exploitability", justify="right")
+    table.add_column("mean exploitability", justify="right")
+    table.add_column("mean return", justify="right")
+    for name, title in POLICY_TITLES.items():
+        policy = evaluation.policies[name]
+        table.add_row(
+            title,
+            f"{policy.maximum.lower:.4f} to {policy.maximum.upper:.4f}",
+            f"{policy.mean.lower:.4f} to {policy.mean.upper:.4f}",
+            f"{policy.mean_return:.4f}",
+        )
+    return table
+
+
+def ppo_evaluation_table(evaluation: PPOEvaluation) -> Table:
+    """Return the table of how a neural policy does."""
+    table = Table(
+        title=f"{evaluation.game}, {evaluation.num_agents} agents, {evaluation.horizon} steps, "
+        f"after {evaluation.epoch} epochs",
+        caption=f"{evaluation.confidence:.0%} intervals, {evaluation.num_trajectories} plays of "
+        "all agents.",
+        caption_justify="left",
+        title_justify="left",
+    )
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    low, high = evaluation.mean_return
+    table.add_row("mean return of an agent", f"{low:.4f} to {high:.4f}")
+    table.add_row("mean reward of a step", f"{(low + high) / 2 / evaluation.horizon:.5f}")
+    for name, value in evaluation.statistics.items():
+        table.add_row(name.replace("_", " "), f"{value:.4f}")
+    found = evaluation.exploitability
+    if found is not None:
+        table.add_row("largest exploitability, at least", f"{found.maximum:.4f}")
+        words = f"mean over the {len(found.agents)} agents that learned to deviate, at least"
+        table.add_row(words, f"{found.mean:.4f}")
+    return table
+
+
+def games_table(games: list[dict[str, Any]]) -> Table:
+    """Return the table of known games: name, what it is, and its parameters."""
+    table = Table(show_lines=True)
+    table.add_column("game", no_wrap=True)
+    table.add_column("what it is, and its parameters")
+    for game in games:
+        parameters = "  ".join(f"{name}={value}" for name, value in game["parameters"].items())
+        table.add_row(game["name"], f"{game['summary']}\n[dim]{parameters}[/dim]")
+    return table

@@ -1,0 +1,285 @@
+"""`crowdnash symmetry` and `crowdnash mean-field`: parse, call the library, print."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes, arg
+
+from crowdnash import games, mean_field
+from crowdnash.approximate_symmetry.bounds import NashBound, nash_bound
+from crowdnash.approximate_symmetry.measurement import Symmetry, symmetry
+from crowdnash.cli.against_groups import interval_text, show_against_groups
+from crowdnash.cli.flags import game_subcommands, with_canonical_game
+from crowdnash.games.base import TabularGame
+from crowdnash.mean_field.induced import induced_game
+from crowdnash.mean_field.solvers import MeanFieldSolution, Method
+from crowdnash.runs.experiment_config import ExperimentConfig, Groups
+
+
+@dataclass(frozen=True)
+class SymmetryOptions:
+    """What to measure."""
+
+    groups: Annotated[Groups, arg(metavar="{symmetric,independent}|INT")] = "symmetric"
+    """measure within these groups instead of over all agents"""
+    seed: int = 0
+    """decides the game's draw and the search where values are not exact"""
+    json: bool = False
+    """print the numbers as JSON"""
+    against_groups: Annotated[
+        str | None, arg(metavar="INT,INT,...", help_behavior_hint="(default: none)")
+    ] = None
+    """for these numbers of groups: also solve, play and certify the mean-field equilibrium"""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """with --against-groups: new or empty directory for the picture and the numbers"""
+
+
+@dataclass(frozen=True)
+class MeanFieldOptions:
+    """How to solve."""
+
+    method: Method = "mirror_descent"
+    """algorithm"""
+    num_iterations: int = 2000
+    """iterations at most"""
+    tolerance: float = 1e-6
+    """exploitability at which to stop, in the game's units"""
+    temperature: float = 0.0
+    """weight of the entropy bonus, in reward units"""
+    step_size: Annotated[
+        float | None, arg(metavar="FLOAT", help_behavior_hint="(default: the method's)")
+    ] = None
+    """step size of the method"""
+    groups: Annotated[Groups, arg(metavar="{symmetric,independent}|INT")] = "symmetric"
+    """one population, or one for each of these groups"""
+    seed: int = 0
+    """decides the game's draw"""
+    json: bool = False
+    """print the solution as JSON"""
+
+
+def show_symmetry(arguments: Sequence[str]) -> None:
+    """Run `crowdnash symmetry` with the arguments after it."""
+    game, options = _parse(arguments, "symmetry", SymmetryOptions)
+    if options.against_groups is not None:
+        show_against_groups(
+            game, options.against_groups, out=options.out, seed=options.seed, as_json=options.json
+        )
+        return
+    if options.out is not None:
+        raise ValueError("--out needs --against-groups")
+    found = symmetry(game, options.groups, seed=options.seed)
+    bound = _bound_if_any(game, found)
+    if options.json:
+        print(json.dumps(_symmetry_record(game, found, bound), indent=2))
+        return
+    console = Console()
+    console.print(_symmetry_table(game, found))
+    if bound is not None:
+        console.print(_bound_table(bound))
+
+
+def _bound_if_any(game: TabularGame, found: Symmetry) -> NashBound | None:
+    """Theorem 1 where it applies: not to several groups whose agents contribute differently."""
+    try:
+        return nash_bound(game, found)
+    except ValueError:
+        return None
+
+
+def show_mean_field(arguments: Sequence[str]) -> None:
+    """Run `crowdnash mean-field` with the arguments after it."""
+    game, options = _parse(arguments, "mean-field", MeanFieldOptions)
+    induced = induced_game(game, options.groups)
+    solution = mean_field.solve(
+        induced,
+        options.method,
+        num_iterations=options.num_iterations,
+        tolerance=options.tolerance,
+        temperature=options.temperature,
+        step_size=options.step_size,
+    )
+    if options.json:
+        record = {
+            "game": game.name,
+            "method": options.method,
+            "exploitability": float(solution.exploitability),
+            "converged": bool(solution.converged),
+            "iterations": int(solution.num_iterations),
+            "policy": np.asarray(solution.policy).tolist(),
+        }
+        print(json.dumps(record, indent=2))
+        return
+    console = Console()
+    console.print(_solution_table(game, induced, options.method, solution))
+    if not solution.converged:
+        console.print(
+            "Where iterates circle, a small --temperature (say 0.003) or another --step-size helps."
+        )
+
+
+def _parse(arguments: Sequence[str], command: str, options: type) -> tuple[TabularGame, Any]:
+    _, union = game_subcommands(games.tabular_names())
+    flags_class = dataclasses.make_dataclass(
+        "Flags", [("game", union), ("options", options, options())], frozen=True, kw_only=True
+    )
+    flags: Any = tyro.cli(
+        flags_class,
+        prog=f"crowdnash {command}",
+        args=with_canonical_game(arguments, tabular=True),
+        config=(CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes),
+    )
+    config = ExperimentConfig.create(
+        type(flags.game).game,
+        game_parameters=dataclasses.asdict(flags.game),
+        seed=flags.options.seed,
+    )
+    return config.sample_game(), flags.options
+
+
+def _symmetry_table(game: TabularGame, found: Symmetry) -> Table:
+    table = Table(
+        title=f"{game.name}, {game.num_agents} agents, "
+        + ("one group" if found.num_groups == 1 else f"{found.num_groups} groups"),
+        title_justify="left",
+    )
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    table.add_column("where")
+    table.add_row(
+        "alpha (transitions, L1)", interval_text(found.alpha), _where(game, found, "alpha")
+    )
+    table.add_row("beta (reward per step)", interval_text(found.beta), _where(game, found, "beta"))
+    table.add_row("beta / reward range", interval_text(found.relative_beta), "")
+    table.add_row("reward range", f"{found.reward_range.lower:.4g}, {found.reward_range.upper:.4g}")
+    if found.lipschitz is not None:
+        moduli = found.lipschitz
+        for name in ("K_s", "K_a", "K_mu", "L_s", "L_a", "L_mu", "L_pop", "L_pop_sharper"):
+            table.add_row(name, f"{getattr(moduli, name):.4g}", "" if moduli.exact else "searched")
+    if found.kappa is not None:
+        table.add_row("kappa (sparsity)", str(found.kappa))
+    if found.monotone is not None:
+        for sense in ("everywhere", "along_flows"):
+            verdict = getattr(found.monotone, sense)
+            table.add_row(f"monotone, {sense.replace('_', ' ')}", verdict.status, verdict.reason)
+    return table
+
+
+def _bound_table(bound: NashBound) -> Table:
+    table = Table(
+        title="Theorem 1: exploitability of an exact MFG-NE played by all agents is at most"
+        + ("" if len(bound.group_values) == 1 else " (the largest over groups)"),
+        title_justify="left",
+    )
+    table.add_column("form")
+    table.add_column("bound", justify="right")
+    table.add_column("regime of L_pop")
+    rows = (
+        ("mended constants", bound.value, bound.regime, bound.vacuous),
+        ("sharper constants", bound.sharper, bound.regime_sharper, bound.sharper_vacuous),
+    )
+    for form, value, regime, vacuous in rows:
+        remark = "; says no more than the trivial bound" if vacuous else ""
+        table.add_row(form, f"{value:.4g}", f"{regime}{remark}")
+    table.add_row("trivial: H times the reward range", f"{bound.trivial:.4g}", "")
+    return table
+
+
+def _solution_table(
+    game: TabularGame, induced: mean_field.MeanFieldGame, method: str, solution: MeanFieldSolution
+) -> Table:
+    table = Table(
+        title=f"Mean-field game of {game.name}: {method}, exploitability "
+        f"{float(solution.exploitability):.3g} after {int(solution.num_iterations)} iterations"
+        + ("" if solution.converged else "; tolerance not reached"),
+        caption="Shares of the population along the flow, the busiest states.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    flow = np.asarray(mean_field.population_flow(induced, solution.policy))
+    if flow.ndim == 4:
+        flow = np.tensordot(np.asarray(induced.group_weights), flow, 1)
+    table.add_column("step", justify="right")
+    columns = _flow_columns(game, flow)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for h in range(game.horizon):
+        table.add_row(str(h), *(f"{shares[h]:.4f}" for shares in columns.values()))
+    return table
+
+
+def _flow_columns(game: TabularGame, flow: np.ndarray) -> dict[str, np.ndarray]:
+    """What to show of a flow [H,S,A]: pairs if few, else the marginals, else the busiest states."""
+    states, actions = game.state_names, game.action_names
+    if len(states) * len(actions) <= _MOST_COLUMNS:
+        return {
+            f"{s}, {a}": flow[:, i, j] for i, s in enumerate(states) for j, a in enumerate(actions)
+        }
+    busiest = np.sort(np.argsort(-flow.sum((0, 2)), kind="stable")[:_MOST_COLUMNS])
+    in_state = {f"in {states[i]}": flow[:, i].sum(-1) for i in busiest}
+    if len(actions) > _MOST_COLUMNS:
+        return in_state
+    return in_state | {f"does {a}": flow[:, :, j].sum(-1) for j, a in enumerate(actions)}
+
+
+_MOST_COLUMNS = 4
+
+
+def _where(game: TabularGame, found: Symmetry, which: str) -> str:
+    met = getattr(found, f"{which}_attained")
+    if met is None:
+        return ""
+    return (
+        f"agent {met.agent}, {game.state_names[met.state]}, {game.action_names[met.action]}, "
+        f"step {met.step}"
+    )
+
+
+def _symmetry_record(game: TabularGame, found: Symmetry, bound: NashBound | None) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "game": game.name,
+        "num_agents": game.num_agents,
+        "num_groups": found.num_groups,
+        "alpha": list(found.alpha),
+        "beta": list(found.beta),
+        "relative_beta": list(found.relative_beta),
+        "exact": found.exact,
+        "reward_range": list(found.reward_range),
+        "kappa": found.kappa,
+    }
+    if found.lipschitz is not None:
+        moduli = found.lipschitz
+        record["lipschitz"] = dataclasses.asdict(moduli) | {
+            "L_pop": moduli.L_pop,
+            "L_pop_sharper": moduli.L_pop_sharper,
+        }
+        if found.num_groups > 1:
+            record["group_alpha"] = found.group_alpha.tolist()
+            record["group_beta"] = found.group_beta.tolist()
+    if found.monotone is not None:
+        record["monotone"] = {
+            sense: getattr(found.monotone, sense).status for sense in ("everywhere", "along_flows")
+        }
+    if bound is not None:
+        record["theorem_1"] = {
+            "mended": bound.value,
+            "sharper": bound.sharper,
+            "trivial": bound.trivial,
+            "certified": bound.certified,
+        }
+        if found.num_groups > 1:
+            record["theorem_1"] |= {
+                "group_mended": bound.group_values.tolist(),
+                "group_sharper": bound.group_sharper.tolist(),
+            }
+    return record

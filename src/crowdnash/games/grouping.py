@@ -1,0 +1,98 @@
+"""Which agents share a policy: one group, N groups, k-means on parameters, or a map by hand."""
+
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.cluster.vq import ClusterError, kmeans2
+
+from crowdnash.games.base import DynamicGame
+
+Groups = Literal["symmetric", "independent"] | int | Any
+"""How to group: a name, a number of clusters G, or an integer array [N] -> 0..G-1."""
+
+_KMEANS_ATTEMPTS = 10
+
+
+def assign_groups(game: DynamicGame, groups: Groups) -> Int[np.ndarray, " N"]:
+    """Each agent's group, [N] -> 0..G-1, every group non-empty.
+
+    **Arguments:** `groups` "symmetric" (one group, Symm-PMD), "independent" (G = N, IPMD), an
+    integer G (k-means on the standardised `game.agent_features`), or a map [N].
+
+    **Raises:** `ValueError` naming the rule that `groups` breaks.
+    """
+    n = game.num_agents
+    if isinstance(groups, str):
+        if groups not in ("symmetric", "independent"):
+            raise ValueError(
+                f"groups must be 'symmetric', 'independent', an integer or an array: {groups!r}"
+            )
+        return np.zeros(n, np.int32) if groups == "symmetric" else np.arange(n, dtype=np.int32)
+    array = np.asarray(groups)
+    if not np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
+        raise ValueError(f"groups must be integers, not {array.dtype} ({groups!r})")
+    if array.ndim == 0:
+        return _clusters(game, int(array))
+    if array.shape != (n,):
+        raise ValueError(f"groups must have one entry an agent, [{n}], not {list(array.shape)}")
+    present = np.unique(array)
+    if present[0] < 0 or present[-1] != len(present) - 1:
+        raise ValueError(
+            "groups must use every number 0..G-1: it uses "
+            f"{len(present)} numbers from {present[0]} to {present[-1]}"
+        )
+    return array.astype(np.int32)
+
+
+def standardised_features(game: DynamicGame) -> Float[np.ndarray, "N d"] | None:
+    """`game.agent_features` with mean 0 and variance 1 over the agents, constant columns left out.
+
+    None if the game has no features.
+    """
+    if game.agent_features is None:
+        return None
+    points = np.asarray(game.agent_features, np.float64)
+    varying = points.std(0) > 0
+    return (points[:, varying] - points[:, varying].mean(0)) / points[:, varying].std(0)
+
+
+def _clusters(game: DynamicGame, count: int) -> Int[np.ndarray, " N"]:
+    n = game.num_agents
+    if not 1 <= count <= n:
+        raise ValueError(f"groups must be between 1 and the number of agents {n}, not {count}")
+    if count == 1:
+        return np.zeros(n, np.int32)
+    if count == n:
+        return np.arange(n, dtype=np.int32)
+    points = standardised_features(game)
+    if points is None:
+        raise ValueError(
+            f"groups={count} needs game.agent_features to cluster by; "
+            f"{type(game).__name__} has none: give an array [N] instead"
+        )
+    distinct = len(np.unique(points, axis=0)) if points.shape[1] else 1
+    if distinct < count:
+        raise ValueError(
+            f"groups={count} needs as many different agents: {distinct} differ in their parameters"
+        )
+    return _kmeans(points, count)
+
+
+def _kmeans(points: np.ndarray, count: int) -> Int[np.ndarray, " N"]:
+    """Best of several k-means++ runs with no empty cluster; deterministic."""
+    best, least = None, np.inf
+    for seed in range(_KMEANS_ATTEMPTS):
+        try:
+            centres, labels = kmeans2(points, count, minit="++", rng=seed, missing="raise")
+        except ClusterError:
+            continue
+        spread = float(((points - centres[labels]) ** 2).sum())
+        if spread < least and len(np.unique(labels)) == count:
+            best, least = labels, spread
+    if best is None:
+        raise ValueError(
+            f"groups={count}: k-means left a cluster empty in {_KMEANS_ATTEMPTS} attempts; "
+            "ask for fewer groups or give an array [N]"
+        )
+    return best.astype(np.int32)

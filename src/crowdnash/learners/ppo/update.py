@@ -1,0 +1,145 @@
+"""The update of proximal policy optimisation: passes over shuffled minibatches of one play.
+
+Axes: B samples of one network, F inputs, m samples of a minibatch, c samples of a chunk.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from crowdnash.learners.ppo.loss import PPOSums, Samples, normalised, ppo_sums
+from crowdnash.policies.agent_networks import ActorCritic
+from crowdnash.policies.identity import Identity
+
+_ADAM_EPSILON = 1e-5
+
+
+class UpdateSettings(NamedTuple):
+    """The numbers of an update that may change without compiling again, each a scalar."""
+
+    learning_rate: Float[Array, ""]
+    entropy_weight: Float[Array, ""]
+    value_weight: Float[Array, ""]
+    max_gradient_norm: Float[Array, ""]
+    clip: Float[Array, ""]
+
+
+class UpdateShape(NamedTuple):
+    """What decides the compiled program of an update.
+
+    `num_passes` over all samples in minibatches of `minibatch_size`, worked off `chunk_rows` at a
+    time; both are samples of one network.
+    """
+
+    num_passes: int
+    minibatch_size: int
+    chunk_rows: int
+    normalise_advantages: bool
+    clip_values: bool
+    dtype: str
+
+
+# Without its learning rate, which changes from epoch to epoch.
+_adam = optax.scale_by_adam(eps=_ADAM_EPSILON)
+
+
+def initial_moments(networks: Any, identity: Identity) -> optax.OptState:
+    """What Adam remembers of gradients before the first: zeros, for every network by itself."""
+    return jax.vmap(_adam.init)(networks) if identity.independent else _adam.init(networks)
+
+
+def improve(
+    networks: ActorCritic,
+    moments: optax.OptState,
+    inputs: Float[Array, "B F"],
+    row: Array | None,
+    samples: Samples,
+    key: PRNGKeyArray,
+    settings: UpdateSettings,
+    shape: UpdateShape,
+) -> tuple[ActorCritic, optax.OptState, PPOSums]:
+    """All passes for one network pair; returns mean losses over all minibatches too.
+
+    `row` [B] are the samples' embedding rows, None if the networks have none. Every pass shuffles
+    anew; where the minibatch size does not divide B, the last minibatch of a pass is padded with
+    samples of weight 0, so that its means are over what is left.
+    """
+    count = inputs.shape[0]
+    size = min(shape.minibatch_size, count)
+    num_minibatches = -(-count // size)
+    orders = jax.vmap(lambda k: jax.random.permutation(k, count))(
+        jax.random.split(key, shape.num_passes)
+    ).astype(jnp.int32)
+    padding = ((0, 0), (0, num_minibatches * size - count))
+    index = jnp.pad(orders, padding).reshape(-1, size)
+    weight = jnp.pad(jnp.ones_like(orders, jnp.float32), padding).reshape(-1, size)
+
+    def minibatch(carry: tuple, now: tuple[Array, Array]) -> tuple[tuple, PPOSums]:
+        networks, moments = carry
+        chosen, weight = now
+        mine = jax.tree.map(lambda x: x[chosen], samples)._replace(weight=weight)
+        if shape.normalise_advantages:
+            mine = mine._replace(advantage=normalised(mine.advantage, weight))
+        gradient, sums = _gradient(networks, inputs, row, chosen, mine, settings, shape)
+        norm = optax.global_norm(gradient)
+        scale = jnp.where(norm > settings.max_gradient_norm, settings.max_gradient_norm / norm, 1.0)
+        gradient = jax.tree.map(lambda g: g * scale, gradient)
+        update, moments = _adam.update(gradient, moments)
+        networks = jax.tree.map(lambda p, u: p - settings.learning_rate * u, networks, update)
+        return (networks, moments), sums
+
+    (networks, moments), sums = jax.lax.scan(minibatch, (networks, moments), (index, weight))
+    total = jax.tree.map(lambda x: x.sum(), sums)
+    return networks, moments, jax.tree.map(lambda x: x / total.weight, total)
+
+
+def _gradient(
+    networks: ActorCritic,
+    inputs: Array,
+    row: Array | None,
+    chosen: Array,
+    mine: Samples,
+    settings: UpdateSettings,
+    shape: UpdateShape,
+) -> tuple[ActorCritic, PPOSums]:
+    """Gradient of the mean total loss of one minibatch, added up over chunks that fit the cache."""
+    count = mine.weight.sum()
+
+    def loss(networks: ActorCritic, chosen: Array, mine: Samples) -> tuple[Array, PPOSums]:
+        x = inputs[chosen]
+        r = None if row is None else row[chosen]
+        sums = ppo_sums(
+            networks.actor(x, r, dtype=shape.dtype),
+            networks.critic(x, r, dtype=shape.dtype)[..., 0],
+            mine,
+            clip=settings.clip,
+            clip_values=shape.clip_values,
+        )
+        total = (
+            sums.policy_loss
+            - settings.entropy_weight * sums.entropy
+            + settings.value_weight * sums.value_loss
+        )
+        return total / count, sums
+
+    differentiate = eqx.filter_grad(loss, has_aux=True)
+    size = chosen.shape[0]
+    rows = min(shape.chunk_rows, size)
+    if rows == size:
+        return differentiate(networks, chosen, mine)
+    fill = -size % rows
+    chunks = jax.tree.map(lambda x: jnp.pad(x, (0, fill)).reshape(-1, rows), (chosen, mine))
+
+    def add(total: tuple, chunk: tuple[Array, Samples]) -> tuple[tuple, None]:
+        found = differentiate(networks, *chunk)
+        return jax.tree.map(jnp.add, total, found), None
+
+    start = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(differentiate, networks, *jax.tree.map(lambda x: x[0], chunks)),
+    )
+    return jax.lax.scan(add, start, chunks)[0]

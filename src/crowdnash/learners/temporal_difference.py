@@ -1,0 +1,300 @@
+"""TD learning of a policy's Q-values from N-player trajectories (Algorithm 1).
+
+A trajectory m updates every visited (h, s, a) of a group at once, from the same old Q:
+
+    Q_h(s,a) += eta * ( mean over visitors of [r_h + Q_{h+1}(s',a')] + tau H(pi_h(.|s)) - Q_h(s,a) )
+
+It consumes `Chunk`s of simulated play and never calls a game, so that any simulator can feed it.
+
+Axes: G groups, H steps, S states, A actions, X = S*A pairs, [B,L,T] trajectories and places.
+"""
+
+from typing import Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from crowdnash.games.base import DynamicGame, TabularGame
+from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.simulation.layout import AgentLayout
+from crowdnash.simulation.rollouts import (
+    ActionSampler,
+    Chunk,
+    action_sampler,
+    chunk_size,
+    explain_fault,
+    policy_layout,
+    simulate,
+    simulate_chunk,
+)
+
+TDStep = Literal["adaptive", "horizon-visits", "visits", "theorem"]
+"""Step-size rules eta; see `StepRule.named`."""
+
+_MAX_MASKED_PAIRS = 16
+
+
+class StepRule(eqx.Module):
+    """eta = scale / (scale + k), k the number of earlier visits, or of earlier trajectories.
+
+    `scale` [G] may differ from group to group.
+    """
+
+    scale: Float[Array, " G"]
+    by_visits: Bool[Array, ""]
+
+    @classmethod
+    def named(
+        cls, name: TDStep, horizon: int, group_sizes: Int[np.ndarray, " G"], delta: float = 1.0
+    ) -> "StepRule":
+        """One of the rules of the paper and its mended forms.
+
+        - "adaptive": c/(c+n) with c = 1 + min(H, number of agents in the group): "visits" for one
+          agent alone, whose noise must be averaged out, "horizon-visits" for many, whose mean has
+          little noise and should travel fast.
+        - "horizon-visits": (H+1)/(H+1+n), n the earlier trajectories in which anyone of the group
+          visited (h,s,a). Carries values through H steps fastest.
+        - "visits": 2/(n+2), the same n.
+        - "theorem": (2/delta)/(m + 2/delta), m the earlier trajectories (Theorem 2); delta in
+          (0,1] is the smallest positive probability with which agent 1 visits any (h,s,a).
+
+        **Raises:** `ValueError` for another name, or delta outside (0,1].
+        """
+        if name not in get_args(TDStep):
+            raise ValueError(f"td_step_size must be one of {get_args(TDStep)}, not {name!r}")
+        if not 0 < delta <= 1:
+            raise ValueError(f"delta must be in (0, 1], not {delta}")
+        sizes = np.asarray(group_sizes)
+        scale = {
+            "adaptive": 1.0 + np.minimum(horizon, sizes),
+            "horizon-visits": np.full(sizes.shape, horizon + 1.0),
+            "visits": np.full(sizes.shape, 2.0),
+            "theorem": np.full(sizes.shape, 2.0 / delta),
+        }[name]
+        return cls(jnp.asarray(scale, jnp.float32), jnp.asarray(name != "theorem"))
+
+
+class TDTables(eqx.Module):
+    """Run state of Algorithm 1: `values` Q and `visits` n, [X,H,G]; `epoch` m, a scalar."""
+
+    values: Float[Array, "X H G"]
+    visits: Float[Array, "X H G"]
+    epoch: Int[Array, ""]
+
+    @classmethod
+    def zeros(cls, num_pairs: int, horizon: int, num_groups: int) -> "TDTables":
+        """Q = 0, nothing visited (the start of Algorithm 1)."""
+        empty = jnp.zeros((num_pairs, horizon, num_groups), jnp.float32)
+        return cls(empty, empty, jnp.asarray(0, jnp.int32))
+
+
+def entropy_bonus(
+    probs: Float[Array, "G H S A"], temperature: Float[Array, ""]
+) -> Float[Array, "S H G"]:
+    """The bonus tau H(pi_h(.|s)) for every group, step and state, H in nats."""
+    entropy = -jax.scipy.special.xlogy(probs, probs).sum(-1)
+    return temperature * jnp.moveaxis(entropy, (0, 1, 2), (2, 1, 0))
+
+
+def td_update(
+    tables: TDTables,
+    chunk: Chunk,
+    active: Bool[Array, " B"],
+    bonus: Float[Array, "S H G"],
+    rule: StepRule,
+    layout: AgentLayout,
+) -> TDTables:
+    """Run Algorithm 1 over the trajectories of a chunk, one after the other.
+
+    `active` is False for trajectories to leave out. Pairs equal to X mark places to leave out.
+    """
+    num_pairs = tables.values.shape[0]
+    small = num_pairs <= _MAX_MASKED_PAIRS
+    sums = _masked_sums if small else _segment_sums
+    num_actions = num_pairs // bonus.shape[0]
+    bonuses = tuple(bonus[k // num_actions] for k in range(num_pairs))
+
+    # One array a pair: slices of one large array would keep XLA from vectorising.
+    def update(carry: tuple, trajectory: tuple) -> tuple[tuple, None]:
+        values, visits, epoch = carry
+        pairs, rewards, on = trajectory
+        counts, targets = sums(values, pairs, rewards, layout)
+        new_values, new_visits = [], []
+        for k in range(num_pairs):
+            seen = (counts[k] > 0) & on
+            mean = targets[k] / jnp.maximum(counts[k], 1) + bonuses[k]
+            earlier = jnp.where(rule.by_visits, visits[k], epoch.astype(jnp.float32))
+            eta = rule.scale / (rule.scale + earlier)
+            new_values.append(values[k] + jnp.where(seen, eta * (mean - values[k]), 0.0))
+            new_visits.append(visits[k] + seen)
+        return (tuple(new_values), tuple(new_visits), epoch + on), None
+
+    start = (tuple(tables.values), tuple(tables.visits), tables.epoch)
+    by_trajectory = (chunk.pairs.swapaxes(0, 1), chunk.rewards.swapaxes(0, 1), active)
+    (values, visits, epoch), _ = jax.lax.scan(update, start, by_trajectory)
+    return TDTables(jnp.stack(values), jnp.stack(visits), epoch)
+
+
+def _masked_sums(
+    values: tuple[Array, ...], pairs: Array, rewards: Array, layout: AgentLayout
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Visitors and their summed r + Q', each X arrays [H,G], by comparisons: small X."""
+    spread = [layout.spread(q)[1:, None] for q in values]
+    ahead = jnp.zeros(rewards[1:].shape, jnp.float32)
+    for k, value in enumerate(spread):
+        ahead = jnp.where(pairs[1:] == k, value, ahead)
+    target = rewards + jnp.concatenate([ahead, jnp.zeros_like(rewards[:1])])
+    here = [pairs == k for k in range(len(values))]
+    terms = [x.astype(jnp.float32) for x in here] + [jnp.where(x, target, 0.0) for x in here]
+    if layout.shape[0] == 1:
+        tiles = [x[:, 0] for x in terms]
+    else:
+        zero = jnp.float32(0)
+        tiles = jax.lax.reduce(
+            tuple(terms),
+            (zero,) * len(terms),
+            lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)),
+            (1,),
+        )
+    groups = tuple(layout.gather(x) for x in tiles)
+    return groups[: len(values)], groups[len(values) :]
+
+
+def _segment_sums(
+    values: tuple[Array, ...], pairs: Array, rewards: Array, layout: AgentLayout
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """The same by look-ups and scattered sums: cost per agent free of X."""
+    num_pairs, (horizon, num_groups) = len(values), values[0].shape
+    table = jnp.stack((*values, jnp.zeros_like(values[0])), axis=-1)  # [H,G,X+1]
+    group = jnp.broadcast_to(layout.tile_group, pairs.shape[1:])
+    index = pairs.astype(jnp.int32)
+    step = jnp.arange(horizon)[:, None, None]
+    ahead = jnp.where(step[:-1] < horizon, table[step[1:], group, index[1:]], 0.0)
+    target = rewards + jnp.concatenate([ahead, jnp.zeros_like(rewards[:1])])
+    segment = (step * num_groups + group) * (num_pairs + 1) + index
+    total = horizon * num_groups * (num_pairs + 1)
+    weights = jnp.stack([jnp.ones_like(target), target], axis=-1).reshape(-1, 2)
+    summed = jax.ops.segment_sum(weights, segment.reshape(-1), total)
+    summed = summed.reshape(horizon, num_groups, num_pairs + 1, 2)
+    counts, targets = summed[..., 0], summed[..., 1]
+    return (
+        tuple(counts[..., k] for k in range(num_pairs)),
+        tuple(targets[..., k] for k in range(num_pairs)),
+    )
+
+
+def learn_values(
+    game: DynamicGame,
+    sampler: ActionSampler,
+    layout: AgentLayout,
+    key: PRNGKeyArray,
+    num_epochs: Int[Array, ""],
+    bonus: Float[Array, "S H G"],
+    rule: StepRule,
+    observed: Bool[Array, "L T"],
+    size: int,
+) -> tuple[Float[Array, "X H G"], Float[Array, ""]]:
+    """Algorithm 1 over `num_epochs` trajectories in chunks of `size`; inside `jit`.
+
+    Returns Q and the mean return (over trajectories and all agents).
+    """
+    num_pairs = bonus.shape[0] * game.num_actions
+    nobody = jnp.asarray(num_pairs)
+
+    def chunk_update(chunk_index: Array, carry: tuple) -> tuple[TDTables, Array]:
+        tables, total = carry
+        numbers = chunk_index.astype(jnp.uint32) * size + jnp.arange(size, dtype=jnp.uint32)
+        active = numbers < num_epochs.astype(jnp.uint32)
+        chunk = simulate_chunk(game, sampler, layout, key, numbers)
+        returns = chunk.rewards.sum((0, 2, 3)) / game.num_agents
+        total = total + jnp.where(active, returns, 0.0).sum()
+        pairs = jnp.where(observed, chunk.pairs, nobody.astype(chunk.pairs.dtype))
+        seen = Chunk(pairs, chunk.rewards, chunk.totals)
+        return td_update(tables, seen, active, bonus, rule, layout), total
+
+    start = TDTables.zeros(num_pairs, game.horizon, layout.num_groups)
+    chunks = (num_epochs + size - 1) // size
+    tables, total = jax.lax.fori_loop(0, chunks, chunk_update, (start, jnp.float32(0)))
+    return tables.values, total / num_epochs
+
+
+_learn_values = eqx.filter_jit(learn_values)
+
+
+def observed_places(
+    layout: AgentLayout, agents: Literal["all"] | int | Int[np.ndarray, " n"]
+) -> Bool[Array, "L T"]:
+    """Places of the agents whose transitions are used; `ValueError` for an unknown agent."""
+    if isinstance(agents, str):
+        if agents != "all":
+            raise ValueError(f"agents must be 'all', an index or an array of them: {agents!r}")
+        return layout.valid
+    index = np.atleast_1d(np.asarray(agents))
+    num_agents = layout.place.shape[0]
+    if not np.issubdtype(index.dtype, np.integer) or index.ndim != 1 or index.size == 0:
+        raise ValueError(f"agents must be 'all', an index or an array of them: {agents!r}")
+    if index.min() < 0 or index.max() >= num_agents:
+        raise ValueError(f"agents must lie in 0..{num_agents - 1}: {agents!r}")
+    return layout.valid & jnp.isin(layout.agent, jnp.asarray(index))
+
+
+def td_learning(
+    game: TabularGame,
+    policy: TabularPolicy,
+    *,
+    key: PRNGKeyArray,
+    num_epochs: int,
+    temperature: float = 0.0,
+    agents: Literal["all"] | int | Int[np.ndarray, " n"] = "all",
+    step_size: TDStep = "adaptive",
+    delta: float = 1.0,
+) -> Float[Array, "G H S A"]:
+    """Q-values of `policy` from `num_epochs` simulated trajectories (Algorithm 1).
+
+    **Arguments:** `temperature` tau >= 0 weighs the entropy of the policy (Def. 9); `agents`
+    whose transitions are used: "all" (each group's table moves by the mean TD error over those of
+    the group who visited), one index (the paper's agent 1), or several; `step_size`, `delta` see
+    `StepRule.named`.
+
+    **Returns:** Q [G,H,S,A] in units of reward, one table for each group of the policy; 0 where
+    nobody observed came.
+
+    **Raises:** `ValueError` for arguments out of range; `GameError` if the game pays a NaN or a
+    transition is not a distribution.
+    """
+    if num_epochs < 1:
+        raise ValueError(f"num_epochs must be at least 1, not {num_epochs}")
+    if not (0 <= temperature < np.inf):
+        raise ValueError(f"temperature must be >= 0 and finite, not {temperature}")
+    if not isinstance(policy, TabularPolicy):
+        raise ValueError(f"policy must be a TabularPolicy, not a {type(policy).__name__}")
+    policy.check_fits(game)
+    layout = policy_layout(policy, game.num_agents)
+    observed = observed_places(layout, agents)
+    sizes = np.asarray(layout.group_sizes(observed))
+    rule = StepRule.named(step_size, game.horizon, sizes, delta)
+    values, mean_return = _learn_values(
+        game,
+        action_sampler(policy, layout),
+        layout,
+        key,
+        jnp.asarray(num_epochs, jnp.int32),
+        entropy_bonus(policy.probs, jnp.float32(temperature)),
+        rule,
+        observed,
+        chunk_size(game.num_agents, num_epochs),
+    )
+    if not np.isfinite(float(mean_return)):
+        explain_fault(game, simulate(game, policy, key=key, num_trajectories=num_epochs))
+    return tables_by_group(values, game.num_actions)
+
+
+def tables_by_group(values: Float[Array, "X H G"], num_actions: int) -> Float[Array, "G H S A"]:
+    """[X,H,G] -> [G,H,S,A]."""
+    num_pairs, horizon, num_groups = values.shape
+    return jnp.moveaxis(values, (0, 1, 2), (2, 1, 0)).reshape(
+        num_groups, horizon, num_pairs // num_actions, num_actions
+    )

@@ -1,0 +1,214 @@
+"""Mean-field games and their exact values (Defs. 4, 5, 9).
+
+Everything here takes numbers or traced arrays. With numbers, arguments are checked, the work is
+done in float64 and results are NumPy float64 arrays or Python floats. Inside `jax.jit`, `vmap` or
+`grad` the same functions are plain traceable arithmetic in the precision of their arguments.
+
+Axes: G populations (groups), H steps, S states, A actions. Policies, flows and Q are [H,S,A], or
+[G,H,S,A] (needed if the game has several populations; results then have the axis G too).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Float
+
+from crowdnash.mean_field.estimation import estimate_mean_field_game
+from crowdnash.mean_field.game import (
+    MeanFieldGame,
+    Numbers,
+    by_step,
+    check_is_mean_field,
+    check_laws,
+    checked_distribution,
+    grouped_laws,
+    in_double,
+    is_traced,
+)
+from crowdnash.mean_field.recursions import (
+    Population,
+    entropy,
+    gains,
+    greedy,
+    laws_along,
+    optimal_q_values,
+    population_under,
+    q_values_of,
+)
+from crowdnash.mean_field.solvers import MeanFieldSolution, solve
+from crowdnash.mean_field.tables import TabularMeanFieldGame
+
+__all__ = [
+    "BestResponse",
+    "Evaluation",
+    "Laws",
+    "MeanFieldGame",
+    "MeanFieldSolution",
+    "TabularMeanFieldGame",
+    "best_response",
+    "estimate_mean_field_game",
+    "evaluate",
+    "exploitability",
+    "laws_at",
+    "population_flow",
+    "q_values",
+    "solve",
+    "values",
+]
+
+
+class Laws(NamedTuple):
+    """P [S,A,S] and R [S,A] at one population (Def. 4); with the axis G if there are several."""
+
+    transition: Float[Numbers, "..."]
+    reward: Float[Numbers, "..."]
+
+
+class BestResponse(NamedTuple):
+    """Against a frozen flow (Def. 5): a deterministic `policy` and its `q_values`, [H,S,A]."""
+
+    policy: Float[Numbers, "..."]
+    q_values: Float[Numbers, "..."]
+
+
+class Evaluation(NamedTuple):
+    """Per population, [G]: V(Lambda(pi), pi), the best response's value, their gap (Def. 5)."""
+
+    value: Float[Numbers, " G"]
+    best_response_value: Float[Numbers, " G"]
+    exploitability: Float[Numbers, " G"]
+
+
+def laws_at(mfg: MeanFieldGame, mu: Any, step: Any = 0) -> Laws:
+    """P(.|s,a,mu) [S,A,S] and R(s,a,mu) [S,A] at step h; mu [S,A], or [G,S,A] (Def. 4).
+
+    **Raises:** `ValueError` if mu does not consist of distributions over S x A or `step` is not
+    in 0..H-1; `GameError` (also a `ValueError`) if the game's P is not a distribution.
+    """
+    check_is_mean_field(mfg)
+    if not isinstance(step, Tracer) and not 0 <= step < mfg.horizon:
+        raise ValueError(f"step must be in 0..{mfg.horizon - 1}, not {step}")
+    pair = (mfg.num_states, mfg.num_actions)
+    single = mfg.num_groups == 1 and np.ndim(mu) != 3
+    mu = checked_distribution("mu", mu, pair if single else (mfg.num_groups, *pair), axes=2)
+    found = in_double(_laws_once, mfg, mu[None] if single else mu, np.int32(step))
+    check_laws(mfg, *found[1:], first_step=0 if is_traced(step) else int(step))
+    drop = (0, 0) if single else (0,)
+    return Laws(found.transition[drop], found.reward[drop])
+
+
+def _laws_once(mfg: MeanFieldGame, mu: Any, step: Any) -> Population:
+    return Population(*(x[None] for x in (mu, *grouped_laws(mfg, mu, step))))
+
+
+def population_flow(mfg: MeanFieldGame, probs: Any) -> Float[Numbers, "..."]:
+    """Lambda(pi) = (mu_0, .., mu_{H-1}), shaped as `probs`: [H,S,A] or [G,H,S,A] (Def. 5).
+
+    **Raises:** `ValueError` if `probs` has another shape or is not a policy; `GameError` naming
+    the place if the game's laws are not finite or P is not a distribution along the flow.
+    """
+    policy, single = by_step(mfg, "probs", probs, axes=1)
+    found = in_double(population_under, mfg, policy)
+    check_laws(mfg, *found[1:])
+    return _by_group(found.flow, single)
+
+
+def q_values(
+    mfg: MeanFieldGame,
+    probs: Any,
+    *,
+    temperature: Any = 0.0,
+    flow: Any = None,
+    own_entropy: bool = True,
+) -> Float[Numbers, "..."]:
+    """Q^tau_h(s,a) of Def. 9, shaped as `probs`: expected reward to come, in the game's units.
+
+    **Arguments:** `probs` the agent's policy; `temperature` tau >= 0; `flow` the frozen
+    population, Lambda(probs) unless given; `own_entropy=False` gives q^tau = Q^tau - tau H(pi_h),
+    without the entropy of the present step.
+
+    **Raises:** `ValueError` if `temperature` is out of range, or `probs` or `flow` has another
+    shape or does not consist of distributions; `GameError` as `population_flow`.
+    """
+    policy, single = by_step(mfg, "probs", probs, axes=1)
+    if not isinstance(temperature, Tracer) and not 0 <= temperature < np.inf:
+        raise ValueError(f"temperature must be >= 0 and finite, not {temperature}")
+    tau = temperature if isinstance(temperature, Tracer) else np.asarray(temperature, np.float64)
+    frozen = None if flow is None else by_step(mfg, "flow", flow, axes=2)[0]
+    population, found = in_double(_regularised, mfg, policy, frozen, tau, own_entropy)
+    check_laws(mfg, *population[1:])
+    return _by_group(found, single)
+
+
+def _regularised(
+    mfg: MeanFieldGame, policy: Any, flow: Any, temperature: Any, own_entropy: bool
+) -> tuple[Population, Any]:
+    population = population_under(mfg, policy) if flow is None else laws_along(mfg, flow)
+    found = q_values_of(population, policy, temperature)
+    return population, found if own_entropy else found - temperature * entropy(policy)[..., None]
+
+
+def values(
+    mfg: MeanFieldGame, probs: Any, *, temperature: Any = 0.0, flow: Any = None
+) -> Float[Numbers, "..."]:
+    """V_h(s) = sum_a pi_h(a|s) Q^tau_h(s,a), [H,S] or [G,H,S].
+
+    **Arguments:** `probs`, `temperature` and `flow` as for `q_values`.
+
+    V(mu, pi) of Def. 5 is the mean of V_0 over the initial distribution (tau = 0).
+
+    **Raises:** as `q_values`.
+    """
+    found = q_values(mfg, probs, temperature=temperature, flow=flow)
+    policy = probs if is_traced(found, probs) else np.asarray(probs, np.float64)
+    return (policy * found).sum(-1)
+
+
+def best_response(mfg: MeanFieldGame, flow: Any) -> BestResponse:
+    """A best response to the population frozen at `flow` [H,S,A] or [G,H,S,A] (Def. 5).
+
+    Deterministic; among equally good actions the first.
+
+    **Raises:** `ValueError` if `flow` has another shape or does not consist of distributions;
+    `GameError` as `population_flow`.
+    """
+    mu, single = by_step(mfg, "flow", flow, axes=2)
+    population, found = in_double(_optimal, mfg, mu)
+    check_laws(mfg, *population[1:])
+    best = in_double(greedy, found)
+    return BestResponse(_by_group(best, single), _by_group(found, single))
+
+
+def _optimal(mfg: MeanFieldGame, flow: Any) -> tuple[Population, Any]:
+    population = laws_along(mfg, flow)
+    return population, optimal_q_values(population)
+
+
+def evaluate(mfg: MeanFieldGame, probs: Any) -> Evaluation:
+    """Values and exploitability (Def. 5) of a policy that all play, for each population.
+
+    **Arguments:** `probs` [H,S,A] or [G,H,S,A].
+
+    **Raises:** as `population_flow`.
+    """
+    policy, _ = by_step(mfg, "probs", probs, axes=1)
+    population = in_double(population_under, mfg, policy)
+    check_laws(mfg, *population[1:])
+    own, best = in_double(gains, mfg, population)
+    return Evaluation(own, best, best - own)
+
+
+def exploitability(mfg: MeanFieldGame, probs: Any) -> Any:
+    """E(pi) = max over pi' of V(Lambda(pi), pi') - V(Lambda(pi), pi) (Def. 5), a float.
+
+    `probs` [H,S,A] or [G,H,S,A]; of several populations the largest, and `evaluate` gives each.
+
+    **Raises:** as `population_flow`.
+    """
+    found = evaluate(mfg, probs).exploitability.max()
+    return found if isinstance(found, Tracer) else float(found)
+
+
+def _by_group(array: Any, single: bool) -> Any:
+    return array[:, 0] if single else array.swapaxes(0, 1)

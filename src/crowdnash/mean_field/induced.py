@@ -1,0 +1,249 @@
+"""The induced mean-field game of a `PopulationGame`, in closed form (Defs. 3 and 6).
+
+Where agents meet only through an aggregate, symmetrization needs no permutations: a law that is
+affine in the aggregate sees, averaged over which of the others hold which pairs, the mean of
+their contributions, and a law of agents that all contribute alike sees the aggregate itself. The
+formula read at any mu is then the extension off the grid (spec of Def. 6, special case). For
+agents who contribute differently (weights) *and* laws that bend, the law at the mean aggregate
+stands in for the mean of the law.
+
+With groups, symmetrization is within each group, and the induced game has one population for
+each: an agent of group g meets sum_k meeting[g,k] mu_k, meeting[g,k] = (N_k - 1[k=g]) / (N-1).
+For one group that is mu itself.
+
+Axes: N agents, G groups, H steps, S states, A actions, X = S*A pairs, K aggregate components.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal as JaxprLiteral
+from jaxtyping import Array, Float, Int
+
+from crowdnash.games.base import InAggregate, PopulationGame, TabularGame
+from crowdnash.games.grouping import Groups, assign_groups
+from crowdnash.mean_field.game import (
+    MeanFieldGame,
+    Numbers,
+    checked_distribution,
+    in_double,
+    laws_from,
+)
+from crowdnash.mean_field.tables import AffineLaw, check_vertices
+
+_MAX_TABLE = 2**23
+_MAX_AT_ONCE = 2**22
+
+Which = Literal["transition", "reward"]
+
+
+class GroupedAgents(eqx.Module):
+    """A game's agents by group: `groups` [N] and `sizes` [G], with what they contribute.
+
+    `shared` [X,K] if all agents contribute alike, else None, and then `totals` [G,X,K] are the
+    sums of the contributions over each group.
+    """
+
+    game: PopulationGame
+    groups: Int[Numbers, " N"]
+    sizes: Float[Numbers, " G"]
+    meeting: Float[Numbers, "G G"]
+    shared: Float[Numbers, "X K"] | None
+    totals: Float[Numbers, "G X K"] | None
+
+    def aggregates(self, mu: Float[Array, "G S A"]) -> Float[Array, "N K"]:
+        """What every agent meets, given the populations; its own share left out."""
+        pairs = mu.reshape(mu.shape[0], -1)
+        if self.shared is not None:
+            met = (jnp.asarray(self.meeting) @ pairs) @ jnp.asarray(self.shared)
+            return met[jnp.asarray(self.groups)]
+        total = jnp.einsum("gx,gxk->k", pairs, jnp.asarray(self.totals))
+        given = jax.vmap(lambda agent, group: pairs[group] @ _contributions(self.game, agent))
+        own = given(self.game.agents, jnp.asarray(self.groups))
+        return (total - own) / (self.game.num_agents - 1)
+
+    def mean_law(
+        self, which: Which, met: Float[Array, "N K"], step: Any, dtype: Any
+    ) -> Float[Array, "G S A ..."]:
+        """The mean over each group's agents of a law, at all pairs (s,a)."""
+        game, groups = self.game, jnp.asarray(self.groups)
+        law = game.transition if which == "transition" else game.reward
+        over_agents = jax.vmap(law, in_axes=(0, None, None, 0, None))
+
+        def at_pair(pair: Array) -> Array:
+            state, action = pair // game.num_actions, pair % game.num_actions
+            found = over_agents(game.agents, state, action, met, step).astype(dtype)
+            if self.sizes.shape[0] == 1:
+                return found.mean(0)[None]
+            count = jnp.asarray(self.sizes, dtype).reshape(-1, *(1,) * (found.ndim - 1))
+            return jax.ops.segment_sum(found, groups, self.sizes.shape[0]) / count
+
+        pairs = jnp.arange(game.num_states * game.num_actions, dtype=jnp.int32)
+        at_once = max(1, _MAX_AT_ONCE // (game.num_agents * game.num_states))
+        if at_once >= pairs.shape[0]:
+            found = jax.vmap(at_pair)(pairs)
+        else:  # memory must not grow with N times the number of pairs
+            found = jax.lax.map(at_pair, pairs, batch_size=at_once)
+        shape = (game.num_states, game.num_actions)
+        return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], *shape, *found.shape[2:])
+
+
+class AveragedLaw(eqx.Module):
+    """A law of the induced game, averaged over the agents anew at every call."""
+
+    agents: GroupedAgents
+    which: Which = eqx.field(static=True)
+
+    def at(self, mu: Float[Array, "G S A"], step: Any) -> Array:
+        """The law's values [G,S,A,...] at the populations `mu` and step h."""
+        met = self.agents.aggregates(mu)
+        return self.agents.mean_law(self.which, met, step, mu.dtype)
+
+
+class InducedMeanFieldGame(MeanFieldGame):
+    """What `induced_game` returns: Def. 6's P and R, each tables or an average over agents."""
+
+    transition_law: AffineLaw | AveragedLaw
+    reward_law: AffineLaw | AveragedLaw
+    initial_distribution: Float[Numbers, " S"]
+    shares: Float[Numbers, " G"]
+    horizon: int = eqx.field(static=True)
+    num_states: int = eqx.field(static=True)
+    num_actions: int = eqx.field(static=True)
+
+    @property
+    def laws_are_cheap(self) -> bool:
+        """See `MeanFieldGame.laws_are_cheap`."""
+        return isinstance(self.transition_law, AffineLaw) and isinstance(self.reward_law, AffineLaw)
+
+    @property
+    def group_weights(self) -> Numbers:
+        """N_g / N: see `MeanFieldGame.group_weights`."""
+        return self.shares
+
+    def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
+        """See `MeanFieldGame.laws`; `ValueError` if mu is not a distribution."""
+        return laws_from(self, self.transition_law, self.reward_law, mu, step)
+
+
+def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMeanFieldGame:
+    """The mean-field game that an N-player game induces (Def. 6), one population a group.
+
+        P(s,a,mu) = (1/N) sum_i P^i(s, a, aggregate of the others at mu),   R likewise
+
+    Laws that the game declares "free" of the aggregate or "affine" in it become tables (values at
+    the vertices of the simplex); others are averaged over the N agents at every call. Games read
+    here keep float32 parameters; all arithmetic on them is float64 (unless traced).
+
+    **Arguments:** `groups` as for `assign_groups`; None is one group.
+
+    **Raises:** `ValueError` if the game is not a `PopulationGame` or `groups` is wrong;
+    `GameError` if its mean transition is not a distribution.
+    """
+    if not isinstance(game, PopulationGame):
+        raise ValueError(
+            "game must be a PopulationGame, whose agents meet only through an aggregate; "
+            f"{type(game).__name__} is not: use induced_game_from_queries"
+        )
+    index = assign_groups(game, "symmetric" if groups is None else groups)
+    sizes = np.bincount(index).astype(np.float64)
+    meeting = (sizes[None, :] - np.eye(sizes.shape[0])) / (game.num_agents - 1)
+    shared, totals = in_double(_contribution_tables, game, index, sizes.shape[0])
+    agents = GroupedAgents(game, index, sizes, meeting, shared, totals)
+    transition = _law(agents, "transition", game.transition_in_aggregate)
+    if isinstance(transition, AffineLaw):
+        check_vertices(transition.vertices, game.num_actions, type(game).__name__)
+    return InducedMeanFieldGame(
+        transition_law=transition,
+        reward_law=_law(agents, "reward", game.reward_in_aggregate),
+        initial_distribution=checked_distribution(
+            "initial_distribution", game.initial_distribution, (game.num_states,), axes=1
+        ),
+        shares=sizes / game.num_agents,
+        horizon=game.horizon,
+        num_states=game.num_states,
+        num_actions=game.num_actions,
+    )
+
+
+def _law(agents: GroupedAgents, which: Which, declared: InAggregate) -> AffineLaw | AveragedLaw:
+    """The law as a table if it is declared affine, agents meet one mean, and the table is small."""
+    game, num_groups = agents.game, agents.sizes.shape[0]
+    one_mean = agents.shared is not None or num_groups == 1
+    if declared == "nonlinear" or (declared == "affine" and not one_mean):
+        return AveragedLaw(agents, which)
+    num_pairs = game.num_states * game.num_actions
+    num_vertices = 1 if declared == "free" else num_pairs
+    num_steps = game.horizon if _reads_step(game, which) else 1
+    cell = num_pairs * (game.num_states if which == "transition" else 1)
+    if num_steps * num_vertices * num_groups * cell > _MAX_TABLE:
+        return AveragedLaw(agents, which)
+    table = in_double(_vertex_table, agents, which, num_vertices, num_steps)
+    return AffineLaw.from_vertices(table, agents.meeting)
+
+
+def _vertex_table(
+    agents: GroupedAgents, which: Which, num_vertices: int, num_steps: int
+) -> Float[Array, "..."]:
+    """The mean law where all hold one pair, for every pair, [steps, vertices, G, S, A, ...]."""
+    game, num_groups = agents.game, agents.sizes.shape[0]
+    shape = (num_groups, game.num_states, game.num_actions)
+    corners = jnp.eye(game.num_states * game.num_actions)
+    if num_vertices == 1:  # free of the population: any will do
+        corners = corners.mean(0, keepdims=True)
+
+    def at(step: Array) -> Array:
+        def corner(pairs: Array) -> Array:
+            mu = jnp.broadcast_to(pairs, (num_groups, pairs.shape[0])).reshape(shape)
+            return agents.mean_law(which, agents.aggregates(mu), step, mu.dtype)
+
+        return jax.lax.map(corner, corners)
+
+    return jax.lax.map(at, jnp.arange(num_steps, dtype=jnp.int32))
+
+
+def _contributions(game: PopulationGame, agent: Any) -> Float[Array, "X K"]:
+    """One agent's contribution at every pair, in the precision that is switched on."""
+    pairs = jnp.arange(game.num_states * game.num_actions, dtype=jnp.int32)
+    over_pairs = jax.vmap(game.contribution, in_axes=(None, 0, 0))
+    found = over_pairs(agent, pairs // game.num_actions, pairs % game.num_actions)
+    return found.astype(jnp.result_type(float))
+
+
+def _contribution_tables(
+    game: PopulationGame, groups: Any, num_groups: int
+) -> tuple[Array | None, Array | None]:
+    """(what every agent contributes [X,K], None), or (None, sums over each group [G,X,K])."""
+    first = jax.tree_util.tree_map(lambda x: x[0], game.agents)
+    if not _reads(lambda agent: _contributions(game, agent), (first,), 0):
+        return _contributions(game, first), None
+    given = jax.vmap(lambda agent: _contributions(game, agent))(game.agents)
+    return None, jax.ops.segment_sum(given, jnp.asarray(groups), num_groups)
+
+
+def _reads_step(game: PopulationGame, which: Which) -> bool:
+    law = game.transition if which == "transition" else game.reward
+    agent = jax.tree_util.tree_map(lambda x: x[0], game.agents)
+    index = jnp.zeros((), jnp.int32)
+    met = jnp.zeros(jax.eval_shape(lambda a: _contributions(game, a), agent).shape[-1])
+    return _reads(law, (agent, index, index, met, index), 4)
+
+
+def _reads(function: Callable[..., Array], arguments: tuple, position: int) -> bool:
+    """Whether the outcome may depend on the argument: it enters what the outcome is computed from.
+
+    Read off the traced program; an argument that enters a step of it taints that step's results.
+    """
+    before = len(jax.tree_util.tree_leaves(arguments[:position]))
+    count = len(jax.tree_util.tree_leaves(arguments[position]))
+    program = jax.make_jaxpr(function)(*arguments).jaxpr
+    tainted = set(program.invars[before : before + count])
+    for equation in program.eqns:
+        inputs = [x for x in equation.invars if not isinstance(x, JaxprLiteral)]
+        if any(x in tainted for x in inputs):
+            tainted.update(equation.outvars)
+    return any(not isinstance(x, JaxprLiteral) and x in tainted for x in program.outvars)

@@ -1,0 +1,223 @@
+"""Policies that are neural networks, for games too large for tables.
+
+Axes: N agents, F observation features, d identity features, A actions, H steps, S states.
+"""
+
+import io
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from crowdnash.games.base import DynamicGame
+from crowdnash.policies.identity import Identity
+from crowdnash.policies.network import NeuralNetwork
+from crowdnash.policies.observations import ObservationFeatures
+from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.runs.directory import write_arrays
+
+_FORMAT = "crowdnash-neural-policy-1"
+
+
+class NeuralPolicy(Policy):
+    """A network that maps what an agent sees, the step and the agent's identity to actions.
+
+    `actor` has one network for all agents, or, if `identity.independent`, a leading axis N on all
+    its arrays. `game_name` and the sizes say which games the policy fits.
+    """
+
+    actor: NeuralNetwork
+    identity: Identity
+    features: ObservationFeatures
+    game_name: str = eqx.field(static=True)
+    num_actions: int = eqx.field(static=True)
+
+    @property
+    def num_agents(self) -> int:
+        """N."""
+        return self.identity.num_agents
+
+    def probabilities(
+        self, observation: PyTree, agent_index: Int[Array, ""], step: Int[Array, ""]
+    ) -> Float[Array, " A"]:
+        """See `Policy.probabilities`; `observation` is that of one agent."""
+        actor = self.actor
+        if self.identity.independent:
+            actor = jax.tree.map(lambda x: x[agent_index], actor)
+        seen = self.features(observation, jnp.asarray(step))
+        inputs = jnp.concatenate([seen, self.identity.features[agent_index]])
+        row = self.identity.row[agent_index]
+        return jax.nn.softmax(actor(inputs[None], row[None])[0])
+
+    @eqx.filter_jit
+    def all_probabilities(self, observations: PyTree, step: Int[Array, ""]) -> Float[Array, "N A"]:
+        """Action probabilities of all agents for `game.observe(state)` at step h."""
+        agents = jnp.arange(self.num_agents, dtype=jnp.int32)
+        return jax.vmap(self.probabilities, in_axes=(0, 0, None))(observations, agents, step)
+
+    def act(
+        self, observations: PyTree, step: int | Int[Array, ""], *, key: PRNGKeyArray
+    ) -> Int[Array, " N"]:
+        """Draw every agent's action, [N], for `game.observe(state)` at step h in 0..H-1.
+
+        The observations are trusted to be of the game that the policy was made for; see
+        `check_fits`, which raises. This one raises nothing.
+        """
+        probs = self.all_probabilities(observations, jnp.asarray(step, jnp.int32))
+        return jax.random.categorical(key, jnp.log(probs), axis=-1).astype(jnp.int32)
+
+    def tabulate(self) -> TabularPolicy:
+        """The same policy as a table, for games whose agents see one of S states.
+
+        One group if the agents are alike to the network, groups if it knows groups, else N.
+
+        **Raises:** `ValueError` if the policy was made for another kind of observation.
+        """
+        if self.features.num_states is None:
+            raise ValueError("tabulate needs a policy over integer states; this one sees features")
+        groups = self.identity.groups
+        members = np.array([np.flatnonzero(groups == g)[0] for g in range(groups.max() + 1)])
+        return TabularPolicy.grouped(_tables(self, jnp.asarray(members, jnp.int32)), groups)
+
+    def check_fits(self, game: DynamicGame) -> None:
+        """Raise `ValueError` if this policy was made for another game, N, H, A or observation."""
+        want = ObservationFeatures.of(game)
+        pairs = {
+            "name": (self.game_name, game.name),
+            "N": (self.num_agents, game.num_agents),
+            "A": (self.num_actions, game.num_actions),
+            "H": (self.features.horizon, want.horizon),
+            "S": (self.features.num_states, want.num_states),
+            "observation features": (self.features.num_features, want.num_features),
+        }
+        for what, (has, wants) in pairs.items():
+            if has != wants:
+                raise ValueError(
+                    f"policy must fit the game: the game has {what}={wants}, "
+                    f"the policy {what}={has}"
+                )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the policy to `path` (NumPy .npz), replacing the file in one step.
+
+        **Raises:** `OSError` if it cannot be written; an older file is then still there.
+        """
+        about = {
+            "format": _FORMAT,
+            "game": self.game_name,
+            "num_actions": self.num_actions,
+            "horizon": self.features.horizon,
+            "num_states": self.features.num_states,
+            "num_features": self.features.num_features,
+            "identity": self.identity.name,
+            "num_rows": self.identity.num_rows,
+            "num_layers": len(self.actor.weights),
+        }
+        arrays = {
+            "about": np.asarray(json.dumps(about)),
+            "identity_features": self.identity.features,
+            "identity_row": self.identity.row,
+        }
+        for k, (weight, bias) in enumerate(zip(self.actor.weights, self.actor.biases, strict=True)):
+            arrays |= {f"weight_{k}": weight, f"bias_{k}": bias}
+        if self.actor.rows is not None:
+            arrays["rows"] = self.actor.rows
+        write_arrays(Path(path), {name: np.asarray(array) for name, array in arrays.items()})
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        game: DynamicGame | None = None,
+        *,
+        identity: str | None = None,
+    ) -> "NeuralPolicy":
+        """Read a policy that `save` wrote; `game` and `identity` say what it must be for.
+
+        **Raises:** `ValueError` if the file is damaged, is not a neural policy, or is one for
+        another game or identity; `OSError` if it cannot be read.
+        """
+        with open(path, "rb") as file:
+            content = io.BytesIO(file.read())
+        try:
+            with np.load(content, allow_pickle=False) as data:
+                if "probs" in data:
+                    raise ValueError("it may be a TabularPolicy")
+                policy = _from_arrays({name: data[name] for name in data.files})
+        except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
+            raise ValueError(
+                f"{os.fspath(path)} is damaged or is not a neural policy file: {error}"
+            ) from None
+        try:
+            if game is not None:
+                policy.check_fits(game)
+            if identity is not None and identity != policy.identity.name:
+                raise ValueError(
+                    f"policy must have identity={identity!r}, not {policy.identity.name!r}"
+                )
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from None
+        return policy
+
+
+@eqx.filter_jit
+def _tables(policy: NeuralPolicy, agents: Int[Array, " G"]) -> Float[Array, "G H S A"]:
+    """What the agents do in every state at every step, of integer states."""
+    states = jnp.arange(policy.features.num_states, dtype=jnp.int32)
+    steps = jnp.arange(policy.features.horizon, dtype=jnp.int32)
+    over_states = jax.vmap(policy.probabilities, in_axes=(0, None, None))
+    over_steps = jax.vmap(over_states, in_axes=(None, None, 0))
+    return jax.lax.map(lambda agent: over_steps(states, agent, steps), agents)
+
+
+def _from_arrays(data: dict[str, Any]) -> NeuralPolicy:
+    about = json.loads(str(data["about"]))
+    if about["format"] != _FORMAT:
+        raise ValueError("it has another format")
+    layers = range(about["num_layers"])
+    actor = NeuralNetwork(
+        tuple(jnp.asarray(data[f"weight_{k}"]) for k in layers),
+        tuple(jnp.asarray(data[f"bias_{k}"]) for k in layers),
+        jnp.asarray(data["rows"]) if "rows" in data else None,
+    )
+    identity = Identity(
+        features=jnp.asarray(data["identity_features"]),
+        row=jnp.asarray(data["identity_row"]),
+        num_rows=about["num_rows"],
+        independent=about["identity"] == "independent",
+        name=about["identity"],
+    )
+    features = ObservationFeatures(about["num_features"], about["num_states"], about["horizon"])
+    _check_shapes(actor, identity, features.num_features, about["num_actions"])
+    if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((actor, identity.features))):
+        raise ValueError("a weight is not a finite number")
+    return NeuralPolicy(actor, identity, features, about["game"], about["num_actions"])
+
+
+def _check_shapes(
+    actor: NeuralNetwork, identity: Identity, num_features: int, num_actions: int
+) -> None:
+    """Raise `ValueError` unless the network's arrays fit each other and the identities."""
+    lead = (identity.num_agents,) if identity.independent else ()
+    widths = [bias.shape[-1] for bias in actor.biases]
+    inner = (num_features + identity.num_features, *widths)
+    wanted = [((*lead, a, b), (*lead, b)) for a, b in itertools.pairwise(inner)]
+    found = [(w.shape, b.shape) for w, b in zip(actor.weights, actor.biases, strict=True)]
+    rows = None if actor.rows is None else actor.rows.shape
+    wanted_rows = (*lead, identity.num_rows, widths[0]) if identity.num_rows else None
+    row = np.asarray(identity.row)
+    if (
+        found != wanted
+        or widths[-1] != num_actions
+        or rows != wanted_rows
+        or identity.features.shape != (*row.shape, identity.num_features)
+        or (identity.num_rows and not (row.min() >= 0 and row.max() < identity.num_rows))
+    ):
+        raise ValueError("its network has other sizes than it says")

@@ -1,0 +1,214 @@
+"""Atomic, verified checkpoints of a pytree of arrays (orbax inside).
+
+Orbax writes and reads the arrays. Three things are added, because a restore must be exact or
+refused: a checkpoint is assembled in a hidden folder and renamed into place, so a kill never
+leaves half of one; its files carry SHA-256 digests, since a flipped byte in an array file
+restores without complaint otherwise; and damage is one `CheckpointError` instead of whatever
+the storage layers raise.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from crowdnash.runs.directory import read_json, sync_directory, write_json
+
+_DIGESTS = "crowdnash.json"
+_FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be restored: it is damaged, or made for another experiment."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored checkpoint: the number of epochs done and the state after them."""
+
+    epoch: int
+    state: Any
+
+
+def save(directory: Path, epoch: int, state: Any, *, keep: int = 3) -> None:
+    """Write the checkpoint `directory/<epoch>` in one atomic step, then drop all but the newest.
+
+    Args:
+        directory: the folder of checkpoints.
+        epoch: number of epochs done, its name.
+        state: a pytree of arrays only.
+        keep: how many of the newest checkpoints stay.
+
+    Raises:
+        OSError: it cannot be written; the checkpoints already there are untouched.
+    """
+    import orbax.checkpoint as ocp
+
+    directory.mkdir(exist_ok=True)
+    # Orbax refuses empty arrays; there is nothing in them to keep.
+    leaves = {name: leaf for name, leaf in _named_leaves(state).items() if leaf.size}
+    draft = directory / f".partial-{epoch}"
+    try:
+        _refuse_full_disk(directory, sum(leaf.nbytes for leaf in leaves.values()))
+        shutil.rmtree(draft, ignore_errors=True)
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(draft.resolve(), args=ocp.args.StandardSave(leaves))
+        write_json(draft / _DIGESTS, {"format": _FORMAT, "epoch": epoch, "sha256": _digests(draft)})
+        target = directory / str(epoch)
+        shutil.rmtree(target, ignore_errors=True)
+        draft.replace(target)
+    except OSError:
+        _discard_drafts(directory)
+        raise
+    except (ValueError, RuntimeError) as error:  # what the array storage raises
+        _discard_drafts(directory)
+        raise _as_os_error(error, directory / str(epoch)) from error
+    sync_directory(directory)
+    for old in epochs(directory)[:-keep]:
+        shutil.rmtree(directory / str(old), ignore_errors=True)
+
+
+def epochs(directory: Path) -> tuple[int, ...]:
+    """Return the epochs that have a checkpoint in `directory`, oldest first."""
+    if not directory.is_dir():
+        return ()
+    return tuple(sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()))
+
+
+def restore(directory: Path, epoch: int, template: Any) -> Any:
+    """Return the state of the checkpoint `directory/<epoch>`, bit for bit as it was saved.
+
+    Args:
+        directory: the folder of checkpoints.
+        epoch: which one.
+        template: a pytree like the saved one; its arrays give shapes, types and placement.
+
+    Raises:
+        CheckpointError: a file is missing or altered, or the arrays do not fit `template`.
+    """
+    import orbax.checkpoint as ocp
+
+    path = directory / str(epoch)
+    _verify(path, epoch)
+    wanted = _named_leaves(template)
+    leaves = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+        for name, leaf in wanted.items()
+        if leaf.size
+    }
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            restored = checkpointer.restore(path.resolve(), args=ocp.args.StandardRestore(leaves))
+    except Exception as error:
+        reason = str(error).split("\n")[0][:200]
+        raise CheckpointError(f"checkpoint {path} does not fit this run: {reason}") from error
+    values = [restored[name] if leaf.size else leaf for name, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), values)
+
+
+def restore_newest(
+    directory: Path, template: Any, on_warning: Callable[[str], object]
+) -> Restored | None:
+    """Restore the newest checkpoint that is sound; None where there is no checkpoint at all.
+
+    Damaged newer ones are reported in one warning and set aside as `<epoch>.damaged`.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none can be restored.
+    """
+    _discard_drafts(directory)
+    damaged: list[tuple[int, CheckpointError]] = []
+    for epoch in reversed(epochs(directory)):
+        try:
+            state = restore(directory, epoch, template)
+        except CheckpointError as error:
+            damaged.append((epoch, error))
+            continue
+        if damaged:
+            reasons = "; ".join(str(error) for _, error in damaged)
+            on_warning(f"{reasons}; continuing from epoch {epoch}")
+            for bad, _ in damaged:
+                _set_aside(directory / str(bad))
+        return Restored(epoch=epoch, state=state)
+    if damaged:
+        raise CheckpointError(
+            "no checkpoint can be restored: " + "; ".join(str(error) for _, error in damaged)
+        )
+    return None
+
+
+def _named_leaves(state: Any) -> dict[str, jax.Array]:
+    # Plain names instead of the state's class: what is on disk depends on no Python type.
+    pairs, _ = jax.tree.flatten_with_path(state)
+    return {
+        jax.tree_util.keystr(path).strip("."): leaf
+        if isinstance(leaf, jax.Array)
+        else jax.numpy.asarray(np.asarray(leaf))
+        for path, leaf in pairs
+    }
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.rglob("*") if entry.is_file() and entry.name != _DIGESTS)
+
+
+def _digests(path: Path) -> dict[str, str]:
+    digests = {}
+    for entry in _files(path):
+        with open(entry, "rb") as file:
+            digests[entry.relative_to(path).as_posix()] = hashlib.file_digest(
+                file, "sha256"
+            ).hexdigest()
+            os.fsync(file.fileno())
+    return digests
+
+
+def _verify(path: Path, epoch: int) -> None:
+    try:
+        record = read_json(path / _DIGESTS)
+        expected = dict(record["sha256"])
+        if record["format"] != _FORMAT or record["epoch"] != epoch:
+            raise CheckpointError(f"checkpoint {path} is of another format or epoch")
+        found = _digests(path)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error
+    for name, digest in expected.items():
+        if name not in found:
+            raise CheckpointError(f"checkpoint {path} is damaged ({name} is missing)")
+        if found[name] != digest:
+            raise CheckpointError(f"checkpoint {path} is damaged ({name} was altered)")
+
+
+def _set_aside(path: Path) -> None:
+    target = path.with_name(f"{path.name}.damaged")
+    shutil.rmtree(target, ignore_errors=True)
+    path.replace(target)
+
+
+def _discard_drafts(directory: Path) -> None:
+    for draft in directory.glob(".partial-*"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _refuse_full_disk(directory: Path, num_bytes: int) -> None:
+    # Orbax finds a full disk only half way through; twice the raw size leaves room for both.
+    if shutil.disk_usage(directory).free < 2 * num_bytes + 65536:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
+def _as_os_error(error: Exception, path: Path) -> OSError:
+    text = str(error)
+    full = "No space left" in text or "RESOURCE_EXHAUSTED" in text
+    code = errno.ENOSPC if full else errno.EFBIG if "File too large" in text else errno.EIO
+    return OSError(code, os.strerror(code), str(path))

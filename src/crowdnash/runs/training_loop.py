@@ -1,0 +1,193 @@
+"""The loop of an experiment: epoch after epoch, with metrics and checkpoints, for any learner."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from crowdnash.runs import checkpoint
+from crowdnash.runs.config import RunConfig
+from crowdnash.runs.directory import MetricsLog, Row, RunDirectory, read_metrics, write_atomically
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Functions that are called as a run goes on.
+
+    Attributes:
+        on_start: the number of epochs done before, when training begins.
+        on_epoch: the metrics row of an epoch, after it.
+        on_stage: what is about to be done besides training, in words.
+        on_warning: what went wrong without stopping the run; a Python warning by default.
+    """
+
+    on_start: Callable[[int], object] = _ignore
+    on_epoch: Callable[[Row], object] = _ignore
+    on_stage: Callable[[str], object] = _ignore
+    on_warning: Callable[[str], object] = _warn
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by Ctrl-C; `epoch` epochs are saved in `directory`."""
+
+    def __init__(self, directory: RunDirectory, epoch: int) -> None:
+        super().__init__(f"stopped; {epoch} epochs are saved in {directory.path}")
+        self.directory = directory
+        self.epoch = epoch
+
+
+_Config = TypeVar("_Config", bound=RunConfig)
+
+
+def with_more_epochs(directory: RunDirectory, config: _Config, num_epochs: int | None) -> _Config:
+    """Let a stored run have `num_epochs` from now on, unless that is None.
+
+    Raises:
+        ValueError: it has more already, or its learner cannot have so many.
+    """
+    if num_epochs is None or num_epochs == config.num_epochs:
+        return config
+    if num_epochs < config.num_epochs:
+        raise ValueError(
+            f"num_epochs can only grow: {directory.path} has {config.num_epochs}, got {num_epochs}"
+        )
+    config = dataclasses.replace(config, num_epochs=num_epochs)
+    try:
+        config.learner()
+    except ValueError as error:
+        raise ValueError(
+            f"{directory.path} cannot go on to {num_epochs} epochs: {error}. Its settings, "
+            "num_epochs apart, were fixed when it began"
+        ) from None
+    write_atomically(directory.config, config.to_json().encode())
+    return config
+
+
+EpochStep = Callable[[Any, int], tuple[Any, Row]]
+"""Does one epoch: from a state and the epoch's number, from 1, to the next state and its row."""
+
+
+class Trained(NamedTuple):
+    """The state after the last epoch, and how many epochs had been done before this call."""
+
+    state: Any
+    resumed_from: int
+
+
+def train(
+    directory: RunDirectory,
+    config: RunConfig,
+    step: EpochStep,
+    columns: Sequence[str],
+    state: Any,
+    observer: Observer,
+) -> Trained:
+    """Run the epochs that are left, from the newest checkpoint on; log each, checkpoint when due.
+
+    Args:
+        directory: where metrics and checkpoints are.
+        config: how many epochs, and when a checkpoint is due.
+        step: does one epoch.
+        columns: of the metrics.
+        state: the learner's state before the first epoch: arrays only.
+        observer: hears what happens.
+
+    Raises:
+        CheckpointError: there are checkpoints and none can be restored.
+        Interrupted: Ctrl-C; the newest state has been saved if that was possible.
+        OSError: a row or a checkpoint cannot be written.
+    """
+    restored = checkpoint.restore_newest(directory.checkpoints, state, observer.on_warning)
+    epoch = 0
+    if restored is not None:
+        state, epoch = restored.state, restored.epoch
+    rows = read_metrics(directory.metrics_jsonl, up_to_epoch=epoch)
+    if len(rows) < epoch:
+        observer.on_warning(f"{directory.metrics_jsonl} lacks {epoch - len(rows)} epochs")
+    observer.on_start(epoch)
+    with MetricsLog(directory, columns, rows) as log:
+        return Trained(_run_epochs(directory, config, step, state, epoch, log, observer), epoch)
+
+
+def _run_epochs(
+    directory: RunDirectory,
+    config: RunConfig,
+    step: EpochStep,
+    state: Any,
+    epoch: int,
+    log: MetricsLog,
+    observer: Observer,
+) -> Any:
+    saved = epoch
+    due = _CheckpointSchedule(config)
+    try:
+        while epoch < config.num_epochs:
+            next_state, row = step(state, epoch + 1)
+            with _interrupts_held():
+                log.append(row)
+                state, epoch = next_state, epoch + 1
+                if due(epoch):
+                    # The rows must be durable before the checkpoint that promises them.
+                    log.sync()
+                    checkpoint.save(directory.checkpoints, epoch, state)
+                    saved = epoch
+            observer.on_epoch(row)
+    except KeyboardInterrupt as interrupt:
+        if epoch > saved:
+            # A second failure here would hide the interruption; the older checkpoint stands.
+            with contextlib.suppress(OSError, RuntimeError), _interrupts_held():
+                log.sync()
+                checkpoint.save(directory.checkpoints, epoch, state)
+                saved = epoch
+        raise Interrupted(directory, saved) from interrupt
+    return state
+
+
+class _CheckpointSchedule:
+    """Says after which epochs a checkpoint is due: by count, by time, and after the last."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._last = time.monotonic()
+
+    def __call__(self, epoch: int) -> bool:
+        config, now = self._config, time.monotonic()
+        due = (
+            epoch == config.num_epochs
+            or (config.checkpoint_every > 0 and epoch % config.checkpoint_every == 0)
+            or (config.checkpoint_seconds > 0 and now - self._last >= config.checkpoint_seconds)
+        )
+        if due:
+            self._last = now
+        return due
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Put Ctrl-C off to the end of the block, so that it cannot split a write."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[object] = []
+    previous = signal.signal(signal.SIGINT, lambda *_: caught.append(None))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous or signal.default_int_handler)
+    if caught:
+        raise KeyboardInterrupt

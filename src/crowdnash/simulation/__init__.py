@@ -1,0 +1,1 @@
+"""Play of N agents in bounded memory."""

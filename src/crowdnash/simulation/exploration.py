@@ -1,0 +1,72 @@
+"""Play of a game under policies that lead the population to different places.
+
+How laws bend with the population is only seen where populations differ, and every action has to
+be played somewhere: hence several policies, none of which rules an action out.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from crowdnash.games.base import DynamicGame
+from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.simulation.rollouts import Trajectories, simulate
+
+_RANDOM_POLICIES = 7
+_LEAST = 16
+
+
+def observed_states(game: DynamicGame) -> int:
+    """`num_states`, which a bare simulator has if its agents observe integers.
+
+    **Raises:** `ValueError` if it has none.
+    """
+    found = getattr(game, "num_states", None)
+    if not isinstance(found, int):
+        raise ValueError(
+            f"game must have num_states, the number of integers that agents may observe; "
+            f"{type(game).__name__} has none"
+        )
+    return found
+
+
+def exploring_policies(game: DynamicGame, seed: int) -> list[Policy]:
+    """Uniform, and seven random ones that lean to some actions, the same at all steps."""
+    rng = np.random.default_rng(seed)
+    shape = (observed_states(game), game.num_actions)
+    leaning = rng.dirichlet(np.full(shape[1], 0.5), (_RANDOM_POLICIES, shape[0]))
+    tables = np.concatenate([np.full((1, *shape), 1 / shape[1]), leaning])
+    tables = 0.7 * tables + 0.3 / shape[1]
+    return [
+        TabularPolicy.symmetric(np.broadcast_to(table, (game.horizon, *shape)), game.num_agents)
+        for table in tables
+    ]
+
+
+def explore(
+    game: DynamicGame, policy: Policy | Sequence[Policy] | None, num_trajectories: int, seed: int
+) -> Trajectories:
+    """Simulate every policy equally often, an even number of times, and join along M.
+
+    **Arguments:** `policy` one or several (None: `exploring_policies`); `num_trajectories` >= 16
+    in all, rounded up; `seed` of the policies and the play.
+
+    **Raises:** `ValueError` naming the argument, the rule and the value.
+    """
+    observed_states(game)
+    if num_trajectories < _LEAST:
+        raise ValueError(f"num_trajectories must be at least {_LEAST}, not {num_trajectories}")
+    if policy is None:
+        policies = exploring_policies(game, seed)
+    else:
+        policies = [policy] if isinstance(policy, Policy) else list(policy)
+    if not policies:
+        raise ValueError("policy must be a policy or several, not an empty sequence")
+    each = 2 * -(-num_trajectories // (2 * len(policies)))
+    keys = jax.random.split(jax.random.key(seed), len(policies))
+    parts = [
+        simulate(game, one, key=key, num_trajectories=each)
+        for one, key in zip(policies, keys, strict=True)
+    ]
+    return Trajectories(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

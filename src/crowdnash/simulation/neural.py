@@ -1,0 +1,132 @@
+"""Playing a game with networks that learn: all agents, or a few against the others' fixed policy.
+
+Axes: M trajectories, H steps, N agents of the game, K of them that learn (all N by default),
+F inputs of a network, A actions.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from crowdnash.games.base import DynamicGame
+from crowdnash.games.checks import check_shape
+from crowdnash.policies.agent_networks import ActorCritic, evaluate, evaluate_steps
+from crowdnash.policies.identity import Identity
+from crowdnash.policies.neural import NeuralPolicy
+from crowdnash.policies.observations import ObservationFeatures
+from crowdnash.policies.tabular import Policy
+from crowdnash.simulation.rollouts import draw_index
+
+
+class Learners(NamedTuple):
+    """Who learns: K networks with their identities, and the K agents [K] that they play for.
+
+    Without `agents` they are all N agents, in order, and nobody else plays.
+    """
+
+    networks: ActorCritic
+    identity: Identity
+    features: ObservationFeatures
+    agents: Int[Array, " K"] | None = None
+    others: Policy | None = None
+
+
+class Play(NamedTuple):
+    """What the learners met in M trajectories.
+
+    `inputs` of the networks, `action`, its `log_prob`, `value` of the state and `reward`;
+    `last_value` of the state after the last step; the game's `statistics`, by name, means over M.
+    """
+
+    inputs: Float[Array, "H M K F"]
+    action: Int[Array, "H M K"]
+    log_prob: Float[Array, "H M K"]
+    value: Float[Array, "H M K"]
+    reward: Float[Array, "H M K"]
+    last_value: Float[Array, "M K"]
+    statistics: dict[str, Float[Array, " H"]]
+
+
+def probabilities_of_all(
+    policy: Policy, observations: PyTree, step: Int[Array, ""]
+) -> Float[Array, "M N A"]:
+    """Action probabilities of all agents in M joint states; observations [M,N,...]."""
+    if isinstance(policy, NeuralPolicy):
+        seen = policy.features.of_all(observations, step)
+        inputs = with_identity(seen, policy.identity)
+        return jax.nn.softmax(evaluate(policy.actor, policy.identity, inputs))
+    num_agents = jax.tree.leaves(observations)[0].shape[1]
+    over_agents = jax.vmap(policy.probabilities, in_axes=(0, 0, None))
+    over_states = jax.vmap(over_agents, in_axes=(0, None, None))
+    return over_states(observations, jnp.arange(num_agents, dtype=jnp.int32), step)
+
+
+def actions_of_all(
+    policy: Policy,
+    observations: PyTree,
+    step: Int[Array, ""],
+    numbers: Float[Array, "M N"],
+) -> Int[Array, "M N"]:
+    """Actions of all agents in M joint states, drawn by uniform `numbers`."""
+    probs = probabilities_of_all(policy, observations, step)
+    return draw_index(jnp.moveaxis(probs, -1, 0), numbers)
+
+
+def with_identity(seen: Float[Array, "M K F"], identity: Identity) -> Float[Array, "M K D"]:
+    """What networks see of M joint states, followed by what they are told of the agents."""
+    if not identity.num_features:
+        return seen
+    told = jnp.broadcast_to(identity.features, (seen.shape[0], *identity.features.shape))
+    return jnp.concatenate([seen, told], axis=-1)
+
+
+def play(
+    game: DynamicGame,
+    learners: Learners,
+    key: PRNGKeyArray,
+    num_trajectories: int,
+    dtype: str = "float32",
+) -> Play:
+    """Play M independent trajectories; to be called inside `jit`.
+
+    The key decides every draw, of all agents, the same whoever learns.
+    """
+    networks, identity, features, agents, others = learners
+    draws_key, reset_key, game_key = jax.random.split(key, 3)
+    shape = (game.horizon, num_trajectories, game.num_agents)
+    numbers = jax.random.uniform(draws_key, shape, jnp.float32)
+    start = jax.vmap(game.reset)(jax.random.split(reset_key, num_trajectories))
+    step_keys = jax.random.split(game_key, (game.horizon, num_trajectories))
+
+    def mine(x: PyTree) -> PyTree:
+        return x if agents is None else jax.tree.map(lambda leaf: leaf[:, agents], x)
+
+    def look(state: PyTree, step: Array) -> tuple[PyTree, Array]:
+        seen = jax.vmap(game.observe)(state)
+        return seen, with_identity(features.of_all(mine(seen), step), identity)
+
+    def advance(state: PyTree, now: tuple) -> tuple[PyTree, tuple]:
+        step, number, keys = now
+        seen, inputs = look(state, step)
+        log_probs = jax.nn.log_softmax(evaluate(networks.actor, identity, inputs, dtype))
+        by_action = jnp.moveaxis(log_probs, -1, 0)
+        action = draw_index(jnp.exp(by_action), mine(number))
+        log_prob = jnp.take_along_axis(by_action, action[None], axis=0)[0]
+        joint = action
+        if agents is not None and others is not None:
+            joint = actions_of_all(others, seen, step, number).at[:, agents].set(action)
+        statistics = jax.tree.map(lambda x: x.mean(), jax.vmap(game.statistics)(state))
+        state, reward = jax.vmap(game.step)(state, joint, keys)
+        check_shape(game, "all agents' rewards", reward.shape[1:], (game.num_agents,))
+        reward = mine(reward.astype(jnp.float32))
+        return state, (inputs, action, log_prob, reward, statistics)
+
+    steps = jnp.arange(game.horizon, dtype=jnp.int32)
+    end, played = jax.lax.scan(advance, start, (steps, numbers, step_keys))
+    inputs, action, log_prob, reward, statistics = played
+    value = evaluate_steps(networks.critic, identity, inputs, dtype)[..., 0]
+    _, last_inputs = look(end, jnp.asarray(game.horizon, jnp.int32))
+    last_value = evaluate(networks.critic, identity, last_inputs, dtype)[..., 0]
+    return Play(inputs, action, log_prob, value, reward, last_value, statistics)
