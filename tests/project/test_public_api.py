@@ -3,7 +3,7 @@
 `public_api.txt` has a line for every public name, with the parameters of functions and classes
 and the members of classes. After a change that is meant, write it anew with
 
-    python tests/test_public_api.py
+    python tests/project/test_public_api.py
 
 and say in CHANGELOG.md what users have to change; see CONTRIBUTING.md for what a version number
 promises.
@@ -88,7 +88,7 @@ def test_all_names_exist_and_are_listed_once():
 def test_the_version_is_written_once():
     assert metadata.version("crowdnash") == cn.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", cn.__version__)
-    changes = (Path(__file__).parents[1] / "CHANGELOG.md").read_text()
+    changes = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
     assert f"## [{cn.__version__}]" in changes or ".dev" in cn.__version__
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parent.parent / "docs" / "paper_map.md"
+PAGE = Path(__file__).parents[2] / "docs" / "paper_map.md"
 SYMBOLS = re.findall(r"\| `(crowdnash[\w.]*)` \|", PAGE.read_text())
 
 

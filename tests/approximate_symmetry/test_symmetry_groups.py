@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_bounds import Crowding, made_up
 
 import crowdnash as cn
 from crowdnash import mean_field
@@ -19,7 +20,6 @@ from crowdnash.approximate_symmetry.against_groups import (
 from crowdnash.cli.commands import main
 from crowdnash.reports.group_figures import symmetry_over_groups
 from random_games import RandomAffineGame, random_population_game
-from test_bounds import Crowding, made_up
 
 KEY = jax.random.key(0)
 

@@ -7,6 +7,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from test_reproduction import TOY
 
 import crowdnash as cn
 from crowdnash import mean_field, reproduction
@@ -16,7 +17,6 @@ from crowdnash.reproduction.costs_pictures import duration
 from crowdnash.reproduction.learning_curves import evaluated_epochs
 from crowdnash.reproduction.robust_means import interquartile_mean
 from crowdnash.reproduction.study import Point
-from test_reproduction import TOY
 
 # --- interquartile means
 
