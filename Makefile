@@ -63,6 +63,7 @@ check: $(DEVELOPMENT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
 
 format: $(DEVELOPMENT)
 	$(BIN)/ruff check --fix .

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from crowdnash import TabularPolicy, checkpoint, cli, experiment
+from crowdnash import TabularPolicy, cli
 from crowdnash.cli.display import RunDisplay, in_si
 from crowdnash.cli.flags import parameter_help, parse_solve
-from crowdnash.runs.directory import MetricsLog
+from crowdnash.runs import checkpoint, experiment
 from crowdnash.runs.experiment_config import ExperimentConfig
+from crowdnash.runs.metrics_log import MetricsLog
 
 DOCUMENTED = (
     "sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --groups symmetric --num-epochs 300 "

@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 import crowdnash as cn
 from brute_force import brute_force
 from crowdnash.games.grouping import assign_groups
-from crowdnash.learners.mirror_descent import mirror_step
 from crowdnash.learners.temporal_difference import td_learning
+from crowdnash.policies.mirror_update import mirror_step
 from small_games import Drift, DriftSimulator
 
 KEY = jax.random.key(3)

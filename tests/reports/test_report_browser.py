@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import headless_chromium
+from crowdnash.files import read_arrays, write_arrays
 from crowdnash.reports.report import SavedRun, write_report
 from crowdnash.runs import experiment, ppo_experiment
-from crowdnash.runs.directory import RunDirectory, read_arrays, write_arrays
+from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.experiment_config import ExperimentConfig
 from crowdnash.runs.ppo_config import PPOConfig
 from crowdnash.runs.ppo_evaluation import ExploitabilityFromBelow

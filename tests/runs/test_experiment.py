@@ -19,9 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crowdnash import PolicyMirrorDescent, TabularPolicy, checkpoint, experiment, run_directory
+from crowdnash import PolicyMirrorDescent, TabularPolicy
+from crowdnash.runs import checkpoint
+from crowdnash.runs import experiment
+from crowdnash.runs import metrics_log
 from crowdnash.runs.checkpoint import CheckpointError
-from crowdnash.runs.directory import MetricsLog, RunDirectory, read_metrics, write_atomically
+from crowdnash.files import write_atomically
+from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.metrics_log import MetricsLog, read_metrics
 from crowdnash.runs.evaluation import Evaluation, population_shares
 from crowdnash.runs.experiment import METRICS_COLUMNS, Interrupted, Observer
 from crowdnash.runs.experiment_config import LEARNER_SETTINGS, ExperimentConfig
@@ -406,7 +411,7 @@ def test_full_disk_keeps_what_was_saved(finished, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
-    monkeypatch.setattr(run_directory.os, "fsync", full)
+    monkeypatch.setattr(metrics_log.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         experiment.run(config(), out)
     monkeypatch.undo()
@@ -458,7 +463,7 @@ KILLED_RUN = textwrap.dedent(
     """
     import os, signal, sys
     from crowdnash.runs import experiment
-    from crowdnash.runs import directory as run_directory
+    from crowdnash.runs import metrics_log
     from crowdnash.runs.experiment_config import LEARNER_SETTINGS, ExperimentConfig
 
     moment, nth, out, config = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -471,7 +476,7 @@ KILLED_RUN = textwrap.dedent(
         counts[event] = counts.get(event, 0) + 1
         return event == moment and counts[event] == nth
 
-    replace, write_line = os.replace, run_directory.MetricsLog.append
+    replace, write_line = os.replace, metrics_log.MetricsLog.append
     def killing_replace(source, target, **options):
         # Before the rename the new file is whole but hidden; cut it too.
         if count("replace " + os.path.basename(target)):
@@ -490,8 +495,8 @@ KILLED_RUN = textwrap.dedent(
             die()
 
     os.replace = killing_replace
-    run_directory.os.replace = killing_replace
-    run_directory.MetricsLog.append = killing_append
+    metrics_log.os.replace = killing_replace
+    metrics_log.MetricsLog.append = killing_append
 
     import crowdnash.runs.checkpoint as checkpoint
     prune = checkpoint.sync_directory

@@ -8,8 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from crowdnash import NeuralPolicy, checkpoint, cli, games, ppo_experiment
-from crowdnash.runs.directory import RunDirectory, read_metrics
+from crowdnash import NeuralPolicy, games
+from crowdnash.runs import checkpoint
+from crowdnash import cli
+from crowdnash.runs import ppo_experiment
+from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.metrics_log import read_metrics
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.ppo_config import PPOConfig
 from crowdnash.runs.ppo_evaluation import Episode, PPOEvaluation

@@ -17,9 +17,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from crowdnash.runs.directory import Row
 from crowdnash.runs.evaluation import Evaluation
 from crowdnash.runs.experiment import Observer
+from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.ppo_evaluation import PPOEvaluation
 
 POLICY_TITLES = {

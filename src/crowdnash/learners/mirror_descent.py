@@ -31,6 +31,7 @@ from crowdnash.learners.temporal_difference import (
     learn_values,
     tables_by_group,
 )
+from crowdnash.policies.mirror_update import mirror_step
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.layout import AgentLayout, agent_layout
 from crowdnash.simulation.rollouts import action_sampler, chunk_size, simulate
@@ -293,16 +294,3 @@ def _epoch_of_many(
 ) -> tuple[MirrorDescentState, Array, Array]:
     """`_epoch` for every run of a leading axis."""
     return jax.vmap(lambda game, state: _epoch(game, state, numbers, size))(games, states)
-
-
-def mirror_step(
-    log_probs: Float[Array, "G H S A"],
-    values: Float[Array, "G H S A"],
-    temperature: Float[Array, ""],
-    step_size: Float[Array, ""],
-) -> Float[Array, "G H S A"]:
-    """Logarithm of pi^(1 - tau xi) exp(xi Q), normalised over actions (Algorithm 2, closed form).
-
-    The term tau H(pi) by which q differs from Q is the same for every action and drops out.
-    """
-    return jax.nn.log_softmax((1 - temperature * step_size) * log_probs + step_size * values)

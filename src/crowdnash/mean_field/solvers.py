@@ -22,7 +22,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from crowdnash.learners.mirror_descent import mirror_step
 from crowdnash.mean_field.game import (
     MeanFieldGame,
     Numbers,
@@ -41,6 +40,7 @@ from crowdnash.mean_field.recursions import (
     own_q_values,
     population_under,
 )
+from crowdnash.policies.mirror_update import mirror_step
 
 Method = Literal["mirror_descent", "online_mirror_descent", "fictitious_play"]
 Output = Literal["last", "average"]

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from crowdnash.files import write_arrays
 from crowdnash.games.base import DynamicGame
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.policies.tabular import Policy, TabularPolicy
-from crowdnash.runs.directory import write_arrays
 
 _FORMAT = "crowdnash-neural-policy-1"
 

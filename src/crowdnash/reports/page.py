@@ -10,10 +10,10 @@ from crowdnash.interval import Interval
 from crowdnash.reports import html as html_page
 from crowdnash.reports.agent_table import AgentGains
 from crowdnash.reports.html import Picture, interval, number
-from crowdnash.runs.directory import Row
 from crowdnash.runs.evaluation import Evaluation, PolicyEvaluation
 from crowdnash.runs.experiment_config import ExperimentConfig
 from crowdnash.runs.game_record import ExactSymmetry
+from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.saved_run import SavedRun
 
 POLICY_NAMES = {

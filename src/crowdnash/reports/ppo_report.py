@@ -25,8 +25,9 @@ from crowdnash.reports.chart import Chart, Series
 from crowdnash.reports.html import Picture
 from crowdnash.reports.plotting_learning import diagnostics_over_epochs, lines_over
 from crowdnash.reports.report_charts import line_chart
-from crowdnash.runs.directory import Row, RunDirectory, read_metrics
+from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.game_record import GameRecord
+from crowdnash.runs.metrics_log import Row, read_metrics
 from crowdnash.runs.ppo_config import PPOConfig
 from crowdnash.runs.ppo_evaluation import Episode, PPOEvaluation
 

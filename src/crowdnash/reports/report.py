@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
+from crowdnash.files import write_atomically
 from crowdnash.reports import plotting, report_charts
 from crowdnash.reports.html import Picture
 from crowdnash.reports.page import POLICY_NAMES, page
 from crowdnash.reports.ppo_report import SavedPPORun, draw_ppo_pictures, ppo_page, save_animation
-from crowdnash.runs.directory import Row, RunDirectory, write_atomically
+from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.evaluation import Evaluation
+from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.ppo_config import PPOConfig
 from crowdnash.runs.saved_run import SavedRun
 from crowdnash.runs.stored_config import read_config

@@ -33,7 +33,7 @@ from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reproduction.costs_pictures import draw, duration
 from crowdnash.reproduction.fits import number
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _RUN_EPOCHS, _TD_EPOCHS, _PPO_EPOCHS = 300, 100, 1000
 _PATHS = 256

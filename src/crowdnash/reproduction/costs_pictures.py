@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from crowdnash.reports.style import BLUE, RED, new_figure
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _UNITS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from crowdnash.files import write_atomically
 from crowdnash.reproduction import STUDIES, sweep
 from crowdnash.reproduction.study import Scale, Study
-from crowdnash.runs.directory import write_atomically
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import numpy as np
 from crowdnash.reproduction.fig1a_pictures import LEARNERS, Curves, curves_of, draw
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
 from crowdnash.runs import ppo_experiment
-from crowdnash.runs.directory import Row, RunDirectory, read_metrics
+from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.metrics_log import Row, read_metrics
 from crowdnash.runs.ppo_config import PPOConfig
 
 _ANNEALING_EPOCHS = 1000

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crowdnash.reports.style import BLUE, GREEN, PURPLE, RED, YELLOW, heading, new_figure
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 
 class Learner(NamedTuple):

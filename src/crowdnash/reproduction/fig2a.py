@@ -34,7 +34,7 @@ from crowdnash.reproduction.fig2a_pictures import POLICIES, SWEEPS, draw
 from crowdnash.reproduction.fits import number, sample
 from crowdnash.reproduction.robust_means import interquartile_mean
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _ITERATIONS, _TOLERANCE = 20_000, 1e-6
 _STEP, _TEMPERATURE = 3.0, 0.001

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from crowdnash.reports.style import BLUE, GREY, RED
 from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, panels, plot
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 SWEEPS = MappingProxyType(
     {

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 
 def number(row: Row, column: str) -> float:

@@ -31,7 +31,7 @@ from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reproduction.fits import number
 from crowdnash.reproduction.learning_curves_pictures import OUTPUTS, curve_of, draw, learner_title
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _TEMPERATURE = 0.01
 _PRESETS: Mapping[str, Callable[..., PolicyMirrorDescent]] = MappingProxyType(

@@ -18,7 +18,7 @@ from crowdnash.reports.style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
 from crowdnash.reproduction.fits import sample
 from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, log_log, panels, plot
 from crowdnash.reproduction.robust_means import RobustMean, interquartile_mean
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 OUTPUTS = MappingProxyType(
     {

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from crowdnash.runs.directory import Row, Value
+from crowdnash.runs.metrics_log import Row, Value
 
 Scale = Literal["smoke", "small", "paper"]
 """How much is measured: in about half a minute, in minutes, or in full."""

@@ -20,8 +20,10 @@ from typing import Any, cast, get_args
 import matplotlib
 from matplotlib.figure import Figure
 
+from crowdnash.files import read_json, write_atomically, write_json
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Study, Table
-from crowdnash.runs.directory import Row, RunDirectory, read_json, write_atomically, write_json
+from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.metrics_log import Row
 
 _FORMAT = "crowdnash-reproduction-1"
 _DPI = 150

@@ -22,7 +22,7 @@ from crowdnash.reproduction.fits import as_fact, fit_text, number, power_law, sa
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
 from crowdnash.reproduction.theorem1_games import CASES, equilibrium, measured_symmetry
 from crowdnash.reproduction.theorem1_pictures import draw
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _ROUNDING = 1e-5
 """What float32 play of a policy leaves of an exploitability of 0."""

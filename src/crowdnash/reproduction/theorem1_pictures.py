@@ -22,7 +22,7 @@ from crowdnash.reproduction.pictures import (
     plot,
 )
 from crowdnash.reproduction.theorem1_games import CASES
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _FLOOR, _FLOOR_OF_DIFFERENCES = 1e-6, 1e-3
 _EXPLOITABILITY = "exploitability (total reward)"

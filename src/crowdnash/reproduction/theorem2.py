@@ -34,7 +34,7 @@ from crowdnash.reproduction.kink_game import KinkGame
 from crowdnash.reproduction.study import Point, Scale, Settings, Study
 from crowdnash.reproduction.theorem2_conclusions import conclude
 from crowdnash.reproduction.theorem2_pictures import draw
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _TEMPERATURE = 0.05
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from crowdnash.reproduction.fits import as_fact, fit_text, number, power_law, sample
 from crowdnash.reproduction.study import Conclusion, Table
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _DATA = MappingProxyType({"own": "own data", "pooled": "all agents' data"})
 _LEARNERS = MappingProxyType(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from crowdnash.reports.style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
 from crowdnash.reproduction.fits import sample
 from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, guide, log_log, panels, plot
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _TITLES = MappingProxyType(
     {"sis": "A-SIS", "rock-paper-scissors": "A-RPS", "kink": "kink game (2 steps)"}

@@ -36,7 +36,7 @@ from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reproduction.fits import as_fact, fit_text, number, power_law, sample
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
 from crowdnash.reproduction.theorem3_pictures import TITLES, draw
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 _TEMPERATURE = 0.05
 _NUM_AGENTS = 100

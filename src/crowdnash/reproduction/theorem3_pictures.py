@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from crowdnash.reports.style import BLUE, GREEN, GREY, PURPLE, RED, YELLOW
 from crowdnash.reproduction.fits import sample
 from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, guide, log_log, panels, plot
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 
 TITLES = MappingProxyType(
     {

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from crowdnash.runs.directory import read_json, sync_directory, write_json
+from crowdnash.files import read_json, sync_directory, write_json
 
 _DIGESTS = "crowdnash.json"
 _FORMAT = 1

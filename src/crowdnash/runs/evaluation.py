@@ -18,13 +18,8 @@ from crowdnash.certificates.certificate import exploitability
 from crowdnash.games.base import TabularGame
 from crowdnash.interval import Interval
 from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.runs.directory import (
-    RunDirectory,
-    read_arrays,
-    read_json,
-    write_arrays,
-    write_json,
-)
+from crowdnash.files import read_arrays, read_json, write_arrays, write_json
+from crowdnash.runs.directory import RunDirectory
 from crowdnash.simulation.rollouts import simulate
 
 _FORMAT = 1

@@ -22,7 +22,8 @@ from crowdnash.games.base import TabularGame
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.learners.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
 from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.runs.directory import Row, RunDirectory, config_text
+from crowdnash.runs.directory import RunDirectory, config_text
+from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.training_loop import Interrupted, Observer, train, with_more_epochs
 
 EVALUATION_COLUMNS = (

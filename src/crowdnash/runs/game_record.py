@@ -18,7 +18,8 @@ from crowdnash.approximate_symmetry.agent_laws import Law, Reader, open_reader, 
 from crowdnash.games.base import DynamicGame, GameError, PopulationGame
 from crowdnash.interval import Interval
 from crowdnash.approximate_symmetry.deviation import LawStudy, SearchEffort, study_law
-from crowdnash.runs.directory import RunDirectory, read_arrays, read_json, write_arrays, write_json
+from crowdnash.files import read_arrays, read_json, write_arrays, write_json
+from crowdnash.runs.directory import RunDirectory
 
 _FORMAT = 1
 _MAX_PARAMETERS = 24

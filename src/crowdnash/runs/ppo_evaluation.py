@@ -25,7 +25,8 @@ from crowdnash.certificates.ppo_deviations import best_response_learner, evenly_
 from crowdnash.simulation.neural import actions_of_all
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.runs.ppo_config import PPOConfig
-from crowdnash.runs.directory import RunDirectory, read_arrays, read_json, write_arrays, write_json
+from crowdnash.files import read_arrays, read_json, write_arrays, write_json
+from crowdnash.runs.directory import RunDirectory
 
 _FORMAT = 1
 

@@ -19,7 +19,8 @@ from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.learners.ppo.learner import PPOMetrics, PPOState
 from crowdnash.runs.ppo_config import PPOConfig
 from crowdnash.runs.ppo_evaluation import PPOEvaluation, evaluate_neural_policy
-from crowdnash.runs.directory import Row, RunDirectory, config_text
+from crowdnash.runs.directory import RunDirectory, config_text
+from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.training_loop import Interrupted, Observer, train, with_more_epochs
 
 

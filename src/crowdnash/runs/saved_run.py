@@ -10,7 +10,8 @@ from crowdnash.runs.experiment import load_config
 from crowdnash.runs.experiment_config import ExperimentConfig
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.runs.directory import Row, RunDirectory, read_metrics
+from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.metrics_log import Row, read_metrics
 
 
 @dataclass(frozen=True)

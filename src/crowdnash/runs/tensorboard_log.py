@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from types import TracebackType
 
-from crowdnash.runs.directory import Row
+from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.training_loop import Observer
 
 

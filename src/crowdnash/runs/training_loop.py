@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from crowdnash.runs import checkpoint
 from crowdnash.runs.config import RunConfig
-from crowdnash.runs.directory import MetricsLog, Row, RunDirectory, read_metrics, write_atomically
+from crowdnash.files import write_atomically
+from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.metrics_log import MetricsLog, Row, read_metrics
 
 
 def _ignore(_: object) -> None:

@@ -1,0 +1,93 @@
+"""Whole files written so that a kill leaves the old content or the new, never a part.
+
+A file is written beside its final name, synced, and moved into place with one atomic rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+
+def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
+    """Write a whole file so that `path` holds either its old or its new content, never a part.
+
+    Args:
+        path: the file.
+        content: its bytes, or a function that writes them to an open binary file.
+
+    Raises:
+        OSError: the file cannot be written (its old content is then untouched).
+    """
+    draft = path.with_name(f".{path.name}.partial")
+    try:
+        with open(draft, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in the folder `path` durable, where the platform can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically; floats round-trip exactly."""
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: it is missing or not JSON; the message names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def write_arrays(path: Path, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> None:
+    """Write named arrays as npz, atomically."""
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def read_arrays(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Read named arrays.
+
+    Raises:
+        ValueError: the file is missing or damaged; the message names it.
+    """
+    try:
+        # Opened here, because numpy leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except Exception as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
