@@ -20,17 +20,15 @@ import numpy as np
 import pytest
 
 from crowdnash import PolicyMirrorDescent, TabularPolicy
-from crowdnash.runs import checkpoint
-from crowdnash.runs import experiment
-from crowdnash.runs import metrics_log
-from crowdnash.runs.checkpoint import CheckpointError
 from crowdnash.files import write_atomically
+from crowdnash.runs import checkpoint, experiment, metrics_log
+from crowdnash.runs.checkpoint import CheckpointError
 from crowdnash.runs.directory import RunDirectory
-from crowdnash.runs.metrics_log import MetricsLog, read_metrics
 from crowdnash.runs.evaluation import Evaluation, population_shares
 from crowdnash.runs.experiment import METRICS_COLUMNS, Interrupted, Observer
 from crowdnash.runs.experiment_config import LEARNER_SETTINGS, ExperimentConfig
 from crowdnash.runs.game_record import GameRecord
+from crowdnash.runs.metrics_log import MetricsLog, read_metrics
 
 POLICIES = ("policy.npz", "last_policy.npz")
 

@@ -8,13 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from crowdnash import NeuralPolicy, games
-from crowdnash.runs import checkpoint
-from crowdnash import cli
-from crowdnash.runs import ppo_experiment
+from crowdnash import NeuralPolicy, cli, games
+from crowdnash.runs import checkpoint, ppo_experiment
 from crowdnash.runs.directory import RunDirectory
-from crowdnash.runs.metrics_log import read_metrics
 from crowdnash.runs.game_record import GameRecord
+from crowdnash.runs.metrics_log import read_metrics
 from crowdnash.runs.ppo_config import PPOConfig
 from crowdnash.runs.ppo_evaluation import Episode, PPOEvaluation
 from small_games import DriftSimulator

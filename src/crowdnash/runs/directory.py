@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
-import io
-import json
-import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from crowdnash.files import sync_directory, write_atomically
-from typing import IO, Any
 
-import numpy as np
-from jaxtyping import Shaped
 
 @dataclass(frozen=True)
 class RunDirectory:

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float, Int, Key
 
 from crowdnash.certificates.certificate import exploitability
+from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.games.base import TabularGame
 from crowdnash.interval import Interval
 from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.simulation.rollouts import simulate
 

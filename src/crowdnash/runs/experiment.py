@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from crowdnash.certificates.certificate import exploitability
-from crowdnash.runs.evaluation import Evaluation, PolicyEvaluation, evaluate_policy
-from crowdnash.runs.experiment_config import ExperimentConfig
 from crowdnash.games.base import TabularGame
-from crowdnash.runs.game_record import GameRecord
 from crowdnash.learners.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.runs.directory import RunDirectory, config_text
+from crowdnash.runs.evaluation import Evaluation, PolicyEvaluation, evaluate_policy
+from crowdnash.runs.experiment_config import ExperimentConfig
+from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.training_loop import Interrupted, Observer, train, with_more_epochs
 

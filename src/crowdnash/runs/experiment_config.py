@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from crowdnash.games.base import TabularGame
 from crowdnash.learners.mirror_descent import PolicyMirrorDescent
-from crowdnash.runs.config import Parameter, RunConfig
 from crowdnash.learners.temporal_difference import TDStep
+from crowdnash.runs.config import Parameter, RunConfig
 
 Groups = Literal["symmetric", "independent"] | int
 Preset = Literal["practical", "theorem"]

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float
 
 from crowdnash.approximate_symmetry.agent_laws import Law, Reader, open_reader, steps_that_matter
-from crowdnash.games.base import DynamicGame, GameError, PopulationGame
-from crowdnash.interval import Interval
 from crowdnash.approximate_symmetry.deviation import LawStudy, SearchEffort, study_law
 from crowdnash.files import read_arrays, read_json, write_arrays, write_json
+from crowdnash.games.base import DynamicGame, GameError, PopulationGame
+from crowdnash.interval import Interval
 from crowdnash.runs.directory import RunDirectory
 
 _FORMAT = 1

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from crowdnash.policies.identity import IdentityName
 from crowdnash.learners.ppo.learner import PPO
+from crowdnash.policies.identity import IdentityName
 from crowdnash.runs.config import Parameter, RunConfig
 
 

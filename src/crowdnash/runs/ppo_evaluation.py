@@ -18,15 +18,15 @@ import scipy.stats
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from crowdnash.certificates.certificate import exploitability
+from crowdnash.certificates.ppo_deviations import best_response_learner, evenly_spread
+from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.games.base import DynamicGame, GameError
 from crowdnash.games.checks import named
 from crowdnash.interval import Interval
-from crowdnash.certificates.ppo_deviations import best_response_learner, evenly_spread
-from crowdnash.simulation.neural import actions_of_all
 from crowdnash.policies.neural import NeuralPolicy
-from crowdnash.runs.ppo_config import PPOConfig
-from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.ppo_config import PPOConfig
+from crowdnash.simulation.neural import actions_of_all
 
 _FORMAT = 1
 

@@ -14,13 +14,13 @@ import jax
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import named
-from crowdnash.runs.game_record import GameRecord
-from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.learners.ppo.learner import PPOMetrics, PPOState
+from crowdnash.policies.neural import NeuralPolicy
+from crowdnash.runs.directory import RunDirectory, config_text
+from crowdnash.runs.game_record import GameRecord
+from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.ppo_config import PPOConfig
 from crowdnash.runs.ppo_evaluation import PPOEvaluation, evaluate_neural_policy
-from crowdnash.runs.directory import RunDirectory, config_text
-from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.training_loop import Interrupted, Observer, train, with_more_epochs
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 
+from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.evaluation import Evaluation, PolicyEvaluation
 from crowdnash.runs.experiment import load_config
 from crowdnash.runs.experiment_config import ExperimentConfig
 from crowdnash.runs.game_record import GameRecord
-from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.metrics_log import Row, read_metrics
 
 

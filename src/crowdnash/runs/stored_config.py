@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from crowdnash.runs.experiment_config import ExperimentConfig
-from crowdnash.runs.ppo_config import PPOConfig
 from crowdnash.runs.config import stored_settings
 from crowdnash.runs.directory import RunDirectory, config_text
+from crowdnash.runs.experiment_config import ExperimentConfig
+from crowdnash.runs.ppo_config import PPOConfig
 
 
 def read_config(directory: RunDirectory) -> ExperimentConfig | PPOConfig:

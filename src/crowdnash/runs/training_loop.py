@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from crowdnash.files import write_atomically
 from crowdnash.runs import checkpoint
 from crowdnash.runs.config import RunConfig
-from crowdnash.files import write_atomically
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.metrics_log import MetricsLog, Row, read_metrics
 

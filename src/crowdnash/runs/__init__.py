@@ -1,0 +1,1 @@
+"""An experiment: config, run directory, checkpoints, evaluation."""
