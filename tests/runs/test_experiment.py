@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import errno
+import gc
 import json
 import os
 import resource
@@ -394,6 +395,53 @@ def test_interrupt_saves_a_checkpoint(finished, tmp_path):
     assert checkpoint.epochs(tmp_path / "run" / "checkpoints") == (2, 3)
     assert experiment.resume(tmp_path / "run").resumed_from == 3
     assert same_policies(tmp_path / "run", finished)
+
+
+def test_an_interrupt_that_python_drops_stops_the_run(finished, tmp_path, monkeypatch):
+    # JAX runs a callback with every garbage collection; an exception there is printed, no more.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+
+    def press(phase, info):
+        gc.callbacks.remove(press)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def collect(row):
+        if row["epoch"] == 2:
+            gc.callbacks.append(press)
+            gc.collect()
+
+    with pytest.raises(Interrupted, match="3 epochs are saved"):
+        experiment.run(config(), tmp_path / "run", Observer(on_epoch=collect))
+    experiment.resume(tmp_path / "run")
+    assert same_policies(tmp_path / "run", finished)
+
+
+def test_an_interrupt_that_comes_out_as_another_error_stops_the_run(tmp_path, monkeypatch):
+    step = PolicyMirrorDescent.step
+
+    def broken(self, game, state):
+        if state.epoch == 2:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt as error:
+                raise RuntimeError("INTERNAL: CpuCallback error") from error
+        return step(self, game, state)
+
+    monkeypatch.setattr(PolicyMirrorDescent, "step", broken)
+    with pytest.raises(Interrupted, match="2 epochs are saved"):
+        experiment.run(config(), tmp_path / "run")
+
+
+def test_an_interrupt_before_the_first_epoch_counts_what_is_saved(copy, monkeypatch):
+    unfinish(copy)
+
+    def press(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(checkpoint, "restore", press)
+    shutil.rmtree(copy / "checkpoints" / "6")
+    with pytest.raises(Interrupted, match="4 epochs are saved"):
+        experiment.resume(copy)
 
 
 # --- a full disk

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional, arg
 
+from crowdnash import interrupts
+
 if TYPE_CHECKING:
     from crowdnash.runs.config import RunConfig
 
@@ -98,6 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     # Orbax narrates its inner life there; what matters of it arrives as an exception.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    with interrupts.watching(second_ends_process=True):
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -109,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _ERROR
     except Exception as error:
+        if interrupts.is_pressed():  # Ctrl-C in an import or a callback comes out as another error
+            return _interrupted(KeyboardInterrupt())
         message = _user_message(error)
         if message is None or os.environ.get("CROWDNASH_TRACEBACK"):
             raise

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from crowdnash import interrupts
 from crowdnash.files import write_atomically
 from crowdnash.runs import checkpoint
 from crowdnash.runs.config import RunConfig
@@ -47,7 +46,9 @@ class Observer:
 class Interrupted(KeyboardInterrupt):
     """A run was stopped by Ctrl-C; `epoch` epochs are saved in `directory`."""
 
-    def __init__(self, directory: RunDirectory, epoch: int) -> None:
+    def __init__(self, directory: RunDirectory, epoch: int | None = None) -> None:
+        if epoch is None:
+            epoch = max(checkpoint.epochs(directory.checkpoints), default=0)
         super().__init__(f"stopped; {epoch} epochs are saved in {directory.path}")
         self.directory = directory
         self.epoch = epoch
@@ -114,6 +115,21 @@ def train(
         Interrupted: Ctrl-C; the newest state has been saved if that was possible.
         OSError: a row or a checkpoint cannot be written.
     """
+    with interrupts.watching():
+        try:
+            return _train(directory, config, step, columns, state, observer)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(directory) from interrupt
+
+
+def _train(
+    directory: RunDirectory,
+    config: RunConfig,
+    step: EpochStep,
+    columns: Sequence[str],
+    state: Any,
+    observer: Observer,
+) -> Trained:
     restored = checkpoint.restore_newest(directory.checkpoints, state, observer.on_warning)
     epoch = 0
     if restored is not None:
@@ -121,6 +137,7 @@ def train(
     rows = read_metrics(directory.metrics_jsonl, up_to_epoch=epoch)
     if len(rows) < epoch:
         observer.on_warning(f"{directory.metrics_jsonl} lacks {epoch - len(rows)} epochs")
+    interrupts.check()
     observer.on_start(epoch)
     with MetricsLog(directory, columns, rows) as log:
         return Trained(_run_epochs(directory, config, step, state, epoch, log, observer), epoch)
@@ -139,8 +156,8 @@ def _run_epochs(
     due = _CheckpointSchedule(config)
     try:
         while epoch < config.num_epochs:
-            next_state, row = step(state, epoch + 1)
-            with _interrupts_held():
+            next_state, row = _one_epoch(step, state, epoch + 1)
+            with interrupts.holding():
                 log.append(row)
                 state, epoch = next_state, epoch + 1
                 if due(epoch):
@@ -148,16 +165,24 @@ def _run_epochs(
                     log.sync()
                     checkpoint.save(directory.checkpoints, epoch, state)
                     saved = epoch
+            interrupts.check()
             observer.on_epoch(row)
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:
         if epoch > saved:
             # A second failure here would hide the interruption; the older checkpoint stands.
-            with contextlib.suppress(OSError, RuntimeError), _interrupts_held():
+            with contextlib.suppress(OSError, RuntimeError), interrupts.holding():
                 log.sync()
                 checkpoint.save(directory.checkpoints, epoch, state)
-                saved = epoch
-        raise Interrupted(directory, saved) from interrupt
+        raise
     return state
+
+
+def _one_epoch(step: EpochStep, state: Any, epoch: int) -> tuple[Any, Row]:
+    try:
+        return step(state, epoch)
+    except Exception:
+        interrupts.check()  # Ctrl-C in a callback of compiled code comes out as another error
+        raise
 
 
 class _CheckpointSchedule:
@@ -177,19 +202,3 @@ class _CheckpointSchedule:
         if due:
             self._last = now
         return due
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Put Ctrl-C off to the end of the block, so that it cannot split a write."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[object] = []
-    previous = signal.signal(signal.SIGINT, lambda *_: caught.append(None))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous or signal.default_int_handler)
-    if caught:
-        raise KeyboardInterrupt

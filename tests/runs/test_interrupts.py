@@ -1,0 +1,93 @@
+"""Ctrl-C: it stops at once, is put off while files are written, and is never lost."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from crowdnash import interrupts
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def press_in_the_garbage_collector(monkeypatch) -> None:
+    """Press Ctrl-C where Python prints the exception and goes on, as in JAX's own callback."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        press()
+
+    gc.callbacks.append(callback)
+    gc.collect()
+
+
+def test_ctrl_c_raises_at_once():
+    with interrupts.watching(), pytest.raises(KeyboardInterrupt):
+        press()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not interrupts.is_pressed()
+
+
+def test_ctrl_c_that_python_drops_is_seen_by_the_next_check(monkeypatch):
+    with interrupts.watching():
+        interrupts.check()
+        press_in_the_garbage_collector(monkeypatch)
+        assert interrupts.is_pressed()
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+    interrupts.check()
+
+
+def test_ctrl_c_is_put_off_to_the_end_of_a_held_block():
+    with interrupts.watching():
+        with interrupts.holding(), interrupts.holding():
+            press()
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+
+
+def test_watching_leaves_other_handlers_and_threads_alone():
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts.watching(), interrupts.holding():
+            press()
+            interrupts.check()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    seen = []
+
+    def in_a_thread():
+        with interrupts.watching(), interrupts.holding():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=in_a_thread)
+    thread.start()
+    thread.join()
+    assert seen == [signal.default_int_handler]
+
+
+def test_a_second_ctrl_c_ends_the_process_even_where_python_does_not_run():
+    # A held block stands for compiled code: the exception of the first waits for its end.
+    program = """
+        import os, signal
+        from crowdnash import interrupts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with interrupts.watching(second_ends_process=True), interrupts.holding():
+            os.kill(os.getpid(), signal.SIGINT)
+            print("held", flush=True)
+            os.kill(os.getpid(), signal.SIGINT)
+            print("still there", flush=True)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "held\n"
+    assert done.returncode == -signal.SIGINT
