@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -311,6 +312,38 @@ def test_runtime_errors_of_the_library_are_one_line(capsys, monkeypatch, tmp_pat
     monkeypatch.setattr(experiment, "run", broken)
     line = fails(capsys, "solve", *TINY.split(), "--out", tmp_path / "run")
     assert "agent 3 went astray" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes."),
+            "not enough memory: Out of memory allocating 12 bytes; fewer agents",
+        ),
+        (
+            jax.errors.JaxRuntimeError("INTERNAL: \nfrom a trace"),
+            "perhaps for want of memory",
+        ),
+        (MemoryError("Unable to allocate 7 TiB"), "not enough memory: Unable to allocate 7 TiB"),
+    ],
+)
+def test_what_does_not_fit_the_memory_is_one_plain_line(
+    capsys, monkeypatch, tmp_path, error, message
+):
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr(experiment, "run", broken)
+    assert message in fails(capsys, "solve", *TINY.split(), "--out", tmp_path / "run")
+
+
+def test_a_game_larger_than_the_memory_is_one_line(capsys, tmp_path):
+    line = fails(
+        capsys, "solve", "sis", "--num-agents", "10000000000000", "--out", tmp_path / "run"
+    )
+    assert "need 200000000000000 bytes" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_bugs_keep_their_traceback(monkeypatch, tmp_path):

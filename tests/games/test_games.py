@@ -242,3 +242,17 @@ def test_bad_samples(game, arguments, text):
     arguments = {"num_agents": 200} | arguments
     with pytest.raises(ValueError, match=re.escape(text)):
         cn.games.lookup(game).sample(KEY, **arguments)
+
+
+@pytest.mark.parametrize("name", cn.games.names())
+@pytest.mark.parametrize("num_agents", [3 * 10**9, 10**13])
+def test_more_agents_than_fit_are_refused_before_they_are_drawn(name, num_agents):
+    with pytest.raises(ValueError, match=rf"num_agents must .*{num_agents}.* bytes") as caught:
+        cn.games.lookup(name).sample(KEY, num_agents=num_agents)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_bytes_of_a_game_by_hand():
+    # A-SIS has 3 numbers an agent, and drawing the last takes 2 more: 5 float32.
+    with pytest.raises(ValueError, match=f"{20 * 10**13} bytes"):
+        cn.games.SIS.sample(KEY, num_agents=10**13)

@@ -158,6 +158,8 @@ def _user_message(error: Exception) -> str | None:
         return f"{place}{error.strerror or error}"
     if isinstance(error, ValueError | FloatingPointError):
         return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return _jax_message(f"RESOURCE_EXHAUSTED: {error}")
     if "jax" not in sys.modules:
         return None
     import equinox
@@ -166,8 +168,20 @@ def _user_message(error: Exception) -> str | None:
     if isinstance(error, equinox.EquinoxRuntimeError | jax.errors.JaxRuntimeError):
         # Equinox wraps its one line of message in pages of advice to programmers.
         found = re.search(r"EquinoxRuntimeError: (.+)", str(error))
-        return found[1] if found else str(error).strip().split("\n")[0]
+        return found[1] if found else _jax_message(str(error).strip().split("\n")[0])
     return None
+
+
+def _jax_message(line: str) -> str:
+    """JAX's first line in plain words: it begins with a status code, and may end there."""
+    code, _, details = line.partition(":")
+    if code == "RESOURCE_EXHAUSTED" or "out of memory" in line.lower():
+        what = details.strip().rstrip(".") or code
+        return f"not enough memory: {what}; fewer agents or trajectories need less"
+    if code == "INTERNAL":
+        what = details.strip() or "JAX says no more"
+        return f"the computation failed inside JAX, perhaps for want of memory: {what}"
+    return line
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:

@@ -5,6 +5,8 @@ Axes: N agents, S states.
 
 import dataclasses
 import hashlib
+import math
+import os
 from typing import Any
 
 import jax
@@ -94,3 +96,31 @@ def fingerprint(game: DynamicGame) -> str:
         digest.update(repr((jax.tree_util.keystr(path), array.dtype, array.shape)).encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def check_fits_memory(num_agents: int, bytes_per_agent: int) -> None:
+    """Raise `ValueError` where so many agents do not fit this machine; nothing is allocated.
+
+    Args:
+        num_agents: number of agents N.
+        bytes_per_agent: what drawing one agent's parameters takes.
+    """
+    needed, memory = num_agents * bytes_per_agent, _memory_bytes()
+    if needed > memory:
+        raise ValueError(
+            f"num_agents must fit the memory: {num_agents} agents need {needed} bytes "
+            f"({needed / 1e9:.3g} GB), and there are {memory / 1e9:.3g} GB"
+        )
+    if num_agents >= 2**31:  # arrays of agents' numbers are int32
+        raise ValueError(f"num_agents must be below 2**31, not {num_agents} ({needed} bytes)")
+
+
+def _memory_bytes() -> int | float:
+    device = jax.local_devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit is not None:
+        return limit
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # no such figure on this platform
+        return math.inf

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.games.base import PROBABILITY_TOLERANCE
+from crowdnash.games.checks import check_fits_memory
 
 DEFAULT_HALF_WIDTH = 0.1
 
@@ -91,8 +92,9 @@ def draw_around(
     **Arguments:** `centres` a number (drawn as [N]) or a tuple of k numbers ([N,k]) by name;
     `heterogeneity` one half-width >= 0 for all, or one for each name.
 
-    **Raises:** `ValueError` for an unknown name, a negative or NaN half-width, or N < 2. Whether
-    a draw leaves the parameter's range is for the game's constructor to say: nothing is clipped.
+    **Raises:** `ValueError` for an unknown name, a negative or NaN half-width, N < 2, or more
+    agents than fit the memory. Whether a draw leaves the parameter's range is for the game's
+    constructor to say: nothing is clipped.
     """
     if num_agents < 2:
         raise ValueError(f"num_agents must be at least 2, not {num_agents}")
@@ -105,6 +107,9 @@ def draw_around(
         widths = {name: heterogeneity.get(name, DEFAULT_HALF_WIDTH) for name in centres}
     else:
         widths = dict.fromkeys(centres, heterogeneity)
+    sizes = [np.size(centre) for centre in centres.values()]
+    # All arrays, float32, and the random bits and noise of the one being drawn.
+    check_fits_memory(num_agents, 4 * (sum(sizes) + 2 * max(sizes)))
     drawn = {}
     for index, (name, centre) in enumerate(centres.items()):
         width = widths[name]
