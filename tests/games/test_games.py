@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.games.base import check_count
+from crowdnash.checks import check_count
 from crowdnash.games.conformance.check import check_game
 
 KEY = jax.random.key(0)

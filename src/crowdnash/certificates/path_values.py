@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from crowdnash.games.base import PopulationGame, TabularGame
-from crowdnash.games.vectorised import aggregates_met, contributions, rewards, transitions
+from crowdnash.games.vectorised import aggregates_of_others, contributions, rewards, transitions
 from crowdnash.policies.tabular import Policy
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import ActionSampler, simulate_chunk
@@ -112,7 +112,7 @@ def _aggregates(
     """What each agent met at one step: the totals [K,B] without its own share."""
     index = pairs.astype(jnp.int32)
     own = contributions(game, records, index // game.num_actions, index % game.num_actions)
-    return aggregates_met(total, own, game.num_agents)
+    return aggregates_of_others(total, own, game.num_agents)
 
 
 def _own_pairs(pairs: Array, layout: AgentLayout, agents: Array) -> Array:

@@ -19,6 +19,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from crowdnash.checks import check_count
+
 InAggregate = Literal["free", "affine", "nonlinear"]
 """How a law depends on the aggregate: not at all, affinely, or in any other way."""
 
@@ -33,14 +35,6 @@ def summed_exactly_as(dtype: np.dtype) -> np.dtype:
 
 class GameError(ValueError):
     """A game broke its own contract (a NaN, a transition that does not sum to 1, ...)."""
-
-
-def check_count(argument: str, value: Any, least: int) -> None:
-    """Raise `ValueError` unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ValueError(f"{argument} must be an integer, not {value!r}")
-    if value < least:
-        raise ValueError(f"{argument} must be at least {least}, not {value}")
 
 
 class DynamicGame(eqx.Module):

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,12 @@ from crowdnash.games.base import PROBABILITY_TOLERANCE, DynamicGame, GameError, 
 def named(game: DynamicGame) -> str:
     """The game as error messages speak of it."""
     return f"game {game.name or type(game).__name__!r}"
+
+
+def fail(game: DynamicGame, rule: str, where: str = "") -> NoReturn:
+    """Raise the `GameError` that names the game, the place and the rule."""
+    place = f": {where}" if where else ""
+    raise GameError(f"{named(game)}{place}: {rule}")
 
 
 def check_shape(

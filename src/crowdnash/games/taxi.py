@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.games.base import DynamicGame, check_count
+from crowdnash.checks import check_count
+from crowdnash.games.base import DynamicGame
 from crowdnash.games.parameters import agent_array, draw_around
 from crowdnash.games.random_draws import in_one_kernel, threefry2x32, uniform
 from crowdnash.games.taxi_map import PAPER_MAP, WAIT, TaxiMap, read_map

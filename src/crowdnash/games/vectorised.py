@@ -7,14 +7,16 @@ that are used, and every kernel runs along the lanes.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from crowdnash.games.base import PopulationGame, summed_exactly_as
+from crowdnash.games.base import PopulationGame, TabularGame, summed_exactly_as
 from crowdnash.games.checks import check_shape
+
+Law = Literal["transition", "reward"]
 
 _MAX_REDUCE_OPERANDS = 32
 
@@ -27,18 +29,31 @@ def contributions(
     return _over_lanes(game.contribution, lanes, (None, 0, 0), (0, 0, 0))(agents, states, actions)
 
 
-def sum_over_agents(given: Array) -> Array:
+def contribution_table(game: PopulationGame, agents: PyTree) -> Array:
+    """Contributions of n agents at every pair s*A + a, [n,X,K], in the type the game gives them."""
+    states, actions = all_pairs(game)
+    over_pairs = jax.vmap(game.contribution, in_axes=(None, 0, 0))
+    return jax.vmap(over_pairs, in_axes=(0, None, None))(agents, states, actions)
+
+
+def all_pairs(game: TabularGame) -> tuple[Int[Array, " X"], Int[Array, " X"]]:
+    """States and actions of all X = S*A pairs, in the order s*A + a."""
+    pairs = jnp.arange(game.num_states * game.num_actions, dtype=jnp.int32)
+    return pairs // game.num_actions, pairs % game.num_actions
+
+
+def sum_over_agents(contributed: Array) -> Array:
     """Total contribution of a population, [K,B,lanes] -> [K,B]; int32 if bool or int.
 
     The only place where agents are summed: agents sharded over devices need one `psum` here.
     """
-    given = given.astype(summed_exactly_as(given.dtype))
-    axes = tuple(range(1, given.ndim - 1))
-    if given.shape[0] > _MAX_REDUCE_OPERANDS:
-        return given.sum(tuple(range(2, given.ndim)))
+    contributed = contributed.astype(summed_exactly_as(contributed.dtype))
+    axes = tuple(range(1, contributed.ndim - 1))
+    if contributed.shape[0] > _MAX_REDUCE_OPERANDS:
+        return contributed.sum(tuple(range(2, contributed.ndim)))
     # One pass over the agents for all components: XLA's own K-fold reduction makes K passes.
-    zero = jnp.zeros((), given.dtype)
-    parts = tuple(given[k] for k in range(given.shape[0]))
+    zero = jnp.zeros((), contributed.dtype)
+    parts = tuple(contributed[k] for k in range(contributed.shape[0]))
     return jnp.stack(
         jax.lax.reduce(
             parts,
@@ -49,10 +64,10 @@ def sum_over_agents(given: Array) -> Array:
     )
 
 
-def aggregates_met(total: Array, given: Array, num_agents: int) -> Float[Array, "..."]:
-    """Mean contribution of the *others*, [K,B,lanes], from totals [K,B] and own shares."""
-    total = total.reshape(*total.shape, *(1,) * (given.ndim - 2))
-    others = total - given.astype(total.dtype)
+def aggregates_of_others(total: Array, own: Array, num_agents: int) -> Float[Array, "..."]:
+    """Mean contribution of the *others*, [K,B,lanes], from totals [K,B] and own contributions."""
+    total = total.reshape(*total.shape, *(1,) * (own.ndim - 2))
+    others = total - own.astype(total.dtype)
     return others.astype(jnp.float32) / (num_agents - 1)
 
 
@@ -83,6 +98,75 @@ def rewards(
     reward = _law(game.reward, agents, states, actions, aggregates, step)
     check_shape(game, "a reward", reward.shape[: reward.ndim - states.ndim], ())
     return reward
+
+
+def laws_of_agents(
+    game: PopulationGame,
+    law: Law,
+    agents: PyTree,
+    aggregates: Float[Array, "n K"],
+    step: Int[Array, ""],
+) -> Float[Array, "n S A ..."]:
+    """A law of n agents at all pairs, each at the aggregate that it meets.
+
+    Args:
+        game: the game.
+        law: "transition" or "reward".
+        agents: the n agents' records.
+        aggregates: what each of them meets.
+        step: h.
+
+    Returns:
+        Next-state probabilities [n,S,A,S] or rewards [n,S,A], in the precision of the game.
+    """
+    values = laws_at_pairs(game, law, agents, aggregates.T[:, None], step)
+    values = jnp.moveaxis(values[..., 0, :], -1, 0)
+    return values.reshape(-1, game.num_states, game.num_actions, *values.shape[2:])
+
+
+def laws_at_pairs(
+    game: PopulationGame,
+    law: Law,
+    agents: PyTree,
+    aggregates: Float[Array, "..."],
+    step: Int[Array, ""],
+    *,
+    summary: Callable[[Array], Any] = lambda values: values,
+    at_once: int | None = None,
+    unroll: bool = False,
+) -> Any:
+    """A law of all agents at all pairs: the one place where a game is asked at every (s,a).
+
+    Args:
+        game: the game.
+        law: "transition" or "reward".
+        agents: the agents' records, with the axes `lanes`.
+        aggregates: what they meet in each of B populations, [K,B,lanes].
+        step: h.
+        summary: what to keep of the values at one pair, [S,B,lanes] or [B,lanes]; by default all.
+        at_once: how many pairs are computed together, to bound memory; None for all.
+        unroll: write the pairs out one by one: the compiler then sees constant states and drops
+            the branches not taken.
+
+    Returns:
+        The summaries, stacked along a leading axis of X pairs in the order s*A + a.
+    """
+    function = transitions if law == "transition" else rewards
+    shape = aggregates.shape[1:]
+
+    def at_pair(pair: Any) -> Any:
+        state = jnp.full(shape, pair // game.num_actions, jnp.int32)
+        action = jnp.full(shape, pair % game.num_actions, jnp.int32)
+        return summary(function(game, agents, state, action, aggregates, step))
+
+    num_pairs = game.num_states * game.num_actions
+    if unroll:
+        values = [at_pair(pair) for pair in range(num_pairs)]
+        return jax.tree_util.tree_map(lambda *x: jnp.stack(x), *values)
+    pairs = jnp.arange(num_pairs, dtype=jnp.int32)
+    if at_once is None or at_once >= num_pairs:
+        return jax.vmap(at_pair)(pairs)
+    return jax.lax.map(at_pair, pairs, batch_size=at_once)
 
 
 def _law(

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.games.base import DynamicGame, check_count
+from crowdnash.checks import check_count
+from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import states_for_tables
 from crowdnash.games.grouping import Groups, assign_groups
 from crowdnash.learners.temporal_difference import (

@@ -28,7 +28,7 @@ from crowdnash.games.base import (
 from crowdnash.games.checks import check_joint_law, check_shape, law_error, named, observes_integers
 from crowdnash.games.random_draws import in_one_kernel, step_words, threefry2x32, uniform
 from crowdnash.games.vectorised import (
-    aggregates_met,
+    aggregates_of_others,
     contributions,
     rewards,
     sum_over_agents,
@@ -273,7 +273,7 @@ def _joint_law(
         if layout.padded:
             given = jnp.where(layout.valid, given, jnp.zeros((), given.dtype))
         total = sum_over_agents(given)
-        met = aggregates_met(total, given, game.num_agents)
+        met = aggregates_of_others(total, given, game.num_agents)
         probs = transitions(game, agents, states, actions, met, step)
         reward = rewards(game, agents, states, actions, met, step).astype(jnp.float32)
         return probs, reward, total

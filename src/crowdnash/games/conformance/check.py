@@ -1,6 +1,6 @@
 """What every game must satisfy, as one check that authors of new games can run.
 
-Axes: P profiles, n agents and h steps that are looked at (see `conformance_laws`), N agents,
+Axes: P profiles, n agents and h steps that are looked at (see `conformance.laws`), N agents,
 S states, A actions.
 """
 
@@ -18,7 +18,8 @@ from crowdnash.games.base import (
     TabularGame,
     is_distribution,
 )
-from crowdnash.games.conformance.laws import check_laws, fail
+from crowdnash.games.checks import fail
+from crowdnash.games.conformance.laws import check_laws
 from crowdnash.games.conformance.populations import take
 
 

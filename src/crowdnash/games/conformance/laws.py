@@ -1,9 +1,9 @@
 """Checks of a game's laws: probabilities, ranges, declarations, agreement, relabelling.
 
-Axes as in `conformance_populations`.
+Axes as in `conformance.populations`.
 """
 
-from typing import Any, NoReturn
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,13 +13,11 @@ from jaxtyping import Array, PRNGKeyArray
 
 from crowdnash.games.base import (
     PROBABILITY_TOLERANCE,
-    DynamicGame,
-    GameError,
     PopulationGame,
     TabularGame,
     is_distribution,
 )
-from crowdnash.games.checks import named
+from crowdnash.games.checks import fail
 from crowdnash.games.conformance.populations import (
     Laws,
     Profiles,
@@ -33,9 +31,7 @@ from crowdnash.games.conformance.populations import (
     spread_over,
     take,
 )
-
-FLOAT32_TOLERANCE = 2e-5
-"""Largest difference, relative to 1 + |value|, between numbers that are equal but for float32."""
+from crowdnash.games.declarations import FLOAT32_TOLERANCE, check_dependence
 
 _FEW = 4
 
@@ -51,27 +47,12 @@ def check_laws(game: TabularGame, key: PRNGKeyArray) -> None:
             fail(game, "contribution must be finite numbers")
         laws = evaluate_laws(game, met, sample)
         _check_values(game, laws, sample)
-        _check_declarations(game, met, laws, sample, mixture_key)
+        check_dependence(game, met, laws, sample, mixture_key)
         _check_relabelling(game, profiles, order_key)
     else:
         laws = evaluate_laws(game, others(game, profiles, sample.agents), sample)
         _check_values(game, laws, sample)
     _check_agreement(game, profiles, laws, sample)
-
-
-def fail(game: DynamicGame, rule: str, where: str = "") -> NoReturn:
-    """Raise the error that names the game, the place and the rule."""
-    place = f": {where}" if where else ""
-    raise GameError(f"{named(game)}{place}: {rule}")
-
-
-def _where(sample: Sample, index: Any) -> str:
-    """The place [p,n,h,s,a] in words."""
-    _, agent, step, state, action = (int(k) for k in index[:5])
-    return (
-        f"agent {sample.agents[agent]} at step {sample.steps[step]} "
-        f"in state {state} with action {action}"
-    )
 
 
 def _check_values(game: TabularGame, laws: Laws, sample: Sample) -> None:
@@ -82,12 +63,12 @@ def _check_values(game: TabularGame, laws: Laws, sample: Sample) -> None:
             game,
             "transition must be probabilities that sum to 1 within "
             f"{PROBABILITY_TOLERANCE}, not {laws.transitions[at].tolist()}",
-            _where(sample, at),
+            sample.place(at),
         )
     wrong = ~np.isfinite(laws.rewards)
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
-        fail(game, f"reward must be a finite number, not {laws.rewards[at]}", _where(sample, at))
+        fail(game, f"reward must be a finite number, not {laws.rewards[at]}", sample.place(at))
     if game.reward_range is not None:
         low, high = game.reward_range
         slack = FLOAT32_TOLERANCE * (1 + max(abs(low), abs(high)))
@@ -97,56 +78,8 @@ def _check_values(game: TabularGame, laws: Laws, sample: Sample) -> None:
             fail(
                 game,
                 f"reward must be within reward_range [{low:g}, {high:g}], not {laws.rewards[at]}",
-                _where(sample, at),
+                sample.place(at),
             )
-
-
-def _check_declarations(
-    game: PopulationGame, met: np.ndarray, laws: Laws, sample: Sample, key: PRNGKeyArray
-) -> None:
-    """Compare laws at two populations and at one between them with what the game declares."""
-    declared = (game.transition_in_aggregate, game.reward_in_aggregate)
-    if declared == ("nonlinear", "nonlinear"):
-        return
-    generator = numpy_generator(key)
-    # A cycle through the profiles in random order: nobody is its own partner.
-    order = generator.permutation(len(met))
-    partner = np.empty_like(order)
-    partner[order] = np.roll(order, 1)
-    weights = generator.uniform(0.2, 0.8, (len(met), 1, 1)).astype(np.float32)
-    mixed = evaluate_laws(game, weights * met + (1 - weights) * met[partner], sample)
-    for name, dependence, here, between in zip(
-        ("transition", "reward"), declared, laws, mixed, strict=True
-    ):
-        if dependence != "nonlinear":
-            there, weight = here[partner], weights.reshape(-1, *(1,) * (here.ndim - 1))
-            _check_declaration(game, name, sample, here, there, between, weight)
-
-
-def _check_declaration(
-    game: PopulationGame,
-    name: str,
-    sample: Sample,
-    here: np.ndarray,
-    there: np.ndarray,
-    between: np.ndarray,
-    weight: np.ndarray,
-) -> None:
-    """Values f(x), f(y), f(w x + (1-w) y) against what is declared of f."""
-    dependence = getattr(game, f"{name}_in_aggregate")
-    if dependence == "free":
-        gap, rule = np.abs(here - there), f"{name} must be the same at all aggregates"
-    else:
-        gap = np.abs(between - weight * here - (1 - weight) * there)
-        rule = f"{name} at w*x + (1-w)*y must be w * ({name} at x) + (1-w) * ({name} at y)"
-    wrong = ~(gap <= FLOAT32_TOLERANCE * (1 + np.maximum(np.abs(here), np.abs(there))))
-    if wrong.any():
-        at = tuple(np.argwhere(wrong)[0])
-        fail(
-            game,
-            f"{name}_in_aggregate is declared {dependence!r}, so {rule}: it is {gap[at]:g} off",
-            _where(sample, at),
-        )
 
 
 @eqx.filter_jit
@@ -198,7 +131,7 @@ def _check_equal(
     if wrong.any():
         i = int(np.argwhere(wrong)[0][0])
         agents, step, states, actions = own
-        fail(game, rule, _where(sample, (0, agents[i], step, states[i], actions[i])))
+        fail(game, rule, sample.place((0, agents[i], step, states[i], actions[i])))
 
 
 def _differs(got: Any, want: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The laws of a game at populations that its N agents can really form, for `conformance_laws`.
+"""The laws of a game at populations that its N agents can really form, for `conformance.laws`.
 
 Joint profiles are drawn, and each agent meets what the *others* of its profile do. The profiles
 are all agents in one pair (the vertices of the simplex over S x A), agents spread evenly over the
@@ -8,7 +8,8 @@ Axes: P profiles, n agents that are looked at, h steps that are looked at, N age
 A actions, K components of the aggregate.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -16,7 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from crowdnash.games.base import PopulationGame, TabularGame, summed_exactly_as
+from crowdnash.games.base import PopulationGame, TabularGame
+from crowdnash.games.vectorised import (
+    Law,
+    aggregates_of_others,
+    all_pairs,
+    contributions,
+    laws_of_agents,
+    sum_over_agents,
+)
 
 _MAX_NUMBERS = 2**23
 _MAX_STEPS = 32
@@ -51,6 +60,14 @@ class Sample(NamedTuple):
 
     agents: Int[np.ndarray, " n"]
     steps: Int[np.ndarray, " h"]
+
+    def place(self, index: Sequence[Any]) -> str:
+        """The entry [p,n,h,s,a] of `Laws` in words."""
+        _, agent, step, state, action = (int(k) for k in index[:5])
+        return (
+            f"agent {self.agents[agent]} at step {self.steps[step]} "
+            f"in state {state} with action {action}"
+        )
 
 
 def draw_profiles(game: TabularGame, key: PRNGKeyArray) -> Profiles:
@@ -109,37 +126,42 @@ def aggregates(
 @eqx.filter_jit
 def _aggregates(game: PopulationGame, profiles: Profiles, agents: Array) -> Array:
     def of_one(profile: Profiles) -> Array:
-        states, actions = (jnp.asarray(x) for x in profile)
-        given = jax.vmap(game.contribution)(game.agents, states, actions)
-        given = given.astype(summed_exactly_as(given.dtype))
-        return (given.sum(0) - given[agents]).astype(jnp.float32) / (game.num_agents - 1)
+        states, actions = (jnp.asarray(x)[None] for x in profile)
+        contributed = contributions(game, game.agents, states, actions)
+        own, total = contributed[:, :, agents], sum_over_agents(contributed)
+        return aggregates_of_others(total, own, game.num_agents)[:, 0].T
 
     return jax.lax.map(of_one, profiles)
 
 
-def evaluate_laws(game: TabularGame, met: PyTree, sample: Sample) -> Laws:
+def evaluate_laws(game: TabularGame, populations: PyTree, sample: Sample) -> Laws:
     """Laws of the sample's agents and steps for every own pair.
 
-    `met` [P,n,...] is what they meet: `aggregates` for a `PopulationGame`, otherwise `others`.
+    `populations` [P,n,...] are the `aggregates` that the agents of a `PopulationGame` meet,
+    otherwise the `others`.
     """
-    probs, rewards = _evaluate(game, met, jnp.asarray(sample.agents), jnp.asarray(sample.steps))
+    agents, steps = jnp.asarray(sample.agents), jnp.asarray(sample.steps)
+    probs, rewards = _evaluate(game, populations, agents, steps)
     return Laws(np.asarray(probs), np.asarray(rewards))
 
 
 @eqx.filter_jit
-def _evaluate(game: TabularGame, met: PyTree, agents: Array, steps: Array) -> tuple[Array, Array]:
-    def law(own: Any, met: Any, s: Array, a: Array, h: Array) -> tuple[Array, Array]:
+def _evaluate(
+    game: TabularGame, populations: PyTree, agents: Array, steps: Array
+) -> tuple[Array, Array]:
+    def at(population: Any, step: Array) -> tuple[Array, Array]:  # [n,S,A,S] and [n,S,A]
         if isinstance(game, PopulationGame):
-            return game.transition(own, s, a, met, h), game.reward(own, s, a, met, h)
-        return game.law(own, s, a, met.states, met.actions, h)
+            own = take(game.agents, agents)
+            probs, rewards = (
+                laws_of_agents(game, law, own, population, step) for law in get_args(Law)
+            )
+            return probs, rewards
+        states, actions = all_pairs(game)
+        over_pairs = jax.vmap(game.law, in_axes=(None, 0, 0, None, None, None))
+        over_agents = jax.vmap(over_pairs, in_axes=(0, None, None, 0, 0, None))
+        probs, rewards = over_agents(agents, states, actions, *population, step)
+        shape = (len(agents), game.num_states, game.num_actions)
+        return probs.reshape(*shape, -1), rewards.reshape(shape)
 
-    own = take(game.agents, agents) if isinstance(game, PopulationGame) else agents
-    mapped: Any = law
-    # Innermost first: action, state, step, agent (with what it meets), profile.
-    mapped = jax.vmap(mapped, in_axes=(None, None, None, 0, None))
-    mapped = jax.vmap(mapped, in_axes=(None, None, 0, None, None))
-    mapped = jax.vmap(mapped, in_axes=(None, None, None, None, 0))
-    mapped = jax.vmap(mapped, in_axes=(0, 0, None, None, None))
-    mapped = jax.vmap(mapped, in_axes=(None, 0, None, None, None))
-    states, actions = (jnp.arange(k, dtype=jnp.int32) for k in (game.num_states, game.num_actions))
-    return mapped(own, met, states, actions, steps)
+    over_steps = jax.vmap(at, in_axes=(None, 0), out_axes=1)
+    return jax.vmap(over_steps, in_axes=(0, None))(populations, steps)

@@ -22,7 +22,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.games.base import DynamicGame, GameError, check_count
+from crowdnash.checks import check_count
+from crowdnash.games.base import DynamicGame, GameError
 from crowdnash.games.checks import named
 from crowdnash.learners.ppo.advantage import generalized_advantages
 from crowdnash.learners.ppo.loss import PPOSums, Samples
