@@ -2,6 +2,6 @@
 
 import sys
 
-from crowdnash.cli.commands import main
+from crowdnash.cli import main
 
 sys.exit(main())

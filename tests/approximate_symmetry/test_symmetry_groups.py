@@ -17,7 +17,7 @@ from crowdnash.approximate_symmetry.against_groups import (
     nearly_exact_equilibrium,
     symmetry_against_groups,
 )
-from crowdnash.cli.commands import main
+from crowdnash.cli import main
 from crowdnash.reports.group_figures import symmetry_over_groups
 from random_games import RandomAffineGame, random_population_game
 

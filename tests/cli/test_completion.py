@@ -1,81 +1,79 @@
-"""`crowdnash completion`: the scripts, asked by the shells themselves where they are there."""
+"""`crowdnash completion`: tyro's scripts, asked by the shells themselves where they are there."""
 
-import functools
 import shutil
 import subprocess
 
 import pytest
 
-from crowdnash import games
-from crowdnash.cli import commands as cli
-from crowdnash.cli.completion import script, words_of
-from crowdnash.reproduction import STUDIES
-
-COMMANDS = ("solve", "evaluate", "games", "reproduce", "completion")
+from crowdnash import cli, games
+from crowdnash.reproduction import STUDY_NAMES
 
 
-@functools.cache
-def words():
-    return words_of(cli._dispatch, COMMANDS)
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory):
+    """The script of each shell, as a file."""
+    folder = tmp_path_factory.mktemp("completion")
 
+    def path_of(shell, capsys):
+        path = folder / f"crowdnash.{shell}"
+        if not path.exists():
+            with pytest.raises(SystemExit) as stopped:
+                cli.main(["completion", shell])
+            assert stopped.value.code == 0
+            path.write_text(capsys.readouterr().out)
+        return path
 
-def completed(tmp_path, line: str) -> list[str]:
-    """What bash offers at the end of a line."""
-    (tmp_path / "completion.bash").write_text(script("bash", words()))
-    given = line.split(" ")
-    ask = f"""
-        source {tmp_path}/completion.bash
-        COMP_WORDS=({" ".join(word or "''" for word in given)}); COMP_CWORD={len(given) - 1}
-        _crowdnash; printf '%s\\n' "${{COMPREPLY[@]}}"
-    """
-    found = subprocess.run(
-        ["bash", "--norc", "-c", ask], capture_output=True, text=True, check=True
-    )
-    assert found.stderr == ""
-    return found.stdout.split()
+    return path_of
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_bash_completes_commands_places_flags_and_choices(tmp_path):
-    assert completed(tmp_path, "crowdnash so") == ["solve"]
-    assert set(completed(tmp_path, "crowdnash ")) == {*COMMANDS, "--help", "--version"}
-    assert set(completed(tmp_path, "crowdnash solve ")) == {*games.names(), "--help"}
-    assert set(STUDIES) < set(completed(tmp_path, "crowdnash reproduce "))
-    assert completed(tmp_path, "crowdnash solve sis --recov") == ["--recovery"]
-    assert completed(tmp_path, "crowdnash solve taxi --recov") == []
-    assert completed(tmp_path, "crowdnash reproduce fig1a --scale s") == ["smoke", "small"]
-    assert completed(tmp_path, "crowdnash solve sis --num-epochs ") == []
-    assert "--json" in completed(tmp_path, "crowdnash evaluate runs/x --j")
-    assert "one-hot" in completed(tmp_path, "crowdnash solve taxi --num-agents 10 --identity ")
+def test_bash_completes_commands_places_flags_and_choices(scripts, capsys):
+    commands = {*cli.COMMANDS, "--help", "-h"}
+    offers = {
+        "crowdnash so": {"solve"},
+        "crowdnash ": commands,
+        "crowdnash solve ": {*games.names(), "--help", "--resume"},
+        "crowdnash reproduce ": {*STUDY_NAMES, "fig2b", "all"},
+        "crowdnash completion f": {"fish"},
+        "crowdnash solve sis --recov": {"--recovery"},
+        "crowdnash solve taxi --recov": set(),
+        "crowdnash solve sis --num-epochs ": set(),
+        "crowdnash solve taxi --num-agents 10 --identity ": {"one-hot", "none"},
+        "crowdnash reproduce fig1a --scale s": {"smoke", "small"},
+        "crowdnash evaluate runs/x --j": {"--json"},
+    }
+    questions = [f"source {scripts('bash', capsys)}"]
+    for line in offers:
+        words = line.split(" ")
+        quoted = " ".join(word or "''" for word in words)
+        questions.append(
+            f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; COMPREPLY=()\n"
+            '_tyro_crowdnash; echo "${COMPREPLY[@]}"'
+        )
+    answer = subprocess.run(
+        ["bash", "--norc", "-c", "\n".join(questions)], capture_output=True, text=True, check=True
+    )
+    assert answer.stderr == ""
+    for (line, expected), words in zip(offers.items(), answer.stdout.split("\n"), strict=False):
+        assert expected <= set(words.split()), line
+        if line.split(" ")[-1] or not expected:
+            assert expected == set(words.split()), line
 
 
-def test_flags_know_whether_they_take_a_value():
-    flags = words()["solve"].flags["sis"]
-    assert flags["--preset"] == ("practical", "theorem")
-    assert flags["--num-epochs"] == ()
-    assert flags["--mixing"] is None
-    assert flags["--learning-rate"] == ()  # of PPO
+def test_every_script_knows_the_flags(scripts, capsys):
+    for shell in ("bash", "zsh", "fish"):
+        text = scripts(shell, capsys).read_text()
+        assert "--learning-rate" in text
+        assert "--susceptibility" in text
 
 
-def test_fish_s_script_names_every_flag():
-    text = script("fish", words())
-    for place, flags in words()["solve"].flags.items():
-        for flag in flags:
-            assert f"and __fish_seen_subcommand_from {place}' -l {flag[2:]}" in text
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_shell_takes_its_script(scripts, capsys, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    subprocess.run([shell, "-n", str(scripts(shell, capsys))], check=True)
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
-def test_zsh_takes_its_script(tmp_path):
-    (tmp_path / "it.zsh").write_text(script("zsh", words()))
-    subprocess.run(["zsh", "-n", str(tmp_path / "it.zsh")], check=True)
-
-
-def test_the_command_prints_a_script(capsys, monkeypatch):
-    monkeypatch.setattr("crowdnash.cli.completion.words_of", lambda *_: words())
-    assert cli.main(["completion", "zsh"]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("autoload -U +X bashcompinit && bashcompinit\n_crowdnash() {\n")
-    assert printed.endswith("complete -o default -F _crowdnash crowdnash\n")
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["completion", "tcsh"])
-    assert stopped.value.code == 2
+def test_an_unknown_shell_is_one_line(capsys):
+    assert cli.main(["completion", "tcsh"]) == 2
+    assert "must be one of bash, zsh, fish, not 'tcsh'" in capsys.readouterr().err

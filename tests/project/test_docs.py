@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from crowdnash.cli.commands import main
+from crowdnash.cli import main
 from pages import ROOT, blocks, cells, differs, run_and_compare
 
 DOCS = ROOT / "docs"

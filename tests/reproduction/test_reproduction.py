@@ -12,11 +12,11 @@ import pytest
 from matplotlib.figure import Figure
 
 import crowdnash as cn
-from crowdnash import mean_field
-from crowdnash.cli import commands as cli
-from crowdnash.reproduction import STUDIES, fig1a, lookup, sweep, theorem1, theorem2, theorem3
+from crowdnash import cli, mean_field
+from crowdnash.reproduction import fig1a, names, sweep, theorem1, theorem2, theorem3
 from crowdnash.reproduction.fits import Sample, as_fact, fit_text, power_law, sample
 from crowdnash.reproduction.kink_game import KinkGame
+from crowdnash.reproduction.studies import STUDIES, lookup
 from crowdnash.reproduction.study import Conclusion, Point, Study, Table
 from crowdnash.reproduction.theorem1_games import CASES, equilibrium, measured_symmetry
 
@@ -452,8 +452,17 @@ def test_studies_from_points_to_pictures(name, pictures, tmp_path):
     assert all(path.stat().st_size > 10_000 for path in drawn)
 
 
+def add_toy(monkeypatch, study):
+    monkeypatch.setitem(STUDIES, "toy", study)
+    monkeypatch.setattr(names, "STUDY_NAMES", (*names.STUDY_NAMES, "toy"))
+
+
+def test_the_names_are_those_of_the_studies():
+    assert tuple(STUDIES) == names.STUDY_NAMES
+
+
 def test_the_command_shows_tables_verdict_and_pictures(monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(STUDIES, "toy", TOY)
+    add_toy(monkeypatch, TOY)
     out = str(tmp_path / "toy")
     arguments = ["reproduce", "toy", "--scale", "smoke", "--seed", "5", "--out", out]
     assert cli.main(arguments) == 0
@@ -470,7 +479,7 @@ def test_the_command_shows_tables_verdict_and_pictures(monkeypatch, capsys, tmp_
 
 
 def test_the_command_says_in_one_line_what_is_wrong(monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(STUDIES, "toy", TOY)
+    add_toy(monkeypatch, TOY)
     out = str(tmp_path / "toy")
     sweep.run(TOY, out, scale="smoke", seed=0)
     for arguments, text in (
@@ -484,16 +493,15 @@ def test_the_command_says_in_one_line_what_is_wrong(monkeypatch, capsys, tmp_pat
         assert printed.err.startswith("crowdnash: error: ")
         assert printed.err.count("\n") == 1
         assert text in printed.err
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["reproduce", "toy", "--scale", "huge"])
-    assert stopped.value.code == 2
+    assert cli.main(["reproduce", "toy", "--scale", "huge"]) == 2
+    assert "--scale must be one of smoke, small, paper, not 'huge'" in capsys.readouterr().err
 
 
 def test_the_command_says_where_a_stopped_sweep_is(monkeypatch, capsys, tmp_path):
     def stopping(settings, folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(STUDIES, "toy", dataclasses.replace(TOY, measure=stopping))
+    add_toy(monkeypatch, dataclasses.replace(TOY, measure=stopping))
     out = tmp_path / "toy"
     assert cli.main(["reproduce", "toy", "--scale", "smoke", "--out", str(out)]) == 130
     assert f"points measured so far are saved in {out}" in capsys.readouterr().err

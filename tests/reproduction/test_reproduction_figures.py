@@ -10,9 +10,16 @@ import pytest
 from test_reproduction import TOY
 
 import crowdnash as cn
-from crowdnash import mean_field, reproduction
-from crowdnash.cli import commands as cli
-from crowdnash.reproduction import costs, everything, fig2a, learning_curves, lookup, sweep
+from crowdnash import cli, mean_field
+from crowdnash.reproduction import (
+    costs,
+    everything,
+    fig2a,
+    learning_curves,
+    lookup,
+    studies,
+    sweep,
+)
 from crowdnash.reproduction.costs_pictures import duration
 from crowdnash.reproduction.learning_curves import evaluated_epochs
 from crowdnash.reproduction.robust_means import interquartile_mean
@@ -260,11 +267,9 @@ def test_fig2b_is_the_study_of_fig1a():
 
 @pytest.fixture
 def two_toys(monkeypatch):
-    monkeypatch.setattr(reproduction, "STUDIES", {})
     toys = {name: dataclasses.replace(TOY, name=name) for name in ("toy", "other")}
-    for module in (everything, cli_module()):
+    for module in (everything, cli_module(), studies):
         monkeypatch.setattr(module, "STUDIES", toys)
-    monkeypatch.setattr(reproduction, "STUDIES", toys)
     return toys
 
 

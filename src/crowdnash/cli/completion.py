@@ -1,32 +1,27 @@
-"""`crowdnash completion SHELL`: a script that completes commands, games, flags and their choices.
-
-Everything is read from the commands' own help, so the script cannot fall behind them. It is made
-once and then needs no Python: completing costs nothing.
-"""
+"""`crowdnash completion SHELL`: tyro's script for commands, games, flags and choices."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, arg, subcommand
+
+from crowdnash.cli.parsing import STYLE, parse
 
 Shell = Literal["bash", "zsh", "fish"]
-_FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)(?: (?:\{([^}\s]+)\}|([A-Z]{3,})))?")
 
 
 @dataclass(frozen=True)
 class CompletionFlags:
-    """Print a script for a shell's completion.
+    """Print a script for a shell's completion; it needs Python when it completes.
 
     bash: crowdnash completion bash > ~/.local/share/bash-completion/completions/crowdnash;
-    zsh: crowdnash completion zsh > ~/.crowdnash.zsh, and source that in ~/.zshrc;
+    zsh: crowdnash completion zsh > _crowdnash, in a folder of $fpath;
     fish: crowdnash completion fish > ~/.config/fish/completions/crowdnash.fish.
     """
 
@@ -34,138 +29,81 @@ class CompletionFlags:
     """the shell"""
 
 
-@dataclass(frozen=True)
-class Words:
-    """What may follow a command: first `places` (games, experiments), then `flags` by place.
+def show_completion(arguments: Sequence[str]) -> None:
+    """Run `crowdnash completion` with the arguments after it.
 
-    `flags[place]` maps every flag to its choices, () where any value goes, None where it takes
-    none; place "" is for commands whose flags do not depend on what comes first.
+    Raises:
+        ValueError: an unknown shell.
+        SystemExit: with code 0, when the script is printed.
     """
-
-    places: tuple[str, ...]
-    flags: Mapping[str, Mapping[str, tuple[str, ...] | None]]
-
-
-def show_completion(
-    arguments: Sequence[str], run: Callable[[Sequence[str]], int], commands: Sequence[str]
-) -> None:
-    """Run `crowdnash completion`; `run` is the command line, whose help is read.
-
-    **Raises:** `SystemExit` is tyro's own.
-    """
-    flags = tyro.cli(CompletionFlags, prog="crowdnash completion", args=arguments)
-    print(script(flags.shell, words_of(run, commands)), end="")
+    shell = parse(CompletionFlags, "completion", arguments).shell
+    commands = typing.Union[  # noqa: UP007 (built at run time)
+        tuple(Annotated[record, subcommand(name)] for name, record in _records().items())
+    ]
+    request = ["--tyro-write-completion", shell, "-"]
+    tyro.cli(commands, prog="crowdnash", args=request, config=STYLE)
 
 
-def words_of(run: Callable[[Sequence[str]], int], commands: Sequence[str]) -> dict[str, Words]:
-    """What each command takes, from its help."""
-    from crowdnash import games
-    from crowdnash.cli.reproduce import experiment_names
+def _records() -> dict[str, Any]:
+    """The record of flags of every command."""
+    from crowdnash.cli.commands import EvaluateFlags, GamesFlags, ReportFlags
+    from crowdnash.cli.flags import solve_records
+    from crowdnash.cli.reproduce import ReproduceFlags, experiment_names
+    from crowdnash.cli.theory import MeanFieldOptions, SymmetryOptions, options_record
 
-    places = {
-        "solve": games.names(),
-        "symmetry": games.tabular_names(),
-        "mean-field": games.tabular_names(),
-        "reproduce": experiment_names(),
-        "completion": ("bash", "zsh", "fish"),
+    return {
+        "solve": _by_game(*solve_records()),
+        "evaluate": EvaluateFlags,
+        "report": ReportFlags,
+        "games": GamesFlags,
+        "symmetry": _by_game(options_record(SymmetryOptions)),
+        "mean-field": _by_game(options_record(MeanFieldOptions)),
+        "reproduce": _after_word(experiment_names(), ReproduceFlags),
+        "completion": _after_word(typing.get_args(Shell), CompletionFlags),
     }
-    # A game's flags depend on it; an experiment's and a shell's do not.
-    by_place = ("solve", "symmetry", "mean-field")
-    found = {}
-    for command in commands:
-        known = places.get(command, ())
-        asked = known if command in by_place else ("",)
-        flags = {place: _flags(run, command, place) for place in asked}
-        found[command] = Words(known, flags)
-    return found
 
 
-def _flags(
-    run: Callable[[Sequence[str]], int], command: str, place: str
-) -> dict[str, tuple[str, ...] | None]:
-    """The flags in a help text; `solve` has more where a network learns."""
-    asked = [[command, *([place] if place else []), "--help"]]
-    if command == "solve":
-        asked.append([command, place, "--identity", "none", "--help"])
-    found: dict[str, tuple[str, ...] | None] = {}
-    for arguments in asked:
-        for flag, choices, value in _FLAG.findall(_help(run, arguments)):
-            takes = tuple(choices.split(",")) if choices else () if value else None
-            # A flag is also named in sentences, without its value.
-            found[flag] = takes if takes is not None else found.get(flag)
-    return dict(sorted(found.items()))
+def _by_game(*records: type) -> type:
+    """One record in which the flags stand after the game too, where tyro's script looks for them.
+
+    Args:
+        *records: each has the union of games as `game`, and records of flags beside it.
+    """
+    flags: dict[str, Any] = {}
+    by_game: dict[str, dict[str, Any]] = {}
+    for record in records:
+        kinds = typing.get_type_hints(record, include_extras=True)
+        games = typing.get_args(kinds.pop("game"))
+        own: dict[str, Any] = {}
+        for kind in kinds.values():
+            own |= typing.get_type_hints(kind, include_extras=True)
+        flags |= own
+        for game in games:
+            name, parameters = game.__origin__.game, game.__origin__.__annotations__
+            by_game[name] = by_game.get(name, {}) | parameters | own
+    return _record({"game": _union(by_game)} | flags)
 
 
-def _help(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> str:
-    text, before = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "500"  # wide, so that no list of choices is broken
-    try:
-        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-            run(arguments)
-    finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before
-    return text.getvalue()
+def _after_word(words: Sequence[str], record: type) -> type:
+    """The record with its first field, a word, as subcommands: tyro's script completes only them.
+
+    Args:
+        words: what the first field may be.
+        record: the record.
+    """
+    (word, _), *others = typing.get_type_hints(record, include_extras=True).items()
+    return _record({word: _union({one: dict(others) for one in words})})
 
 
-def script(shell: Shell, words: Mapping[str, Words]) -> str:
-    """The script for one shell."""
-    if shell == "fish":
-        return "\n".join(_fish(words)) + "\n"
-    head = ["autoload -U +X bashcompinit && bashcompinit"] if shell == "zsh" else []
-    return "\n".join([*head, *_bash(words)]) + "\n"
-
-
-def _bash(words: Mapping[str, Words]) -> list[str]:
-    lines = [
-        "_crowdnash() {",
-        '  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" words=""',
-        '  case "$COMP_CWORD ${COMP_WORDS[1]} ${COMP_WORDS[2]} $prev" in',
-        f'    "1 "*) words="{" ".join(words)} --help --version" ;;',
-    ]
-    for command, known in words.items():
-        if known.places:
-            lines.append(f'    "2 {command} "*) words="{" ".join(known.places)} --help" ;;')
-        for place, flags in known.flags.items():
-            where = f"* {command} {place} " if place else f"* {command} * "
-            for flag, choices in flags.items():
-                if choices is not None:
-                    words_after = " ".join(choices)
-                    lines.append(f'    {_pattern(where + flag)}) words="{words_after}" ;;')
-            lines.append(f'    {_pattern(where + "*")}) words="{" ".join(flags)}" ;;')
-    return [
-        *lines,
-        "  esac",
-        '  COMPREPLY=($(compgen -W "$words" -- "$cur"))',
-        "}",
-        "complete -o default -F _crowdnash crowdnash",
+def _union(by_word: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Subcommands by name, with the fields of each."""
+    return typing.Union[  # noqa: UP007 (built at run time)
+        tuple(Annotated[_record(kinds), subcommand(name)] for name, kinds in by_word.items())
     ]
 
 
-def _pattern(where: str) -> str:
-    """A pattern of `case` in which only the stars are not quoted."""
-    return "*".join(f'"{part}"' if part else "" for part in where.split("*"))
-
-
-def _fish(words: Mapping[str, Words]) -> list[str]:
-    lines = [
-        f'complete -c crowdnash -n __fish_use_subcommand -f -a "{" ".join(words)}"',
-        "complete -c crowdnash -n __fish_use_subcommand -l version",
-    ]
-    for command, known in words.items():
-        seen = f"__fish_seen_subcommand_from {command}"
-        if known.places:
-            options = " ".join(known.places)
-            lines.append(
-                f"complete -c crowdnash -n '{seen}; and not __fish_seen_subcommand_from "
-                f'{options}\' -f -a "{options}"'
-            )
-        for place, flags in known.flags.items():
-            when = f"{seen}; and __fish_seen_subcommand_from {place}" if place else seen
-            for flag, choices in flags.items():
-                values = f' -x -a "{" ".join(choices)}"' if choices else ""
-                values = " -r" if choices == () else values
-                lines.append(f"complete -c crowdnash -n '{when}' -l {flag[2:]}{values}")
-    return lines
+def _record(kinds: Mapping[str, Any]) -> type:
+    """A record with these fields; the defaults play no part in a completion."""
+    # A switch without a default would take a value.
+    fields = [(name, kind, False) if kind is bool else (name, kind) for name, kind in kinds.items()]
+    return dataclasses.make_dataclass("Flags", fields, kw_only=True)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes, arg
+from tyro.conf import arg
 
 from crowdnash import games
+from crowdnash.cli.parsing import parse, with_canonical_game
+from crowdnash.games.registry import sample_parameters
 from crowdnash.learners.temporal_difference import TDStep
 from crowdnash.policies.identity import IdentityName
-from crowdnash.runs.config import RunConfig, sample_parameters
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.experiment_config import (
     ExperimentConfig,
     Groups,
@@ -199,9 +201,9 @@ def parse_solve(
         stored_config: reads the settings of a run directory.
 
     Raises:
-        ValueError: no game, an unknown one, a value out of range, or a flag that contradicts the
-            run that is to be resumed.
-        SystemExit: tyro's own, on unknown flags and values of the wrong type, and after --help.
+        ValueError: no game, an unknown one, an unknown flag, a value of the wrong type or out of
+            range, or a flag that contradicts the run that is to be resumed.
+        SystemExit: after --help.
     """
     early = _early_flags(arguments)
     stored = None if early.resume is None else stored_config(early.resume)
@@ -209,12 +211,11 @@ def parse_solve(
     if stored is None and not {*games.names(), "-h", "--help"} & set(arguments):
         raise ValueError(f"game must come first: one of {', '.join(games.names())}")
     config_class = type(stored) if stored is not None else _config_class(arguments)
-    flags = tyro.cli(
+    flags = parse(
         _solve_flags(config_class, stored, early.preset),
-        prog="crowdnash solve",
+        "solve",
+        arguments,
         description=_DESCRIPTION,
-        args=arguments,
-        config=(CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes),
     )
     settings: dict[str, Any] = {}
     for group in (flags.learner, flags.evaluation, flags.run):
@@ -232,6 +233,11 @@ def parse_solve(
     if stored is not None:
         _refuse_differences(config, stored, resume, out)
     return SolveRequest(config, out, resume, report, tensorboard)
+
+
+def solve_records() -> tuple[type, ...]:
+    """The records of all flags of a new run, one for each kind of settings."""
+    return tuple(_solve_flags(kind, None, "practical") for kind in _FLAG_GROUPS)
 
 
 def _config_class(arguments: Sequence[str]) -> Any:
@@ -257,23 +263,6 @@ def _early_flags(arguments: Sequence[str]) -> _EarlyFlags:
     found, _ = parser.parse_known_args(arguments)
     preset = found.preset if found.preset in typing.get_args(Preset) else "practical"
     return _EarlyFlags(preset=preset, resume=found.resume)
-
-
-def with_canonical_game(arguments: Sequence[str], *, tabular: bool = False) -> list[str]:
-    """Replace an alias by the game's name; an unknown game gets the registry's message.
-
-    Raises:
-        ValueError: an unknown game, or a simulator where only games with tables will do.
-    """
-    arguments = list(arguments)
-    if arguments and not arguments[0].startswith("-"):
-        name = arguments[0] = games.lookup(arguments[0]).name
-        if tabular and name not in games.tabular_names():
-            raise ValueError(
-                f"{name} is only a simulator, and this needs a game whose laws can be queried: "
-                f"{', '.join(games.tabular_names())}"
-            )
-    return arguments
 
 
 def _solve_flags(config_class: Any, stored: RunConfig | None, preset: Preset) -> Any:

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from crowdnash.reproduction import ALIASES, STUDIES, everything, lookup, sweep
+from crowdnash.cli.parsing import parse
+from crowdnash.reproduction import everything, sweep
 from crowdnash.reproduction import study as studies
+from crowdnash.reproduction.names import ALIASES, STUDY_NAMES, canonical_name
+from crowdnash.reproduction.studies import STUDIES, lookup
 
 _PLAIN_SECONDS = 15.0
 _ALL = "all"
@@ -26,7 +28,7 @@ _ALL = "all"
 
 def experiment_names() -> tuple[str, ...]:
     """What can be asked for."""
-    return (*STUDIES, *ALIASES, _ALL)
+    return (*STUDY_NAMES, *ALIASES, _ALL)
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,8 @@ def show_reproduce(arguments: Sequence[str]) -> None:
 
     **Raises:** `ValueError`, `OSError` as `sweep.run`; `SystemExit` is tyro's own.
     """
-    flags = tyro.cli(
-        ReproduceFlags, prog="crowdnash reproduce", args=arguments, description=_description()
-    )
-    if flags.experiment not in experiment_names():
-        raise ValueError(
-            f"experiment must be one of {', '.join(experiment_names())}, not {flags.experiment!r}"
-        )
-    name = _ALL if flags.experiment == _ALL else lookup(flags.experiment).name
+    flags = parse(ReproduceFlags, "reproduce", arguments, description=_description())
+    name = canonical_name(flags.experiment, _ALL)
     out = flags.out or Path("runs") / f"{name}-{flags.scale}-seed{flags.seed}"
     try:
         found = _all(flags, out) if name == _ALL else (_one(flags, lookup(name), out),)

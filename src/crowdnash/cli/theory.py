@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes, arg
+from tyro.conf import arg
 
 from crowdnash import games, mean_field
 from crowdnash.approximate_symmetry.bounds import NashBound, nash_bound
 from crowdnash.approximate_symmetry.measurement import Symmetry, symmetry
 from crowdnash.cli.against_groups import interval_text, show_against_groups
-from crowdnash.cli.flags import game_subcommands, with_canonical_game
+from crowdnash.cli.flags import game_subcommands
+from crowdnash.cli.parsing import parse
 from crowdnash.games.base import TabularGame
 from crowdnash.mean_field.induced import induced_game
 from crowdnash.mean_field.solvers import MeanFieldSolution, Method
@@ -128,17 +128,16 @@ def show_mean_field(arguments: Sequence[str]) -> None:
         )
 
 
-def _parse(arguments: Sequence[str], command: str, options: type) -> tuple[TabularGame, Any]:
+def options_record(options: type) -> type:
+    """The record of a command's flags: a game with its parameters, and the command's options."""
     _, union = game_subcommands(games.tabular_names())
-    flags_class = dataclasses.make_dataclass(
+    return dataclasses.make_dataclass(
         "Flags", [("game", union), ("options", options, options())], frozen=True, kw_only=True
     )
-    flags: Any = tyro.cli(
-        flags_class,
-        prog=f"crowdnash {command}",
-        args=with_canonical_game(arguments, tabular=True),
-        config=(CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes),
-    )
+
+
+def _parse(arguments: Sequence[str], command: str, options: type) -> tuple[TabularGame, Any]:
+    flags: Any = parse(options_record(options), command, arguments)
     config = ExperimentConfig.create(
         type(flags.game).game,
         game_parameters=dataclasses.asdict(flags.game),

@@ -4,40 +4,6 @@
 pictures from what was saved. `everything.run` does that for all studies.
 """
 
-from crowdnash.reproduction import costs, fig1a, fig2a, theorem1, theorem2, theorem3
-from crowdnash.reproduction.learning_curves import study_of
-from crowdnash.reproduction.study import Study
+import lazy_loader
 
-STUDIES: dict[str, Study] = {
-    study.name: study
-    for study in (
-        fig1a.STUDY,
-        study_of("fig1b"),
-        study_of("fig1c"),
-        fig2a.STUDY,
-        costs.STUDY,
-        theorem1.STUDY,
-        theorem2.STUDY,
-        theorem3.STUDY,
-    )
-}
-"""All studies by name, in the order of the paper."""
-
-ALIASES: dict[str, str] = {"fig2b": fig1a.STUDY.name}
-"""Other names of studies: Fig. 2b shows the runs of Fig. 1a."""
-
-
-def lookup(name: str) -> Study:
-    """The study of that name.
-
-    **Raises:** `ValueError` naming the known ones.
-    """
-    found = STUDIES.get(ALIASES.get(name, name))
-    if found is None:
-        raise ValueError(
-            f"experiment must be one of {', '.join((*STUDIES, *ALIASES))}, not {name!r}"
-        )
-    return found
-
-
-__all__ = ["ALIASES", "STUDIES", "Study", "lookup"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

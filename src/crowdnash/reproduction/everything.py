@@ -12,7 +12,8 @@ from os import PathLike
 from pathlib import Path
 
 from crowdnash.files import write_atomically
-from crowdnash.reproduction import STUDIES, sweep
+from crowdnash.reproduction import sweep
+from crowdnash.reproduction.studies import STUDIES
 from crowdnash.reproduction.study import Scale, Study
 
 

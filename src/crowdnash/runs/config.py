@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import inspect
 import json
 import math
 import types
@@ -18,6 +17,7 @@ from jaxtyping import Key
 
 from crowdnash import games
 from crowdnash.games.base import DynamicGame
+from crowdnash.games.registry import sample_parameters
 
 FORMAT = 1
 
@@ -203,18 +203,6 @@ def stored_settings(text: str, source: str) -> dict[str, Any]:
     # Runs of before there was a second learner do not say theirs.
     stored.setdefault("learner", "policy mirror descent")
     return stored
-
-
-def sample_parameters(game_class: type) -> dict[str, inspect.Parameter]:
-    """Return the keywords of a game's `sample`, without the key, annotations resolved."""
-    sample = inspect.unwrap(game_class.sample)
-    sample = getattr(sample, "__func__", sample)
-    hints = typing.get_type_hints(sample)
-    return {
-        name: parameter.replace(annotation=hints[name])
-        for name, parameter in inspect.signature(sample).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
 
 
 def fits(value: object, annotation: Any) -> bool:

@@ -1,0 +1,128 @@
+"""Flags of every command, read by tyro; what is wrong with them is said in one line."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import tyro
+from tyro import _errors as events
+from tyro.conf import CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes
+
+from crowdnash.games.registry import canonical_name
+
+if TYPE_CHECKING:
+    import argparse
+
+_Flags = TypeVar("_Flags")
+STYLE = (CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes)
+"""How flags are spelt: without the names of the records that they are in."""
+
+
+def parse(
+    flags: type[_Flags], command: str, arguments: Sequence[str], *, description: str | None = None
+) -> _Flags:
+    """Return the flags after `crowdnash COMMAND`.
+
+    Args:
+        flags: the record to fill, as tyro reads it.
+        command: the command's name.
+        arguments: what comes after it.
+        description: the head of the help; the record's docstring if None.
+
+    Raises:
+        ValueError: an unknown flag, a missing or a bad value; one line for the user.
+        SystemExit: after --help.
+    """
+
+    def refuse(event: events.ParseErrorEvent) -> NoReturn:
+        raise ValueError(_complaint(event, flags, arguments)) from None
+
+    with events.on_parse_error(refuse):
+        return tyro.cli(
+            flags,
+            prog=f"crowdnash {command}",
+            description=description,
+            args=arguments,
+            config=STYLE,
+        )
+
+
+def with_canonical_game(arguments: Sequence[str], *, tabular: bool = False) -> list[str]:
+    """Replace an alias by the game's name, where a game comes first.
+
+    Raises:
+        ValueError: an unknown game, or a simulator where only games with tables will do.
+    """
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments[0] = canonical_name(arguments[0], tabular=tabular)
+    return arguments
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question that names the known word closest to a misspelt one, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _complaint(event: events.ParseErrorEvent, flags: Any, arguments: Sequence[str]) -> str:
+    """What is wrong, in one line."""
+    match event:
+        case events.MissingArgs(unrecognized_tokens=[token, *_]):
+            return _unknown(token, flags)
+        case events.UnrecognizedArgs(tokens=[token, *_]):
+            return _unknown(token, flags)
+        case events.MissingArgs(missing_arguments=[first, *_]):
+            return f"{_name(first.arg)} is missing"
+        case events.MissingSubcommand(subcommand_spec=choice):
+            return f"game must come first: one of {', '.join(choice.parser_from_name)}"
+        case events.SubcommandConflict(attempted=word, already_selected=chosen, trigger_flag=flag):
+            return f"{word} must come before {flag}, which is of {chosen}"
+        case events.BadValue(argument=argument):
+            return f"{_name(argument)} needs a value"
+        case events.InvalidChoice(argument=argument, value=value, choices=choices):
+            return f"{_name(argument)} must be one of {', '.join(choices)}, not {value!r}"
+        case events.InstantiationFailure(argument=None, message=message):
+            return message
+        case events.InstantiationFailure(argument=argument, message=message):
+            return _misfit(argument, message, arguments)
+    return f"the command line is not understood ({type(event).__name__})"
+
+
+def _name(argument: Any) -> str:
+    """What the help calls an argument."""
+    return argument.lowered.metavar if argument.is_positional() else argument.display_name()
+
+
+def _misfit(argument: Any, message: str, arguments: Sequence[str]) -> str:
+    """A value that the argument cannot take; tyro's reason where it says more than that."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    values = [
+        value
+        for flag, value in itertools.pairwise(words)
+        if flag.replace("_", "-") in argument.lowered.name_or_flags
+    ]
+    if not values:
+        return f"{_name(argument)}: {message}"
+    text = f"{_name(argument)} must be {argument.lowered.metavar}, not {values[-1]!r}"
+    return text if repr(values[-1]) in message else f"{text}: {message}"
+
+
+def _unknown(token: str, flags: Any) -> str:
+    if not token.startswith("-"):
+        return f"{token!r} is one word too many"
+    flag = token.split("=")[0]
+    return f"no flag {flag}{nearest(flag, _all_flags(flags))}"
+
+
+def _all_flags(flags: Any) -> set[str]:
+    parsers: list[argparse.ArgumentParser] = [tyro.extras.get_parser(flags, config=STYLE)]
+    names: set[str] = set()
+    for parser in parsers:  # which grows meanwhile
+        names |= parser._option_string_actions.keys()
+        for group in parser._subparsers._group_actions if parser._subparsers else ():
+            parsers += group.choices.values()  # pyright: ignore
+    return {name for name in names if name.startswith("--")}

@@ -1,0 +1,10 @@
+from .beach_bar import BeachBar as BeachBar
+from .congestion import Congestion as Congestion
+from .crowd_modelling import CrowdModelling as CrowdModelling
+from .garnet import Garnet as Garnet
+from .registry import lookup as lookup
+from .registry import names as names
+from .registry import tabular_names as tabular_names
+from .rock_paper_scissors import RockPaperScissors as RockPaperScissors
+from .sis import SIS as SIS
+from .taxi import Taxi as Taxi

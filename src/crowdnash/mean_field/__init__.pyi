@@ -1,0 +1,15 @@
+from .estimation import estimate_mean_field_game as estimate_mean_field_game
+from .evaluation import BestResponse as BestResponse
+from .evaluation import Evaluation as Evaluation
+from .evaluation import Laws as Laws
+from .evaluation import best_response as best_response
+from .evaluation import evaluate as evaluate
+from .evaluation import exploitability as exploitability
+from .evaluation import laws_at as laws_at
+from .evaluation import population_flow as population_flow
+from .evaluation import q_values as q_values
+from .evaluation import values as values
+from .game import MeanFieldGame as MeanFieldGame
+from .solvers import MeanFieldSolution as MeanFieldSolution
+from .solvers import solve as solve
+from .tables import TabularMeanFieldGame as TabularMeanFieldGame

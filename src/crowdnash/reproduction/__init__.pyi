@@ -1,0 +1,10 @@
+from . import everything as everything
+from . import sweep as sweep
+from .names import ALIASES as ALIASES
+from .names import STUDY_NAMES as STUDY_NAMES
+from .names import canonical_name as canonical_name
+from .studies import STUDIES as STUDIES
+from .studies import lookup as lookup
+from .study import Scale as Scale
+from .study import Study as Study
+from .study import Table as Table
