@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
@@ -34,14 +35,14 @@ def show_completion(arguments: Sequence[str]) -> None:
 
     Raises:
         ValueError: an unknown shell.
-        SystemExit: with code 0, when the script is printed.
     """
     shell = parse(CompletionFlags, "completion", arguments).shell
-    commands = typing.Union[  # noqa: UP007 (built at run time)
+    commands: Any = typing.Union[  # noqa: UP007 (built at run time)
         tuple(Annotated[record, subcommand(name)] for name, record in _records().items())
     ]
     request = ["--tyro-write-completion", shell, "-"]
-    tyro.cli(commands, prog="crowdnash", args=request, config=STYLE)
+    with contextlib.suppress(SystemExit):  # after it has printed the script
+        tyro.cli(commands, prog="crowdnash", args=request, config=STYLE)
 
 
 def _records() -> dict[str, Any]:

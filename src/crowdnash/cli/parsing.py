@@ -5,16 +5,13 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 from tyro import _errors as events
 from tyro.conf import CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes
 
 from crowdnash.games.registry import canonical_name
-
-if TYPE_CHECKING:
-    import argparse
 
 _Flags = TypeVar("_Flags")
 STYLE = (CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes)
@@ -119,10 +116,10 @@ def _unknown(token: str, flags: Any) -> str:
 
 
 def _all_flags(flags: Any) -> set[str]:
-    parsers: list[argparse.ArgumentParser] = [tyro.extras.get_parser(flags, config=STYLE)]
+    parsers: list[Any] = [tyro.extras.get_parser(flags, config=STYLE)]
     names: set[str] = set()
     for parser in parsers:  # which grows meanwhile
         names |= parser._option_string_actions.keys()
         for group in parser._subparsers._group_actions if parser._subparsers else ():
-            parsers += group.choices.values()  # pyright: ignore
+            parsers += group.choices.values()
     return {name for name in names if name.startswith("--")}
