@@ -19,7 +19,6 @@ from .games.base import PopulationGame as PopulationGame
 from .games.base import TabularGame as TabularGame
 from .games.conformance.check import check_game as check_game
 from .interval import Interval as Interval
-from .learners.driver import NeuralSolveResult as NeuralSolveResult
 from .learners.driver import SolveResult as SolveResult
 from .learners.driver import solve as solve
 from .learners.driver import solve_together as solve_together

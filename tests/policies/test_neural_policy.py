@@ -55,7 +55,7 @@ def with_noise(tree: Any) -> Any:
 
 
 def make_policy(name: str) -> cn.NeuralPolicy:
-    policy = cn.PPO().policy(GAME, fresh(name))
+    policy = cn.PPO().policies(GAME, fresh(name))["last"]
     return eqx.tree_at(lambda p: p.actor, policy, with_noise(policy.actor))
 
 
@@ -118,7 +118,7 @@ def test_initial_weights(name):
 
 @pytest.mark.parametrize("name", ["one-hot", "independent"])
 def test_the_initial_policy_is_near_uniform(name):
-    found = cn.PPO().policy(GAME, fresh(name)).tabulate().probs
+    found = cn.PPO().policies(GAME, fresh(name))["last"].tabulate().probs
     # Logits of at most 0.01 |hidden| with |hidden| of a few units.
     np.testing.assert_allclose(found, 0.5, atol=0.02)
     assert np.abs(found - 0.5).max() > 1e-6
@@ -224,7 +224,7 @@ def test_permuting_the_agents(name):
     tables = []
     for game, groups in ((GAME, GROUPS), (Drift(PULL[order]), GROUPS[order])):
         learner = cn.PPO(identity=name, groups=groups_for(name, groups), hidden_sizes=(6, 5))
-        found = learner.policy(game, learner.init(game, key=jax.random.key(2)))
+        found = learner.policies(game, learner.init(game, key=jax.random.key(2)))["last"]
         noisy = eqx.tree_at(lambda p: p.actor, found, with_noise(found.actor)).tabulate()
         tables.append(np.asarray(noisy.probs)[np.asarray(noisy.groups)])
     same = np.abs(tables[0][order] - tables[1]).max() < 1e-6
@@ -336,7 +336,7 @@ def test_tabulate(policies, name):
 def test_tabulate_needs_states():
     game = CartPole(num_agents=2, horizon=8)
     learner = cn.PPO(hidden_sizes=(4,))
-    policy = learner.policy(game, learner.init(game, key=jax.random.key(0)))
+    policy = learner.policies(game, learner.init(game, key=jax.random.key(0)))["last"]
     with pytest.raises(ValueError, match="tabulate needs a policy over integer states"):
         policy.tabulate()
 
@@ -386,7 +386,8 @@ def test_round_trip(policies, tmp_path, name):
 def test_saving_keeps_observations_that_are_no_states(tmp_path):
     game = CartPole(num_agents=2, horizon=8)
     learner = cn.PPO(hidden_sizes=(4,))
-    learner.policy(game, learner.init(game, key=jax.random.key(0))).save(tmp_path / "p.npz")
+    policies = learner.policies(game, learner.init(game, key=jax.random.key(0)))
+    policies["last"].save(tmp_path / "p.npz")
     loaded = cn.NeuralPolicy.load(tmp_path / "p.npz", game)
     assert loaded.features == ObservationFeatures.of(game)
 

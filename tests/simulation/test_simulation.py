@@ -64,7 +64,7 @@ def test_a_simulator_that_shows_anything(monkeypatch):
     """A-Taxi under a neural policy: what was seen, done and paid is one course of the game."""
     taxi = cn.games.Taxi.sample(KEY, num_agents=6, horizon=9)
     learner = cn.PPO(identity="number", hidden_sizes=(8,))
-    policy = learner.policy(taxi, learner.init(taxi, key=KEY))
+    policy = learner.policies(taxi, learner.init(taxi, key=KEY))["last"]
     played = cn.simulate(taxi, policy, key=KEY, num_trajectories=5)
     assert played.actions.shape == played.rewards.shape == (5, 9, 6)
     assert played.states.shape == (5, 9, 6, taxi.num_features)
@@ -82,7 +82,7 @@ def test_a_simulator_that_shows_anything(monkeypatch):
 def test_a_neural_policy_of_another_game():
     """An agent's row or step beyond its arrays would be clamped."""
     small, learner = Drift(), cn.PPO(identity="number", hidden_sizes=(4,))
-    policy = learner.policy(small, learner.init(small, key=KEY))
+    policy = learner.policies(small, learner.init(small, key=KEY))["last"]
     for game, text in ((Drift([0.1] * 5), "N=5"), (Drift(horizon=6), "H=6")):
         with pytest.raises(ValueError, match=f"policy must fit the game: the game has {text}"):
             cn.simulate(game, policy, key=KEY, num_trajectories=1)

@@ -151,7 +151,7 @@ def _learn_at_once(
     tried, value = [], None
     for networks in starts:
         learners = Learners(networks, each, features, jnp.asarray(agents, jnp.int32), policy)
-        state = learner.start_from(learners, key=learn_key)
+        state = learner.start_from(game, learners, key=learn_key)
         while int(state.epoch) < learner.num_epochs:
             state, _ = learner.step(game, state)
         for greedy in (False, True):

@@ -1,193 +1,207 @@
-"""`solve`: run any of the library's learners to its end; `solve_together`: several runs at once."""
+"""`solve`: run a learner to its end; `solve_together`: several runs at once.
+
+Here is the one loop over epochs outside a run directory; it knows the protocol `Learner` and no
+learner by name.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Generic
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from crowdnash.games.base import DynamicGame
-from crowdnash.learners.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
-from crowdnash.learners.ppo.learner import PPO, PPOMetrics, PPOState
-from crowdnash.policies.neural import NeuralPolicy
-from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.games.checks import named
+from crowdnash.learners.base import (
+    Learner,
+    MetricsT,
+    PolicyT,
+    StackedLearner,
+    StateT,
+    game_fingerprint,
+)
 
 
 @dataclass(frozen=True)
-class SolveResult:
-    """What policy mirror descent found.
+class SolveResult(Generic[StateT, MetricsT, PolicyT]):
+    """What a learner learned.
 
-    `policy` is Algorithm 2's average of all iterates, `last_policy` the last one; `history` has
-    one `EpochMetrics` for every epoch run by this call; `state` continues the run.
+    Attributes:
+        policies: by name, the one that the learner recommends first: "last" is the last iterate,
+            "average" (Algorithm 2) the mean of all of them.
+        history: one record of metrics for every epoch run by this call.
+        state: continues the run.
     """
 
-    policy: TabularPolicy
-    last_policy: TabularPolicy
-    history: tuple[EpochMetrics, ...]
-    state: MirrorDescentState
-
-
-@dataclass(frozen=True)
-class NeuralSolveResult:
-    """What PPO found: the last `policy` (PPO has no average), and as in `SolveResult`."""
-
-    policy: NeuralPolicy
-    history: tuple[PPOMetrics, ...]
-    state: PPOState
+    policies: Mapping[str, PolicyT]
+    history: tuple[MetricsT, ...]
+    state: StateT
 
     @property
-    def last_policy(self) -> NeuralPolicy:
-        """The same as `policy`."""
-        return self.policy
+    def policy(self) -> PolicyT:
+        """The policy to use: the first of `policies`."""
+        return next(iter(self.policies.values()))
+
+    @property
+    def last_policy(self) -> PolicyT:
+        """The last iterate."""
+        return self.policies["last"]
 
 
-@overload
 def solve(
     game: DynamicGame,
-    learner: PolicyMirrorDescent,
+    learner: Learner[StateT, MetricsT, PolicyT],
     *,
     key: PRNGKeyArray,
-    state: MirrorDescentState | None = None,
-    callback: Callable[[MirrorDescentState, EpochMetrics], Any] | None = None,
-) -> SolveResult: ...
-@overload
-def solve(
-    game: DynamicGame,
-    learner: PPO,
-    *,
-    key: PRNGKeyArray,
-    state: PPOState | None = None,
-    callback: Callable[[PPOState, PPOMetrics], Any] | None = None,
-) -> NeuralSolveResult: ...
-def solve(
-    game: DynamicGame,
-    learner: Any,
-    *,
-    key: PRNGKeyArray,
-    state: Any = None,
-    callback: Callable[[Any, Any], Any] | None = None,
-) -> SolveResult | NeuralSolveResult:
+    state: StateT | None = None,
+    callback: Callable[[StateT, MetricsT], Any] | None = None,
+) -> SolveResult[StateT, MetricsT, PolicyT]:
     """Learn an approximate Nash policy of `game` from simulated play alone.
 
-    **Arguments:** `learner` a `PolicyMirrorDescent` (tables) or a `PPO` (networks); `key` decides
-    every draw; `state` continues an earlier run (its key then counts, not `key`);
-    `callback(state, metrics)` is called after every epoch. Nothing is printed or saved, and
-    nothing is compiled a second time for the same shapes.
+    Nothing is printed or saved, and nothing is compiled a second time for the same shapes.
 
-    **Raises:** `ValueError` if the learner does not suit the game, or `state` is of another learner
-    or another game; `GameError` if the game breaks its contract.
+    Args:
+        game: the game.
+        learner: a `PolicyMirrorDescent` (tables), a `PPO` (networks) or another `Learner`.
+        key: decides every draw.
+        state: continues an earlier run of the same game (its key then counts, not `key`).
+        callback: `callback(state, metrics)` is called after every epoch.
+
+    Returns:
+        The policies, the metrics of every epoch, and the state.
+
+    Raises:
+        ValueError: the learner does not suit the game, or `state` is of another learner or game,
+            or has more epochs behind it than the learner's `num_epochs`.
+        GameError: the game breaks its contract.
     """
-    if not isinstance(learner, PPO | PolicyMirrorDescent):
+    if not isinstance(learner, Learner):
         raise ValueError(
-            f"learner must be a PolicyMirrorDescent or a PPO, not a {type(learner).__name__}"
+            "learner must be a Learner, such as PolicyMirrorDescent or PPO, "
+            f"not a {type(learner).__name__}"
         )
     if state is None:
         state = learner.init(game, key=key)
     else:
-        _check_state(game, learner, state)
+        check_state(game, learner, state)
     history = []
     while int(state.epoch) < learner.num_epochs:
         state, metrics = learner.step(game, state)
         history.append(metrics)
         if callback is not None:
             callback(state, metrics)
-    if isinstance(learner, PPO):
-        return NeuralSolveResult(learner.policy(game, state), tuple(history), state)
-    return SolveResult(
-        learner.average_policy(state), learner.last_policy(state), tuple(history), state
-    )
+    return SolveResult(learner.policies(game, state), tuple(history), state)
 
 
 def solve_together(
     games: Sequence[DynamicGame],
-    learner: PolicyMirrorDescent,
+    learner: Learner[StateT, MetricsT, PolicyT],
     *,
     keys: Sequence[PRNGKeyArray],
-    callback: Callable[[int, MirrorDescentState, EpochMetrics], Any] | None = None,
-) -> tuple[SolveResult, ...]:
+    callback: Callable[[int, StateT, MetricsT], Any] | None = None,
+) -> tuple[SolveResult[StateT, MetricsT, PolicyT], ...]:
     """Learn R games at once: seeds of one experiment, or a sweep over agents' parameters.
 
-    Runs whose arrays have the same shapes are one vectorised program (`jax.vmap`), which a GPU
-    fills better; others follow one another. The results are those of R calls of `solve`, up to
-    rounding.
+    Policy mirror descent on games whose arrays have the same shapes is one vectorised program
+    (`jax.vmap`), which a GPU fills better; other runs follow one another. The results are those of
+    R calls of `solve`, up to rounding.
 
-    **Arguments:** `games` of one class, horizon and number of agents; `keys` one for each;
-    `callback(run, state, metrics)` is called for every run after each of its epochs.
+    Args:
+        games: of one class, horizon and number of agents.
+        learner: as in `solve`.
+        keys: one for each game.
+        callback: `callback(run, state, metrics)` is called for every run after each of its epochs.
 
-    **Returns:** one result for each game, in order.
+    Returns:
+        One result for each game, in order.
 
-    **Raises:** `ValueError` if there are no games or not as many keys; else as `solve`.
+    Raises:
+        ValueError: there are no games or not as many keys; else as `solve`.
+        GameError: as `solve`.
     """
     if not games or len(games) != len(keys):
         raise ValueError(
             f"games and keys must be equally many, at least 1, not {len(games)} and {len(keys)}"
         )
-    states = [learner.init(game, key=key) for game, key in zip(games, keys, strict=True)]
-    history: list[list[EpochMetrics]] = [[] for _ in games]
 
-    def hear(run: int, state: MirrorDescentState, metrics: EpochMetrics) -> None:
-        history[run].append(metrics)
-        if callback is not None:
-            callback(run, state, metrics)
+    def notify(run: int) -> Callable[[StateT, MetricsT], Any]:
+        return lambda state, metrics: callback and callback(run, state, metrics)
 
-    if len(games) > 1 and len({_form((g, s)) for g, s in zip(games, states, strict=True)}) == 1:
-        states = _learn_stacked(games, learner, states, hear)
-    else:
-        for run, (game, state) in enumerate(zip(games, states, strict=True)):
-            for _ in range(learner.num_epochs):
-                state, metrics = learner.step(game, state)
-                hear(run, state, metrics)
-            states[run] = state
+    stacked = isinstance(learner, StackedLearner) and len(games) > 1
+    if stacked:
+        states = [learner.init(game, key=key) for game, key in zip(games, keys, strict=True)]
+        if len({_form(pair) for pair in zip(games, states, strict=True)}) == 1:
+            return _solve_stacked(
+                games, learner, states, [notify(run) for run in range(len(games))]
+            )
     return tuple(
-        SolveResult(learner.average_policy(state), learner.last_policy(state), tuple(told), state)
-        for state, told in zip(states, history, strict=True)
+        solve(game, learner, key=key, callback=notify(run))
+        for run, (game, key) in enumerate(zip(games, keys, strict=True))
     )
 
 
-def _learn_stacked(
+def _solve_stacked(
     games: Sequence[DynamicGame],
-    learner: PolicyMirrorDescent,
-    states: Sequence[MirrorDescentState],
-    hear: Callable[[int, MirrorDescentState, EpochMetrics], Any],
-) -> list[MirrorDescentState]:
+    learner: StackedLearner[StateT, MetricsT, PolicyT],
+    states: list[StateT],
+    callbacks: Sequence[Callable[[StateT, MetricsT], Any]],
+) -> tuple[SolveResult[StateT, MetricsT, PolicyT], ...]:
     all_games, all_states = (
-        jax.tree_util.tree_map(lambda *arrays: jnp.stack(arrays), *runs) for runs in (games, states)
+        jax.tree.map(lambda *arrays: jnp.stack(arrays), *runs) for runs in (games, states)
     )
-    found = list(states)
+    history: list[list[MetricsT]] = [[] for _ in games]
     for _ in range(learner.num_epochs):
         all_states, metrics = learner.step_together(all_games, all_states)
-        for run, told in enumerate(metrics):
-            found[run] = jax.tree_util.tree_map(lambda x, k=run: x[k], all_states)
-            hear(run, found[run], told)
-    return found
+        for run, figures in enumerate(metrics):
+            states[run] = jax.tree.map(lambda x, k=run: x[k], all_states)
+            history[run].append(figures)
+            callbacks[run](states[run], figures)
+    return tuple(
+        SolveResult(learner.policies(game, state), tuple(rows), state)
+        for game, state, rows in zip(games, states, history, strict=True)
+    )
 
 
 def _form(tree: Any) -> tuple[Any, ...]:
     """What must be equal for two runs to be one program."""
-    leaves, structure = jax.tree_util.tree_flatten(tree)
+    leaves, structure = jax.tree.flatten(tree)
     return structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
-def _check_state(game: DynamicGame, learner: Any, state: Any) -> None:
-    """Raise `ValueError` unless `state` has the form of what the learner makes of the game."""
+def check_state(game: DynamicGame, learner: Learner[Any, Any, Any], state: Any) -> None:
+    """Make sure that `state` is of this learner and game, and not beyond its last epoch.
+
+    Raises:
+        ValueError: it is not; the message says what differs.
+    """
     start = learner.init(game, key=jax.random.key(0))
     if type(state) is not type(start):
         raise ValueError(f"state must be a {type(start).__name__}, not a {type(state).__name__}")
     # The kind of key may be another: it goes on as it began.
-    start = dataclasses.replace(start, key=state.key, key_impl=state.key_impl)
-    if _form(state) == _form(start):
-        return
-    wanted, given = (
-        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (start, state))
-    )
-    for name, shape in wanted.items():
-        if given.get(name) != shape:
-            raise ValueError(
-                "state must be of the same learner and game: of these, "
-                f"state{name} has shape {shape}, not {given.get(name, 'none')}"
-            )
-    raise ValueError("state must be of the same learner and game, and is of others")
+    key = {name: getattr(state, name) for name in ("key", "key_impl") if hasattr(start, name)}
+    start = dataclasses.replace(start, **key)
+    if _form(state) != _form(start):
+        expected, actual = (
+            {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+            for leaves in map(jax.tree_util.tree_leaves_with_path, (start, state))
+        )
+        for name, shape in expected.items():
+            if actual.get(name) != shape:
+                raise ValueError(
+                    "state must be of the same learner and game: of these, "
+                    f"state{name} has shape {shape}, not {actual.get(name, 'none')}"
+                )
+        raise ValueError("state must be of the same learner and game, and is of others")
+    if not np.array_equal(np.asarray(state.fingerprint), game_fingerprint(game)):
+        raise ValueError(
+            f"state must be of this {named(game)}: it is of a game with other agents or settings"
+        )
+    if int(state.epoch) > learner.num_epochs:
+        raise ValueError(
+            f"num_epochs must be at least the {int(state.epoch)} epochs behind state, "
+            f"not {learner.num_epochs}"
+        )

@@ -11,9 +11,11 @@ optionally mixed with the uniform policy at weight 1/(t+1).
 Axes: G groups, H steps, S states, A actions, N agents.
 """
 
+import dataclasses
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,6 +27,7 @@ from crowdnash.checks import check_count
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import states_for_tables
 from crowdnash.games.grouping import Groups, assign_groups
+from crowdnash.learners.base import Metrics, StackedLearner, game_fingerprint
 from crowdnash.learners.temporal_difference import (
     StepRule,
     TDStep,
@@ -42,13 +45,14 @@ class MirrorDescentState(eqx.Module):
     """Run state of Algorithm 2 before epoch t = `epoch`; arrays only, enough to continue exactly.
 
     `log_probs` is log pi_t and `average` the mean of pi_0..pi_t, both [G,H,S,A]; `groups` [N];
-    `key` the raw words of the run's key.
+    `fingerprint` is of the game; `key` the raw words of the run's key.
     """
 
     epoch: Int[Array, ""]
     log_probs: Float[Array, "G H S A"]
     average: Float[Array, "G H S A"]
     groups: Int[Array, " N"]
+    fingerprint: UInt32[Array, " 8"]
     key: UInt32[Array, "..."]
     layout: AgentLayout
     rule: StepRule
@@ -60,36 +64,39 @@ class MirrorDescentState(eqx.Module):
         return jnp.exp(self.log_probs)
 
 
-@dataclass(frozen=True)
-class EpochMetrics:
-    """What one epoch did, in Python numbers.
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics(Metrics):
+    """What one epoch of policy mirror descent did, in Python numbers.
 
-    `mean_return` is the mean over agents and trajectories of the total reward under the policy
-    that the epoch began with; `policy_change` the largest total-variation distance between the
-    old and the new policy over groups, steps and states; `seconds` wall time.
+    Attributes:
+        policy_change: the largest total-variation distance between the old and the new policy,
+            over groups, steps and states.
     """
 
-    epoch: int
-    mean_return: float
     policy_change: float
-    agent_steps: int
-    seconds: float
 
 
-class PolicyMirrorDescent(eqx.Module):
+class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, TabularPolicy]):
     """Algorithm 2; the defaults are the theorem's (Theorem 3), `practical` learns faster.
 
-    **Arguments:**
+    Args:
+        num_epochs: mirror steps T, at least 0.
+        td_epochs: trajectories M for each policy evaluation, at least 1.
+        temperature: weight tau >= 0 of the entropy bonus, in reward units; tau xi_t < 1.
+        groups: who shares a policy: "symmetric" (all agents), "independent" (nobody), this many
+            groups of similar agents, or a map [N] (see `assign_groups`).
+        step_size: mirror-descent step xi_t: "theorem" for 1/sqrt(t+1), or a constant > 0.
+        mixing: whether pi_{t+1} is mixed with the uniform policy, with weight 1/(t+1).
+        td_step_size: step-size rule of temporal-difference learning, see `StepRule.named`.
+        td_delta: visitation probability that the theorem's rule takes, in (0, 1].
+        iterate: the policy that is recommended: the "average" of all iterates (the output of
+            Algorithm 2) or the "last" one.
 
-    - `num_epochs` T >= 0 mirror steps, `td_epochs` M >= 1 trajectories for each;
-    - `temperature` tau >= 0, entropy weight in units of reward;
-    - `groups` "symmetric", "independent", an integer G or a map [N] (see `assign_groups`);
-    - `step_size` xi_t: "theorem" for 1/sqrt(t+1), or a constant > 0; tau xi_t < 1;
-    - `mixing` whether pi_{t+1} is mixed with uniform at weight 1/(t+1);
-    - `td_step_size`, `td_delta`: see `StepRule.named`.
-
-    **Raises:** `ValueError` naming the argument, the rule and the value.
+    Raises:
+        ValueError: naming the argument, the rule and the value.
     """
+
+    metrics_class: ClassVar[type[Metrics]] = EpochMetrics
 
     num_epochs: int = 300
     td_epochs: int = 100
@@ -99,6 +106,7 @@ class PolicyMirrorDescent(eqx.Module):
     mixing: bool = True
     td_step_size: TDStep = "adaptive"
     td_delta: float = 1.0
+    iterate: Literal["average", "last"] | str = "average"
 
     def __check_init__(self):
         check_count("num_epochs", self.num_epochs, 0)
@@ -117,23 +125,42 @@ class PolicyMirrorDescent(eqx.Module):
                 f"{self.temperature} * {largest} = {self.temperature * largest}"
             )
         StepRule.named(self.td_step_size, 1, np.ones(1, np.int64), self.td_delta)
+        if self.iterate not in ("average", "last"):
+            raise ValueError(f"iterate must be 'average' or 'last', not {self.iterate!r}")
 
     @classmethod
     def practical(cls, **changes: Any) -> "PolicyMirrorDescent":
         """The preset that learns fastest in our measurements: constant step, no mixing.
 
-        Take `SolveResult.last_policy` with it. Any argument can be changed by keyword.
+        It recommends the last iterate. Any argument can be changed by keyword.
 
-        **Raises:** as the class; `TypeError` for a keyword that it does not have.
+        Raises:
+            ValueError: as the class.
+            TypeError: a keyword that the class does not have.
         """
-        preset: dict[str, Any] = {"step_size": 0.3, "mixing": False}
+        preset: dict[str, Any] = {"step_size": 0.3, "mixing": False, "iterate": "last"}
         return cls(**(preset | changes))
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Callable[..., "PolicyMirrorDescent"]]:
+        """See `Learner.presets`: "practical", and "theorem", the defaults of the class."""
+        return {"practical": cls.practical, "theorem": cls}
+
+    def check_suits(self, game: DynamicGame) -> None:
+        """Make sure that tables can be made for the game, and groups of its agents.
+
+        Raises:
+            ValueError: the game has no `num_states` or its agents do not observe integers, or
+                `groups` does not suit it.
+        """
+        states_for_tables(game)
+        assign_groups(game, self.groups)
 
     def init(self, game: DynamicGame, *, key: PRNGKeyArray) -> MirrorDescentState:
         """The state before epoch 0: every group plays uniformly.
 
-        **Raises:** `ValueError` if the game has no `num_states` or its agents do not observe
-        integers, or `groups` does not suit it.
+        Raises:
+            ValueError: as `check_suits`.
         """
         num_states = states_for_tables(game)
         groups = assign_groups(game, self.groups)
@@ -145,6 +172,7 @@ class PolicyMirrorDescent(eqx.Module):
             log_probs=jnp.log(uniform),
             average=uniform,
             groups=jnp.asarray(groups, jnp.int32),
+            fingerprint=game_fingerprint(game),
             key=jax.random.key_data(key) if _is_typed(key) else jnp.asarray(key),
             layout=agent_layout(groups, num_groups),
             rule=StepRule.named(
@@ -158,7 +186,8 @@ class PolicyMirrorDescent(eqx.Module):
     ) -> tuple[MirrorDescentState, EpochMetrics]:
         """One epoch: TD learning of the current policy, then the mirror step.
 
-        **Raises:** `GameError` if the game pays a NaN or a transition is not a distribution.
+        Raises:
+            GameError: the game pays a NaN or a transition is not a distribution.
         """
         begun = time.perf_counter()
         size = chunk_size(game.num_agents, self.td_epochs)
@@ -174,12 +203,13 @@ class PolicyMirrorDescent(eqx.Module):
     def step_together(
         self, games: DynamicGame, states: MirrorDescentState
     ) -> tuple[MirrorDescentState, tuple[EpochMetrics, ...]]:
-        """`step` for R runs at once, in one vectorised program; see `learning.solve_together`.
+        """`step` for R runs at once, in one vectorised program; see `solve_together`.
 
         Every array of `games` and `states` has a leading axis R; all runs are at the same epoch.
         The policies are those of `step` up to rounding. `seconds` is each run's equal share.
 
-        **Raises:** as `step`.
+        Raises:
+            GameError: as `step`.
         """
         begun = time.perf_counter()
         # Stacked games cannot be asked for N: they take R for it.
@@ -207,19 +237,27 @@ class PolicyMirrorDescent(eqx.Module):
             uniform_weight=jnp.float32(1 / (epoch + 1) if self.mixing else 0.0),
         )
 
-    def average_policy(self, state: MirrorDescentState) -> TabularPolicy:
-        """The output of Algorithm 2: the mean of pi_0..pi_t."""
-        return TabularPolicy.grouped(state.average, state.groups)
+    def policies(self, game: DynamicGame, state: MirrorDescentState) -> dict[str, TabularPolicy]:
+        """The mean of pi_0..pi_t, "average" (the output of Algorithm 2), and pi_t, "last"."""
+        both = {
+            "average": TabularPolicy.grouped(state.average, state.groups),
+            "last": TabularPolicy.grouped(state.probs, state.groups),
+        }
+        return {self.iterate: both[self.iterate]} | both
 
-    def last_policy(self, state: MirrorDescentState) -> TabularPolicy:
-        """The last iterate pi_t, often the better policy."""
-        return TabularPolicy.grouped(state.probs, state.groups)
+    def summary(self) -> str:
+        """Who shares a policy."""
+        if isinstance(self.groups, str):
+            words = {"symmetric": "one shared policy", "independent": "one policy per agent"}
+            return words[self.groups]
+        sizes = np.asarray(self.groups)
+        return f"{int(sizes if sizes.ndim == 0 else sizes.max() + 1)} groups"
 
     def _explain(self, game: DynamicGame, state: MirrorDescentState) -> None:
         """Play the failed epoch again where the fault can be named."""
         simulate(
             game,
-            self.last_policy(state),
+            self.policies(game, state)["last"],
             key=_epoch_key(state),
             num_trajectories=self.td_epochs,
         )
@@ -238,7 +276,13 @@ def _epoch_key(state: MirrorDescentState) -> PRNGKeyArray:
 def _metrics(
     epoch: int, mean_return: Any, change: Any, agent_steps: int, seconds: float
 ) -> EpochMetrics:
-    return EpochMetrics(epoch, float(mean_return), float(change), agent_steps, seconds)
+    return EpochMetrics(
+        epoch=epoch,
+        mean_return=float(mean_return),
+        agent_steps=agent_steps,
+        seconds=seconds,
+        policy_change=float(change),
+    )
 
 
 class _EpochNumbers(NamedTuple):
@@ -276,16 +320,7 @@ def _epoch(
     log_probs = jnp.logaddexp(jnp.log1p(-uniform_weight) + log_probs, uniform)
     new = jnp.exp(log_probs)
     average = state.average + (new - state.average) / (state.epoch + 2)
-    after = MirrorDescentState(
-        epoch=state.epoch + 1,
-        log_probs=log_probs,
-        average=average,
-        groups=state.groups,
-        key=state.key,
-        layout=layout,
-        rule=state.rule,
-        key_impl=state.key_impl,
-    )
+    after = dataclasses.replace(state, epoch=state.epoch + 1, log_probs=log_probs, average=average)
     return after, mean_return, (0.5 * jnp.abs(new - probs).sum(-1)).max()
 
 

@@ -147,7 +147,9 @@ def measure(settings: Settings, _folder: Path | None = None) -> Sequence[Row]:
         if done not in looked_at:
             return
         # One key for all epochs of a seed: their differences are not sampling noise.
-        for output, policy in _outputs(wanted["preset"], learner, state).items():
+        for output, policy in _outputs(
+            wanted["preset"], learner.policies(games[run], state)
+        ).items():
             gains = _gains(games[run], policy, keys[run][2], wanted["num_paths"])
             spent = done * metrics.agent_steps
             where: Row = {"run": run, "output": output, "epoch": done, "agent_steps": spent}
@@ -168,14 +170,10 @@ def _facts_of(game: PopulationGame, run: int) -> Row:
     }
 
 
-def _outputs(
-    preset: str, learner: PolicyMirrorDescent, state: MirrorDescentState
-) -> dict[str, TabularPolicy]:
+def _outputs(preset: str, policies: dict[str, TabularPolicy]) -> dict[str, TabularPolicy]:
     """What is looked at: Algorithm 2's average, and the practical preset's last iterate too."""
-    average = {f"{preset}-average": learner.average_policy(state)}
-    if preset == "theorem":
-        return average
-    return {f"{preset}-last": learner.last_policy(state)} | average
+    names = ("average",) if preset == "theorem" else ("last", "average")
+    return {f"{preset}-{name}": policies[name] for name in names}
 
 
 def _gains(game: PopulationGame, policy: TabularPolicy, key: PRNGKeyArray, num_paths: int) -> Row:

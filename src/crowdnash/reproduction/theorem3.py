@@ -114,7 +114,7 @@ def measure(settings: Settings, _folder: Path | None = None) -> tuple[Row]:
         "trajectories": wanted["num_epochs"] * wanted["td_epochs"],
         "largest_early_change": max(changes),
     }
-    for name, policy in (("average", result.policy), ("last", result.last_policy)):
+    for name, policy in result.policies.items():
         assert isinstance(policy, TabularPolicy)
         row |= {f"{name}_{k}": v for k, v in _gains(game, policy, certificate_key).items()}
     return (row,)

@@ -235,8 +235,8 @@ def _train_and_finish(
 
     try:
         state, resumed_from = train(directory, config, step, METRICS_COLUMNS, state, observer)
-        policy = learner.average_policy(state)
-        last_policy = learner.last_policy(state)
+        policies = learner.policies(game, state)
+        policy, last_policy = policies["average"], policies["last"]
         directory.remove_results()
         last_policy.save(directory.last_policy)
         policy.save(directory.policy)
@@ -314,10 +314,9 @@ def _evaluate_on_the_way(
     epoch: int,
 ) -> Row:
     began = time.monotonic()
-    policy_of = learner.last_policy if config.iterate == "last" else learner.average_policy
     certificate = exploitability(
         game,
-        policy_of(state),
+        learner.policies(game, state)[config.iterate],
         key=jax.random.fold_in(config.keys.evaluation, epoch),
         num_trajectories=config.num_evaluation_trajectories,
         confidence=config.confidence,

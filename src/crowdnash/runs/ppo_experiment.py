@@ -192,7 +192,7 @@ def _train_and_finish(
     try:
         columns = metrics_columns(game)
         state, resumed_from = train(directory, config, step, columns, state, observer)
-        policy = learner.policy(game, state)
+        policy = learner.policies(game, state)["last"]
         directory.remove_results()
         policy.save(directory.policy)
         observer.on_stage("measuring how alike the agents are")

@@ -12,68 +12,58 @@ Axes: N agents, M trajectories, H steps, C networks (1 or N), B samples of one n
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import PRNGKeyArray
 
 from crowdnash.checks import check_count
-from crowdnash.games.base import DynamicGame, GameError
-from crowdnash.games.checks import named
-from crowdnash.learners.ppo.advantage import generalized_advantages
-from crowdnash.learners.ppo.loss import PPOSums, Samples
-from crowdnash.learners.ppo.update import UpdateSettings, UpdateShape, improve, initial_moments
-from crowdnash.policies.agent_networks import ActorCritic, by_network
+from crowdnash.games.base import DynamicGame
+from crowdnash.learners.base import Learner, Metrics, game_fingerprint
+from crowdnash.learners.ppo.play import PPOState, collect, refuse_faults
+from crowdnash.learners.ppo.update import (
+    UpdateSettings,
+    UpdateShape,
+    improve_all,
+    initial_moments,
+)
+from crowdnash.policies.agent_networks import ActorCritic
 from crowdnash.policies.identity import Identity, IdentityName
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
-from crowdnash.policies.tabular import Policy
-from crowdnash.simulation.neural import Learners, Play, play
+from crowdnash.simulation.neural import Learners
 
 _CHUNK_ROWS_CPU = 2048
-_NETWORKS_AT_ONCE_CPU = 16
+_SUMMARIES = {
+    "none": "one policy, agents alike (Symm-NN)",
+    "one-hot": "one policy, told who it acts for (OH-NN)",
+    "number": "one policy, told the agent's number (ID-NN)",
+    "independent": "a network of its own for every agent (Ind-NN)",
+    "group": "one policy, told the agent's group",
+    "parameters": "one policy, told the agent's parameters (Type-NN)",
+}
 
 
-class PPOState(eqx.Module):
-    """Run state before epoch `epoch`: arrays enough to continue exactly.
+@dataclass(frozen=True, kw_only=True)
+class PPOMetrics(Metrics):
+    """What one epoch of PPO did, in Python numbers; losses are means over all minibatches.
 
-    All agents learn, or only `agents` [K], each with its own network, against the `others`.
+    Attributes:
+        mean_reward: as `mean_return`, for one step.
+        policy_loss: what PPO lowers to improve the policy.
+        value_loss: the critic's.
+        entropy: of the policy, nats.
+        approximate_kl: old to new policy, nats.
+        clip_fraction: share of probability ratios that were clipped.
+        explained_variance: share of the variance of the value targets that the critic knew before.
+        learning_rate: of the epoch.
+        play_seconds: part of `seconds`.
+        statistics: the game's own, means over the steps.
     """
 
-    epoch: Int[Array, ""]
-    networks: ActorCritic
-    moments: optax.OptState
-    identity: Identity
-    features: ObservationFeatures
-    key: UInt32[Array, "..."]
-    key_impl: str = eqx.field(static=True)
-    agents: Int[Array, " K"] | None = None
-    others: Policy | None = None
-
-    @property
-    def learners(self) -> Learners:
-        """Who learns, and against whom."""
-        return Learners(self.networks, self.identity, self.features, self.agents, self.others)
-
-
-@dataclass(frozen=True)
-class PPOMetrics:
-    """What one epoch did, in Python numbers.
-
-    `mean_return` is the mean over agents and trajectories of the total reward, `mean_reward` the
-    same for one step. The losses, `entropy` (nats), `approximate_kl` (nats, old to new policy) and
-    `clip_fraction` are means over all minibatches; `explained_variance` says how much of the
-    variance of the value targets the critic knew before. `play_seconds` is part of `seconds`.
-    `statistics` are the game's own, means over the steps.
-    """
-
-    epoch: int
-    mean_return: float
     mean_reward: float
     policy_loss: float
     value_loss: float
@@ -82,40 +72,49 @@ class PPOMetrics:
     clip_fraction: float
     explained_variance: float
     learning_rate: float
-    agent_steps: int
     play_seconds: float
-    seconds: float
     statistics: dict[str, float]
 
 
-class PPO(eqx.Module):
+class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
     """PPO for N agents at once; the defaults are the paper's (Table 2).
 
-    **Arguments:**
+    Args:
+        num_epochs: epochs of play and improvement, at least 0.
+        num_trajectories: plays of all agents in every epoch, at least 1.
+        identity: what the policy is told of the agent it acts for, see `Identity.encode`.
+        groups: number of groups of similar agents, or a map [N], for identity "group".
+        num_passes: passes over an epoch's samples, at least 1.
+        minibatch_size: samples of one network in a minibatch, at least 1: all of them if it has no
+            more.
+        learning_rate: of Adam, at the start, > 0.
+        annealing_epochs: epochs over which the learning rate falls linearly to 0; 0: it stays as
+            it is; without a number: `num_epochs`.
+        discount: of rewards, per step, in [0, 1].
+        gae_lambda: of generalised advantage estimation, in [0, 1].
+        entropy_weight: of the entropy bonus, at least 0; 0 is the paper's Symm-NN-NR.
+        value_weight: of the value loss, at least 0.
+        max_gradient_norm: gradients longer than this are shortened to it, > 0.
+        clip: range of the probability ratio, > 0.
+        clip_values: whether the value loss is clipped likewise.
+        normalise_advantages: within each minibatch.
+        hidden_sizes: widths of the hidden layers of the policy and of the value network.
+        horizon_is_end: whether nothing comes after the last step; else play is merely cut off
+            there and the critic, asked about step H, stands for the rest (for games whose values
+            hardly depend on the step: it never trains on that one).
+        matrix_dtype: type of the factors of matrix products; sums and parameters stay float32.
+            "bfloat16" is faster on accelerators.
 
-    - `num_epochs` >= 0; `num_trajectories` M >= 1 plays of all agents for each;
-    - `identity` what the policy is told of the agent, see `Identity.encode`; `groups` for "group";
-    - `num_passes` >= 1 over the samples in minibatches of `minibatch_size` >= 1 samples of one
-      network (all of them, if it has no more: so has an agent that learns by itself);
-    - `learning_rate` > 0 of Adam, annealed linearly to 0 over `annealing_epochs` (default
-      `num_epochs`; 0: constant);
-    - `discount`, `gae_lambda` in [0,1]; `entropy_weight`, `value_weight` >= 0;
-      `max_gradient_norm` > 0; `clip` > 0 of the probability ratio; `clip_values` whether the
-      value loss is clipped likewise; `normalise_advantages` within each minibatch;
-    - `hidden_sizes` widths of the hidden layers of both networks;
-    - `horizon_is_end` whether nothing comes after step H-1 (True: the game's own horizon), or
-      play is merely cut off there and the critic, asked about step H, stands for the rest (for
-      games whose values hardly depend on the step: it never trains on that one);
-    - `matrix_dtype` "float32", or "bfloat16" for the factors of matrix products (sums and
-      parameters stay float32): faster on accelerators.
-
-    **Raises:** `ValueError` naming the argument, the rule and the value.
+    Raises:
+        ValueError: naming the argument, the rule and the value.
     """
+
+    metrics_class: ClassVar[type[Metrics]] = PPOMetrics
 
     num_epochs: int = 300
     num_trajectories: int = 1
     identity: IdentityName | str = "none"
-    groups: Any = None
+    groups: int | Any = None
     num_passes: int = 4
     minibatch_size: int = 16384
     learning_rate: float = 2.5e-4
@@ -168,10 +167,25 @@ class PPO(eqx.Module):
                 f"matrix_dtype must be 'float32' or 'bfloat16', not {self.matrix_dtype!r}"
             )
 
+    @classmethod
+    def presets(cls) -> Mapping[str, Callable[..., "PPO"]]:
+        """See `Learner.presets`: the paper's settings."""
+        return {"paper": cls}
+
+    def check_suits(self, game: DynamicGame) -> None:
+        """Make sure that the policy can be told what it should be of this game's agents.
+
+        Raises:
+            ValueError: `identity` or `groups` does not suit the game.
+        """
+        Identity.encode(game, self.identity, self.groups)
+        ObservationFeatures.of(game)
+
     def init(self, game: DynamicGame, *, key: PRNGKeyArray) -> PPOState:
         """The state before epoch 0, with fresh networks.
 
-        **Raises:** `ValueError` if `identity` or `groups` does not suit the game.
+        Raises:
+            ValueError: `identity` or `groups` does not suit the game.
         """
         identity = Identity.encode(game, self.identity, self.groups)
         features = ObservationFeatures.of(game)
@@ -182,9 +196,9 @@ class PPO(eqx.Module):
             num_actions=game.num_actions,
             hidden_sizes=self.hidden_sizes,
         )
-        return self.start_from(Learners(networks, identity, features), key=key)
+        return self.start_from(game, Learners(networks, identity, features), key=key)
 
-    def start_from(self, learners: Learners, *, key: PRNGKeyArray) -> PPOState:
+    def start_from(self, game: DynamicGame, learners: Learners, *, key: PRNGKeyArray) -> PPOState:
         """The state before epoch 0 with networks that are there already; raises nothing."""
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         return PPOState(
@@ -193,6 +207,7 @@ class PPO(eqx.Module):
             moments=initial_moments(learners.networks, learners.identity),
             identity=learners.identity,
             features=learners.features,
+            fingerprint=game_fingerprint(game),
             key=jax.random.key_data(key) if typed else jnp.asarray(key),
             key_impl=str(jax.random.key_impl(key)),
             agents=learners.agents,
@@ -202,14 +217,16 @@ class PPO(eqx.Module):
     def step(self, game: DynamicGame, state: PPOState) -> tuple[PPOState, PPOMetrics]:
         """One epoch: play M trajectories, then improve the networks on them.
 
-        **Raises:** `GameError` if the game pays or shows something that is not a finite number, or
-        shows a state that it does not have; `FloatingPointError` if the losses stop being finite.
+        Raises:
+            GameError: the game pays or shows something that is not a finite number, or shows a
+                state that it does not have.
+            FloatingPointError: the losses stop being finite.
         """
         begun = time.perf_counter()
         epoch = int(state.epoch)
         key = jax.random.wrap_key_data(state.key, impl=state.key_impl)
         play_key, order_key = jax.random.split(jax.random.fold_in(key, epoch + 1))
-        inputs, samples, figures = _collect(
+        inputs, samples, figures = collect(
             game,
             state,
             play_key,
@@ -219,7 +236,7 @@ class PPO(eqx.Module):
             self.matrix_dtype,
         )
         figures = jax.device_get(figures)
-        _refuse_faults(game, state, figures)
+        refuse_faults(game, state, figures)
         played = time.perf_counter()
         learning_rate = self._learning_rate(epoch)
         settings = (
@@ -229,7 +246,7 @@ class PPO(eqx.Module):
             self.max_gradient_norm,
             self.clip,
         )
-        networks, moments, means = _improve(
+        networks, moments, means = improve_all(
             state.networks,
             state.moments,
             state.identity,
@@ -267,15 +284,26 @@ class PPO(eqx.Module):
         )
         return after, metrics
 
-    def policy(self, game: DynamicGame, state: PPOState) -> NeuralPolicy:
-        """The current policy, without the critic and the optimiser's memory."""
-        return NeuralPolicy(
+    def policies(self, game: DynamicGame, state: PPOState) -> dict[str, NeuralPolicy]:
+        """The current policy, "last", without the critic and the optimiser's memory."""
+        last = NeuralPolicy(
             actor=state.networks.actor,
             identity=state.identity,
             features=state.features,
             game_name=game.name,
             num_actions=game.num_actions,
         )
+        return {"last": last}
+
+    def pinned(self) -> "PPO":
+        """See `Learner.pinned`: the learning rate falls over the epochs of the first plan."""
+        if self.annealing_epochs is not None:
+            return self
+        return dataclasses.replace(self, annealing_epochs=self.num_epochs)
+
+    def summary(self) -> str:
+        """What the policy is told of the agent, and what the paper calls that."""
+        return _SUMMARIES[self.identity]
 
     def _learning_rate(self, epoch: int) -> float:
         over = self.num_epochs if self.annealing_epochs is None else self.annealing_epochs
@@ -296,112 +324,3 @@ class PPO(eqx.Module):
             clip_values=self.clip_values,
             dtype=self.matrix_dtype,
         )
-
-
-class _Figures(eqx.Module):
-    """Means of one play, and where the game broke its contract, if it did.
-
-    `fault` is the place in [H,M,K] of the first observation that is none (`blind`), else of the
-    first reward that is not a finite number (`bad_reward`), else negative.
-    """
-
-    mean_return: Float[Array, ""]
-    explained_variance: Float[Array, ""]
-    statistics: dict[str, Float[Array, ""]]
-    fault: Int[Array, " 3"]
-    blind: Bool[Array, ""]
-    bad_reward: Float[Array, ""]
-
-
-@eqx.filter_jit
-def _collect(
-    game: DynamicGame,
-    state: PPOState,
-    key: PRNGKeyArray,
-    num_trajectories: int,
-    discounting: Float[Array, " 2"],
-    horizon_is_end: bool,
-    dtype: str,
-) -> tuple[Float[Array, "..."], Samples, _Figures]:
-    """Play, and what the update needs of it: inputs [B,F] or [N,B,F], samples [B] or [N,B]."""
-    identity = state.identity
-    played = play(game, state.learners, key, num_trajectories, dtype)
-    last = jnp.arange(game.horizon)[:, None, None] == game.horizon - 1
-    last = jnp.broadcast_to(last, played.reward.shape)
-    advantage = generalized_advantages(
-        played.reward,
-        played.value,
-        jnp.concatenate([played.value[1:], played.last_value[None]]),
-        last & horizon_is_end,
-        last & (not horizon_is_end),
-        discount=discounting[0],
-        gae_lambda=discounting[1],
-    )
-    returns = advantage + played.value
-    samples = Samples(
-        action=played.action,
-        log_prob=played.log_prob,
-        value=played.value,
-        advantage=advantage,
-        returns=returns,
-        weight=jnp.ones_like(returns),
-    )
-    samples = jax.tree.map(lambda x: by_network(identity, x[..., None])[..., 0], samples)
-    return by_network(identity, played.inputs), samples, _figures(state.features, played, returns)
-
-
-def _figures(features: ObservationFeatures, played: Play, returns: Array) -> _Figures:
-    blind = ~features.valid(played.inputs[..., : features.num_features])
-    wrong = jnp.where(blind.any(), blind, ~jnp.isfinite(played.reward))
-    place = jnp.argmax(wrong)
-    where = jnp.where(wrong.any(), jnp.stack(jnp.unravel_index(place, wrong.shape)), -1)
-    return _Figures(
-        mean_return=played.reward.sum(0).mean(),
-        explained_variance=1 - (returns - played.value).var() / returns.var(),
-        statistics=jax.tree.map(lambda x: x.mean(), played.statistics),
-        fault=where.astype(jnp.int32),
-        blind=blind.any(),
-        bad_reward=played.reward.reshape(-1)[place],
-    )
-
-
-def _refuse_faults(game: DynamicGame, state: PPOState, figures: _Figures) -> None:
-    step, _, learner = (int(k) for k in np.asarray(figures.fault))
-    if learner < 0:
-        return
-    agent = learner if state.agents is None else int(state.agents[learner])
-    rule = f"reward must be a finite number, not {float(figures.bad_reward)}"
-    if figures.blind:
-        num_states = state.features.num_states
-        rule = "observation must be " + (
-            "finite numbers" if num_states is None else f"a state in 0..{num_states - 1}"
-        )
-    raise GameError(f"{named(game)}: agent {agent} at step {step}: {rule}")
-
-
-@eqx.filter_jit
-def _improve(
-    networks: ActorCritic,
-    moments: optax.OptState,
-    identity: Identity,
-    inputs: Float[Array, "..."],
-    samples: Samples,
-    key: PRNGKeyArray,
-    settings: UpdateSettings,
-    shape: UpdateShape,
-) -> tuple[ActorCritic, optax.OptState, PPOSums]:
-    if not identity.independent:
-        row = None
-        if identity.num_rows:
-            row = jnp.tile(identity.row, inputs.shape[0] // identity.num_agents)
-        return improve(networks, moments, inputs, row, samples, key, settings, shape)
-
-    def one(own: tuple) -> tuple:
-        networks, moments, inputs, samples = own
-        return improve(networks, moments, inputs, None, samples, key, settings, shape)
-
-    # A few networks at a time go through all their minibatches: together they fit the cache.
-    size = _NETWORKS_AT_ONCE_CPU if jax.default_backend() == "cpu" else identity.num_agents
-    everyone = (networks, moments, inputs, samples)
-    networks, moments, means = jax.lax.map(one, everyone, batch_size=size)
-    return networks, moments, jax.tree.map(jnp.mean, means)

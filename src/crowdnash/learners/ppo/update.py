@@ -16,6 +16,7 @@ from crowdnash.policies.agent_networks import ActorCritic
 from crowdnash.policies.identity import Identity
 
 _ADAM_EPSILON = 1e-5
+_NETWORKS_AT_ONCE_CPU = 16
 
 
 class UpdateSettings(NamedTuple):
@@ -143,3 +144,32 @@ def _gradient(
         jax.eval_shape(differentiate, networks, *jax.tree.map(lambda x: x[0], chunks)),
     )
     return jax.lax.scan(add, start, chunks)[0]
+
+
+@eqx.filter_jit
+def improve_all(
+    networks: ActorCritic,
+    moments: optax.OptState,
+    identity: Identity,
+    inputs: Float[Array, "..."],
+    samples: Samples,
+    key: PRNGKeyArray,
+    settings: UpdateSettings,
+    shape: UpdateShape,
+) -> tuple[ActorCritic, optax.OptState, PPOSums]:
+    """`improve` for the one network, or for every agent's own; the last is a mean over all."""
+    if not identity.independent:
+        row = None
+        if identity.num_rows:
+            row = jnp.tile(identity.row, inputs.shape[0] // identity.num_agents)
+        return improve(networks, moments, inputs, row, samples, key, settings, shape)
+
+    def one(own: tuple) -> tuple:
+        networks, moments, inputs, samples = own
+        return improve(networks, moments, inputs, None, samples, key, settings, shape)
+
+    # A few networks at a time go through all their minibatches: together they fit the cache.
+    size = _NETWORKS_AT_ONCE_CPU if jax.default_backend() == "cpu" else identity.num_agents
+    everyone = (networks, moments, inputs, samples)
+    networks, moments, means = jax.lax.map(one, everyone, batch_size=size)
+    return networks, moments, jax.tree.map(jnp.mean, means)
