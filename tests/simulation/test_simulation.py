@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 import crowdnash as cn
 from brute_force import brute_force
 from crowdnash.simulation import rollouts as simulation
+from crowdnash.simulation import samplers
 from crowdnash.simulation.layout import agent_layout
-from crowdnash.simulation.rollouts import FunctionSampler, draw_index, table_sampler
+from crowdnash.simulation.samplers import (
+    FunctionSampler,
+    TableSampler,
+    action_sampler,
+    draw_index,
+    table_sampler,
+)
 from random_games import random_population_game, random_tabular_game
 from small_games import Drift, DriftByLaw, DriftSimulator, random_policy
 
@@ -169,10 +176,10 @@ def test_select_path_equals_function_path(monkeypatch):
     groups = np.arange(20) % 4
     policy = random_policy(2, groups, horizon=3, num_states=3, num_actions=3)
     layout = simulation.policy_layout(policy, 20)
-    assert isinstance(simulation.action_sampler(policy, layout), simulation.TableSampler)
+    assert isinstance(action_sampler(policy, layout), TableSampler)
     selected = cn.simulate(game, policy, key=KEY, num_trajectories=40)
-    monkeypatch.setattr(simulation, "_MAX_SELECTS", 8)
-    assert isinstance(simulation.action_sampler(policy, layout), FunctionSampler)
+    monkeypatch.setattr(samplers, "_MAX_SELECTS", 8)
+    assert isinstance(action_sampler(policy, layout), FunctionSampler)
     assert_same_play(selected, cn.simulate(game, policy, key=KEY, num_trajectories=40))
 
 
@@ -275,7 +282,7 @@ class Sparse(Drift):
 
 @pytest.mark.parametrize("selects", [64, 1], ids=["table", "function"])
 def test_impossible_actions_and_states_never_occur(selects, monkeypatch):
-    monkeypatch.setattr(simulation, "_MAX_SELECTS", selects)
+    monkeypatch.setattr(samplers, "_MAX_SELECTS", selects)
     table = np.zeros((5, 4, 3))
     # One impossible action a state, first, middle and last; the last state plays only action 1.
     table[:, 0] = [0, 0.5, 0.5]
@@ -332,9 +339,9 @@ def test_simulated_play_has_the_exact_law(name):
     played = cn.simulate(game, policy, key=KEY, num_trajectories=m)
     states, actions, rewards = expected_play(brute_force(game, policy))
     for values, exact in ((played.states, states), (played.actions, actions)):
-        found = np.stack([(values == k).mean(0) for k in range(exact.shape[-1])], axis=-1)
+        share = np.stack([(values == k).mean(0) for k in range(exact.shape[-1])], axis=-1)
         error = np.sqrt(exact * (1 - exact) / m)
-        assert (np.abs(found - exact) <= 4.5 * error + 1e-7).all()
+        assert (np.abs(share - exact) <= 4.5 * error + 1e-7).all()
     error = played.rewards.std(0) / np.sqrt(m)
     assert (np.abs(played.rewards.mean(0) - rewards) <= 4.5 * error + 1e-6).all()
 

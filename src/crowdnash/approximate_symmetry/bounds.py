@@ -47,8 +47,7 @@ from jaxtyping import Float
 from crowdnash.approximate_symmetry.agent_laws import open_reader
 from crowdnash.approximate_symmetry.measurement import Symmetry
 from crowdnash.games.base import DynamicGame, PopulationGame
-from crowdnash.games.checks import fingerprint
-from crowdnash.simulation.exploration import observed_states
+from crowdnash.games.checks import fingerprint, states_for_tables
 
 Regime = Literal["<1", "=1", ">1"]
 End = Literal["upper", "lower"]
@@ -189,7 +188,7 @@ def _contribute_alike(game: DynamicGame) -> bool:
 def _bound(game: DynamicGame, sym: Symmetry, delta: np.ndarray, end: int) -> NashBound:
     moduli = sym.lipschitz
     assert moduli is not None  # nash_bound has seen to it
-    pairs = observed_states(game) * game.num_actions
+    pairs = states_for_tables(game) * game.num_actions
     mended = _Form(moduli.L_pop, moduli.L_s + moduli.L_a, float(pairs), 3.0, np.inf)
     sharp = _Form(moduli.L_pop_sharper, 2 * moduli.reward_spread, float(pairs - 1) ** 0.5, 2.0, 2.0)
     found = []

@@ -35,12 +35,12 @@ from crowdnash.approximate_symmetry.play.estimate import (
 from crowdnash.approximate_symmetry.sampled import sample_laws
 from crowdnash.approximate_symmetry.weighted_deviation import study_weighted_law
 from crowdnash.games.base import DynamicGame, PopulationGame, TabularGame
-from crowdnash.games.checks import fingerprint
+from crowdnash.games.checks import fingerprint, states_for_tables
 from crowdnash.games.grouping import Groups, assign_groups
 from crowdnash.interval import Interval
 from crowdnash.policies.tabular import Policy
-from crowdnash.simulation.exploration import explore, observed_states
-from crowdnash.simulation.rollouts import Trajectories
+from crowdnash.simulation.exploration import explore
+from crowdnash.simulation.trajectories import Trajectories
 
 SymmetryMethod = Literal["auto", "population", "enumerate", "sample", "trajectories"]
 
@@ -237,7 +237,7 @@ def _top(study: LawStudy) -> Deviation | None:
 def _of_play(game: DynamicGame, groups: Int[np.ndarray, " N"], played: Trajectories) -> Symmetry:
     found = symmetry_from_trajectories(
         played,
-        num_states=observed_states(game),
+        num_states=states_for_tables(game),
         num_actions=game.num_actions,
         groups=groups,
     )

@@ -20,7 +20,8 @@ from crowdnash.games.base import PopulationGame, TabularGame
 from crowdnash.games.vectorised import aggregates_of_others, contributions, rewards, transitions
 from crowdnash.policies.tabular import Policy
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import ActionSampler, simulate_chunk
+from crowdnash.simulation.rollouts import simulate_chunk
+from crowdnash.simulation.samplers import ActionSampler
 
 _MAX_UNROLLED = 16
 

@@ -32,15 +32,13 @@ from crowdnash.certificates.result import (
 )
 from crowdnash.games.base import PopulationGame
 from crowdnash.policies.tabular import Policy
+from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import (
-    MAX_LANES,
+from crowdnash.simulation.rollouts import MAX_LANES, policy_layout, simulate
+from crowdnash.simulation.samplers import (
     ActionSampler,
     DeviatingSampler,
     action_sampler,
-    explain_fault,
-    policy_layout,
-    simulate,
     table_sampler,
 )
 

@@ -26,7 +26,7 @@ from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.policies.tabular import Policy
 from crowdnash.simulation.neural import Learners, actions_of_all
-from crowdnash.simulation.rollouts import draw_index
+from crowdnash.simulation.samplers import draw_index
 
 FEW = 50
 """At most one agent in this many deviates at once while learning."""

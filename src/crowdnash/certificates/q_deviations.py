@@ -39,19 +39,11 @@ from crowdnash.games.base import DynamicGame, GameError, TabularGame
 from crowdnash.games.checks import named, states_for_tables
 from crowdnash.interval import Interval
 from crowdnash.policies.tabular import Policy, check_policy
+from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import (
-    MAX_LANES,
-    ActionSampler,
-    Chunk,
-    Trajectories,
-    action_sampler,
-    chunk_size,
-    explain_fault,
-    in_order,
-    policy_layout,
-    simulate_chunk,
-)
+from crowdnash.simulation.rollouts import MAX_LANES, chunk_size, policy_layout, simulate_chunk
+from crowdnash.simulation.samplers import ActionSampler, action_sampler
+from crowdnash.simulation.trajectories import Chunk, Trajectories, in_order
 
 _OWN_POLICY = -1
 _MAX_BATCH = 32

@@ -38,7 +38,8 @@ from crowdnash.learners.temporal_difference import (
 from crowdnash.policies.mirror_update import mirror_step
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.layout import AgentLayout, agent_layout
-from crowdnash.simulation.rollouts import action_sampler, chunk_size, simulate
+from crowdnash.simulation.rollouts import chunk_size, simulate
+from crowdnash.simulation.samplers import action_sampler
 
 
 class MirrorDescentState(eqx.Module):

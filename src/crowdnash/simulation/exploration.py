@@ -10,31 +10,19 @@ import jax
 import numpy as np
 
 from crowdnash.games.base import DynamicGame
+from crowdnash.games.checks import states_for_tables
 from crowdnash.policies.tabular import Policy, TabularPolicy
-from crowdnash.simulation.rollouts import Trajectories, simulate
+from crowdnash.simulation.rollouts import simulate
+from crowdnash.simulation.trajectories import Trajectories
 
 _RANDOM_POLICIES = 7
 _LEAST = 16
 
 
-def observed_states(game: DynamicGame) -> int:
-    """`num_states`, which a bare simulator has if its agents observe integers.
-
-    **Raises:** `ValueError` if it has none.
-    """
-    found = getattr(game, "num_states", None)
-    if not isinstance(found, int):
-        raise ValueError(
-            f"game must have num_states, the number of integers that agents may observe; "
-            f"{type(game).__name__} has none"
-        )
-    return found
-
-
 def exploring_policies(game: DynamicGame, seed: int) -> list[Policy]:
     """Uniform, and seven random ones that lean to some actions, the same at all steps."""
     rng = np.random.default_rng(seed)
-    shape = (observed_states(game), game.num_actions)
+    shape = (states_for_tables(game), game.num_actions)
     leaning = rng.dirichlet(np.full(shape[1], 0.5), (_RANDOM_POLICIES, shape[0]))
     tables = np.concatenate([np.full((1, *shape), 1 / shape[1]), leaning])
     tables = 0.7 * tables + 0.3 / shape[1]
@@ -49,12 +37,16 @@ def explore(
 ) -> Trajectories:
     """Simulate every policy equally often, an even number of times, and join along M.
 
-    **Arguments:** `policy` one or several (None: `exploring_policies`); `num_trajectories` >= 16
-    in all, rounded up; `seed` of the policies and the play.
+    Args:
+        game: a game whose agents observe integers.
+        policy: one or several (None: `exploring_policies`).
+        num_trajectories: >= 16 in all; rounded up.
+        seed: of the policies and the play.
 
-    **Raises:** `ValueError` naming the argument, the rule and the value.
+    Raises:
+        ValueError: an argument is out of its range, or the game has no tables.
     """
-    observed_states(game)
+    states_for_tables(game)
     if num_trajectories < _LEAST:
         raise ValueError(f"num_trajectories must be at least {_LEAST}, not {num_trajectories}")
     if policy is None:

@@ -17,7 +17,7 @@ from crowdnash.policies.identity import Identity
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.policies.tabular import Policy
-from crowdnash.simulation.rollouts import draw_index
+from crowdnash.simulation.samplers import draw_index
 
 
 class Learners(NamedTuple):
@@ -34,7 +34,7 @@ class Learners(NamedTuple):
 
 
 class Play(NamedTuple):
-    """What the learners met in M trajectories.
+    """What the learners saw and did in M trajectories.
 
     `inputs` of the networks, `action`, its `log_prob`, `value` of the state and `reward`;
     `last_value` of the state after the last step; the game's `statistics`, by name, means over M.
