@@ -34,7 +34,7 @@ from .mean_field.induced_from_queries import (
 from .policies.neural import NeuralPolicy as NeuralPolicy
 from .policies.tabular import Policy as Policy
 from .policies.tabular import TabularPolicy as TabularPolicy
-from .simulation.trajectories import Trajectories as Trajectories
 from .simulation.rollouts import simulate as simulate
+from .simulation.trajectories import Trajectories as Trajectories
 
 __version__: str

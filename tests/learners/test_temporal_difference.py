@@ -1,5 +1,6 @@
 """Algorithm 1: hand-computed updates, and convergence to the enumerated TD fixed point."""
 
+import itertools
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -13,8 +14,9 @@ import crowdnash as cn
 from brute_force import brute_force
 from crowdnash.learners import temporal_difference
 from crowdnash.learners.temporal_difference import StepRule, TDTables, entropy_bonus, td_update
+from crowdnash.simulation import statistics
 from crowdnash.simulation.layout import agent_layout
-from crowdnash.simulation.rollouts import Chunk
+from crowdnash.simulation.trajectories import Chunk
 from random_games import (
     groupings,
     random_policy,
@@ -116,11 +118,14 @@ def chunk_in_order(layout, pairs, rewards, num_pairs: int) -> Chunk:
     )
 
 
+@pytest.mark.parametrize("counted", [True, False], ids=["counts", "agents"])
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "segments"])
-def test_td_update_by_hand(masked, monkeypatch):
+def test_td_update_by_hand(masked, counted, monkeypatch):
     """Three agents in groups (0, 0, 1), two steps, pairs x = 2s + a, two trajectories."""
+    monkeypatch.setattr(temporal_difference, "are_counted", lambda layout, num_pairs: counted)
     if not masked:
-        monkeypatch.setattr(temporal_difference, "_MAX_MASKED_PAIRS", 0)
+        monkeypatch.setattr(temporal_difference, "MAX_MASKED_PAIRS", 0)
+        monkeypatch.setattr(statistics, "MAX_MASKED_PAIRS", 0)
     layout = agent_layout(np.array([0, 0, 1]), 2)
     pairs = [[[0, 0, 0], [0, 1, 3]], [[2, 3, 1], [2, 2, 1]]]  # [H,B,N]
     rewards = [[[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]], [[10.0, 20.0, 30.0], [40.0, 60.0, 50.0]]]
@@ -212,10 +217,81 @@ def test_masked_sums_equal_segment_sums(num_agents, num_groups):
         counts[x, h, g] += 1
         ahead = padded[natural[h + 1, 0, i], h + 1, g] if h + 1 < horizon else 0.0
         targets[x, h, g] += rewards[h, 0, i] + ahead
-    for found in (masked, segments):
-        np.testing.assert_array_equal(np.stack(found[0]), counts[:-1])
+    for visitors, sums in (masked, segments):
+        np.testing.assert_array_equal(np.stack(visitors), counts[:-1])
         # float32 sums of up to 700 terms of size about 1
-        np.testing.assert_allclose(np.stack(found[1]), targets[:-1], atol=2e-4)
+        np.testing.assert_allclose(np.stack(sums), targets[:-1], atol=2e-4)
+
+
+def algorithm_1(played, policy, temperature, rule, weighting, observed=None):
+    """Q [G,H,S,A] as the paper's loop computes it, from `Trajectories`; float64."""
+    probs, groups = np.asarray(policy.probs, np.float64), np.asarray(policy.groups)
+    num_groups, horizon = probs.shape[:2]
+    entropy = -(probs * np.log(np.where(probs > 0, probs, 1))).sum(-1)
+    observed = range(len(groups)) if observed is None else observed
+    sizes = np.bincount(groups[observed], minlength=num_groups)
+    values, visits = np.zeros(probs.shape), np.zeros(probs.shape)
+    for m, states in enumerate(played.states):
+        targets: dict[tuple, list[float]] = {}
+        for h, i in itertools.product(range(horizon), observed):
+            g = groups[i]
+            target = played.rewards[m, h, i] + temperature * entropy[g, h, states[h, i]]
+            if h + 1 < horizon:
+                target += values[g, h + 1, states[h + 1, i], played.actions[m, h + 1, i]]
+            targets.setdefault((g, h, states[h, i], played.actions[m, h, i]), []).append(target)
+        for place, seen in targets.items():
+            size = sizes[place[0]]
+            weight = len(seen) / size if weighting == "visitors" else 1
+            scale = {"adaptive": 1 + min(horizon, size), "theorem": 2.0, "visits": 2.0}[rule]
+            earlier = m if rule == "theorem" else visits[place]
+            eta = scale * weight / (scale * weight + earlier)
+            values[place] += eta * (np.mean(seen) - values[place])
+            visits[place] += weight
+    return values
+
+
+@pytest.mark.parametrize(
+    ("num_groups", "rule", "weighting"),
+    [
+        (1, "adaptive", "trajectories"),
+        (1, "theorem", "visitors"),
+        (4, "adaptive", "visitors"),
+        (60, "adaptive", "visitors"),
+        (120, "theorem", "trajectories"),
+    ],
+)
+def test_learned_values_are_those_of_the_loop(num_groups, rule, weighting):
+    """One group and four: replayed from counts; more: agent by agent."""
+    game = cn.games.SIS.sample(jax.random.key(0), num_agents=120, horizon=4)
+    policy = random_policy(3, game, np.arange(120) % num_groups)
+    learned = cn.td_learning(
+        game,
+        policy,
+        key=jax.random.key(1),
+        num_epochs=12,
+        temperature=0.3,
+        step_size=rule,
+        weighting=weighting,
+    )
+    layout = agent_layout(np.asarray(policy.groups), num_groups)
+    assert temporal_difference.are_counted(layout, 4) == (num_groups < 60)
+    played = cn.simulate(game, policy, key=jax.random.key(1), num_trajectories=12)
+    # float32 sums of up to 120 terms of size below 10
+    np.testing.assert_allclose(
+        learned, algorithm_1(played, policy, 0.3, rule, weighting), atol=2e-5
+    )
+
+
+def test_learned_values_of_some_agents_are_those_of_the_loop():
+    game = cn.games.SIS.sample(jax.random.key(0), num_agents=120, horizon=4)
+    policy = random_policy(3, game, np.arange(120) % 2)
+    some = np.array([3, 5, 8, 100])
+    learned = cn.td_learning(
+        game, policy, key=jax.random.key(1), num_epochs=12, agents=some, weighting="visitors"
+    )
+    played = cn.simulate(game, policy, key=jax.random.key(1), num_trajectories=12)
+    expected = algorithm_1(played, policy, 0.0, "adaptive", "visitors", some)
+    np.testing.assert_allclose(learned, expected, atol=2e-5)
 
 
 # --- convergence --------------------------------------------------------------------------------

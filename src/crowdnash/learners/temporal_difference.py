@@ -19,52 +19,71 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import (
-    ActionSampler,
-    Chunk,
-    action_sampler,
-    chunk_size,
-    explain_fault,
-    policy_layout,
-    simulate,
-    simulate_chunk,
+from crowdnash.simulation.rollouts import chunk_size, policy_layout, simulate, simulate_chunk
+from crowdnash.simulation.samplers import ActionSampler, action_sampler
+from crowdnash.simulation.statistics import (
+    MAX_MASKED_PAIRS,
+    VisitStatistics,
+    visit_statistics,
 )
+from crowdnash.simulation.trajectories import Chunk
 
 TDStep = Literal["adaptive", "horizon-visits", "visits", "theorem"]
 """Step-size rules eta; see `StepRule.named`."""
 
-_MAX_MASKED_PAIRS = 16
+Weighting = Literal["trajectories", "visitors"]
+"""How much the trajectories of one group weigh; see `StepRule.named`."""
 
 
 class StepRule(eqx.Module):
-    """eta = scale / (scale + k), k the number of earlier visits, or of earlier trajectories.
+    """eta = c w / (c w + k): w is the weight of a trajectory, k that of the earlier ones.
 
-    `scale` [G] may differ from group to group.
+    `scale` c and `sizes`, the number of agents in each group, may differ from group to group.
     """
 
     scale: Float[Array, " G"]
+    sizes: Float[Array, " G"]
     by_visits: Bool[Array, ""]
+    by_visitors: Bool[Array, ""]
 
     @classmethod
     def named(
-        cls, name: TDStep, horizon: int, group_sizes: Int[np.ndarray, " G"], delta: float = 1.0
+        cls,
+        name: TDStep,
+        horizon: int,
+        group_sizes: Int[np.ndarray, " G"],
+        delta: float = 1.0,
+        weighting: Weighting = "trajectories",
     ) -> "StepRule":
         """One of the rules of the paper and its mended forms.
 
-        - "adaptive": c/(c+n) with c = 1 + min(H, number of agents in the group): "visits" for one
-          agent alone, whose noise must be averaged out, "horizon-visits" for many, whose mean has
-          little noise and should travel fast.
-        - "horizon-visits": (H+1)/(H+1+n), n the earlier trajectories in which anyone of the group
-          visited (h,s,a). Carries values through H steps fastest.
-        - "visits": 2/(n+2), the same n.
-        - "theorem": (2/delta)/(m + 2/delta), m the earlier trajectories (Theorem 2); delta in
+        - "adaptive": c = 1 + min(H, number of agents in the group): "visits" for one agent alone,
+          whose noise must be averaged out, "horizon-visits" for many, whose mean has little noise
+          and should travel fast.
+        - "horizon-visits": c = H + 1. Carries values through H steps fastest.
+        - "visits": c = 2.
+        - "theorem": c = 2/delta and k the number of earlier trajectories (Theorem 2); delta in
           (0,1] is the smallest positive probability with which agent 1 visits any (h,s,a).
 
-        **Raises:** `ValueError` for another name, or delta outside (0,1].
+        Args:
+            name: the rule; in all but "theorem" k is the sum of the weights w of the earlier
+                trajectories.
+            horizon: H.
+            group_sizes: number of agents in each group that are learned from.
+            delta: see "theorem".
+            weighting: "trajectories": w = 1 for a trajectory in which anyone of the group visited
+                (h,s,a) (the paper's Algorithm 1, which lets a lone visitor move the table as much
+                as a crowd); "visitors": w is the share of the group that visited.
+
+        Raises:
+            ValueError: another name or weighting, or delta outside (0,1].
         """
         if name not in get_args(TDStep):
             raise ValueError(f"td_step_size must be one of {get_args(TDStep)}, not {name!r}")
+        if weighting not in get_args(Weighting):
+            raise ValueError(f"weighting must be one of {get_args(Weighting)}, not {weighting!r}")
         if not 0 < delta <= 1:
             raise ValueError(f"delta must be in (0, 1], not {delta}")
         sizes = np.asarray(group_sizes)
@@ -74,11 +93,28 @@ class StepRule(eqx.Module):
             "visits": np.full(sizes.shape, 2.0),
             "theorem": np.full(sizes.shape, 2.0 / delta),
         }[name]
-        return cls(jnp.asarray(scale, jnp.float32), jnp.asarray(name != "theorem"))
+        return cls(
+            jnp.asarray(scale, jnp.float32),
+            jnp.asarray(np.maximum(sizes, 1), jnp.float32),
+            jnp.asarray(name != "theorem"),
+            jnp.asarray(weighting == "visitors"),
+        )
+
+    def weight(self, visitors: Float[Array, "..."]) -> Float[Array, "..."]:
+        """w of a trajectory that so many agents of the group visited."""
+        return jnp.where(self.by_visitors, visitors / self.sizes, visitors > 0)
+
+    def step_size(
+        self, weight: Float[Array, "..."], earlier: Float[Array, "..."], epoch: Int[Array, "..."]
+    ) -> Float[Array, "..."]:
+        """eta of a trajectory, after `epoch` ones whose weights sum to `earlier`; 0 if w is 0."""
+        earlier = jnp.where(self.by_visits, earlier, epoch.astype(jnp.float32))
+        share = self.scale * weight
+        return jnp.where(weight > 0, share / (share + earlier), 0.0)
 
 
 class TDTables(eqx.Module):
-    """Run state of Algorithm 1: `values` Q and `visits` n, [X,H,G]; `epoch` m, a scalar."""
+    """Run state of Algorithm 1: `values` Q, `visits` (sums of weights) and `epoch` m."""
 
     values: Float[Array, "X H G"]
     visits: Float[Array, "X H G"]
@@ -112,10 +148,63 @@ def td_update(
     `active` is False for trajectories to leave out. Pairs equal to X mark places to leave out.
     """
     num_pairs = tables.values.shape[0]
-    small = num_pairs <= _MAX_MASKED_PAIRS
-    sums = _masked_sums if small else _segment_sums
+    if are_counted(layout, num_pairs):
+        return replay(tables, visit_statistics(chunk, layout, num_pairs), active, bonus, rule)
+    return _replay_agents(tables, chunk, active, bonus, rule, layout)
+
+
+def are_counted(layout: AgentLayout, num_pairs: int) -> bool:
+    """Whether counts [X,X,B,H,G] are no larger than the play [B,H,L,T] that they are taken from.
+
+    Groups of few agents, or many pairs, are cheaper agent by agent: an agent's statistics are its
+    pair and its reward.
+    """
+    return num_pairs <= MAX_MASKED_PAIRS and num_pairs**2 * layout.num_groups <= layout.agent.size
+
+
+def replay(
+    tables: TDTables,
+    statistics: VisitStatistics,
+    active: Bool[Array, " B"],
+    bonus: Float[Array, "S H G"],
+    rule: StepRule,
+) -> TDTables:
+    """`td_update` from the visit statistics of every trajectory, [X,B,H,G]."""
+    visits, moves = statistics.visits, statistics.moves
+    bonuses = jnp.repeat(bonus, visits.shape[0] // bonus.shape[0], axis=0)
+    weight = jnp.where(active[:, None, None], rule.weight(visits), 0.0)
+    total = tables.visits[:, None] + jnp.cumsum(weight, axis=1)
+    epoch = tables.epoch + jnp.cumsum(active, dtype=jnp.int32) - active
+    eta = rule.step_size(weight, total - weight, epoch[:, None, None])
+    # All that does not depend on Q is known before the loop, which is as short as it can be.
+    count = jnp.maximum(visits, 1)
+    mean_reward = statistics.rewards / count + bonuses[:, None]
+    moved = moves / count[:, None]
+
+    def update(values: Array, trajectory: tuple) -> tuple[Array, None]:
+        step_size, target, share = trajectory
+        ahead = jnp.pad(values[:, 1:], ((0, 0), (0, 1), (0, 0)))
+        for k in range(ahead.shape[0]):
+            target = target + share[:, k] * ahead[k]
+        return values + step_size * (target - values), None
+
+    by_trajectory = (eta.swapaxes(0, 1), mean_reward.swapaxes(0, 1), jnp.moveaxis(moved, 2, 0))
+    values, _ = jax.lax.scan(update, tables.values, by_trajectory)
+    return TDTables(values, total[:, -1], tables.epoch + active.sum(dtype=jnp.int32))
+
+
+def _replay_agents(
+    tables: TDTables,
+    chunk: Chunk,
+    active: Bool[Array, " B"],
+    bonus: Float[Array, "S H G"],
+    rule: StepRule,
+    layout: AgentLayout,
+) -> TDTables:
+    """`td_update` from every agent's pairs and rewards."""
+    num_pairs = tables.values.shape[0]
+    sums = _masked_sums if num_pairs <= MAX_MASKED_PAIRS else _segment_sums
     num_actions = num_pairs // bonus.shape[0]
-    bonuses = tuple(bonus[k // num_actions] for k in range(num_pairs))
 
     # One array a pair: slices of one large array would keep XLA from vectorising.
     def update(carry: tuple, trajectory: tuple) -> tuple[tuple, None]:
@@ -124,12 +213,11 @@ def td_update(
         counts, targets = sums(values, pairs, rewards, layout)
         new_values, new_visits = [], []
         for k in range(num_pairs):
-            seen = (counts[k] > 0) & on
-            mean = targets[k] / jnp.maximum(counts[k], 1) + bonuses[k]
-            earlier = jnp.where(rule.by_visits, visits[k], epoch.astype(jnp.float32))
-            eta = rule.scale / (rule.scale + earlier)
-            new_values.append(values[k] + jnp.where(seen, eta * (mean - values[k]), 0.0))
-            new_visits.append(visits[k] + seen)
+            weight = jnp.where(on, rule.weight(counts[k]), 0.0)
+            target = targets[k] / jnp.maximum(counts[k], 1) + bonus[k // num_actions]
+            eta = rule.step_size(weight, visits[k], epoch)
+            new_values.append(values[k] + eta * (target - values[k]))
+            new_visits.append(visits[k] + weight)
         return (tuple(new_values), tuple(new_visits), epoch + on), None
 
     start = (tuple(tables.values), tuple(tables.visits), tables.epoch)
@@ -251,19 +339,31 @@ def td_learning(
     agents: Literal["all"] | int | Int[np.ndarray, " n"] = "all",
     step_size: TDStep = "adaptive",
     delta: float = 1.0,
+    weighting: Weighting = "trajectories",
 ) -> Float[Array, "G H S A"]:
     """Q-values of `policy` from `num_epochs` simulated trajectories (Algorithm 1).
 
-    **Arguments:** `temperature` tau >= 0 weighs the entropy of the policy (Def. 9); `agents`
-    whose transitions are used: "all" (each group's table moves by the mean TD error over those of
-    the group who visited), one index (the paper's agent 1), or several; `step_size`, `delta` see
-    `StepRule.named`.
+    Args:
+        game: any game with finite states.
+        policy: one table for each of G groups of agents.
+        key: decides every draw.
+        num_epochs: number of trajectories M >= 1.
+        temperature: tau >= 0, the weight of the policy's entropy (Def. 9), in units of reward.
+        agents: whose transitions are used: "all" (each group's table moves by the mean TD error
+            over those of the group who visited), one index (the paper's agent 1), or several.
+        step_size: rule for eta, see `StepRule.named`.
+        delta: see `StepRule.named`.
+        weighting: "trajectories": the mean TD error of every trajectory weighs the same (the
+            paper's); "visitors": it weighs as many agents as visited, which takes away the bias
+            towards trajectories in which few did. See `StepRule.named`.
 
-    **Returns:** Q [G,H,S,A] in units of reward, one table for each group of the policy; 0 where
-    nobody observed came.
+    Returns:
+        Q [G,H,S,A] in units of reward, one table for each group of the policy; 0 where nobody
+        observed came.
 
-    **Raises:** `ValueError` for arguments out of range; `GameError` if the game pays a NaN or a
-    transition is not a distribution.
+    Raises:
+        ValueError: an argument is out of its range.
+        GameError: the game pays a NaN or a transition is not a distribution.
     """
     if num_epochs < 1:
         raise ValueError(f"num_epochs must be at least 1, not {num_epochs}")
@@ -275,7 +375,7 @@ def td_learning(
     layout = policy_layout(policy, game.num_agents)
     observed = observed_places(layout, agents)
     sizes = np.asarray(layout.group_sizes(observed))
-    rule = StepRule.named(step_size, game.horizon, sizes, delta)
+    rule = StepRule.named(step_size, game.horizon, sizes, delta, weighting)
     values, mean_return = _learn_values(
         game,
         action_sampler(policy, layout),

@@ -1,0 +1,129 @@
+"""Visit statistics: what tabular learners need of simulated play, counted.
+
+A tabular learner asks of a trajectory only, for every group and step: how many agents visited the
+pair x = (s,a), the sum R of their rewards, and how many of them came to x' at the next step; for
+
+    sum over visitors of [r_h + Q_{h+1}(x')] = R[x] + sum_x' moves[x,x'] Q_{h+1}[x'].
+
+Algorithm 1 replays the statistics of one trajectory after the other; sums over trajectories serve
+learners that take all data at once. Trajectories simulated elsewhere need one concatenation along
+B (to replay) or one addition (to sum). Play comes as a `Chunk` from a game in JAX, or through
+`chunk_from_arrays` from a simulator outside JAX.
+
+Axes: X = S*A pairs, [B,L,T] trajectories and places, H steps, G groups, N agents, M trajectories.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from crowdnash.simulation.layout import AgentLayout
+from crowdnash.simulation.trajectories import Chunk
+
+MAX_MASKED_PAIRS = 16
+_MAX_OPERANDS = 32
+
+
+class VisitStatistics(eqx.Module):
+    """What the agents of each group did, counted: of every trajectory (axis B), or of all (none).
+
+    Attributes:
+        visits: how many agents visited x.
+        rewards: the sum of their rewards.
+        moves: how many of them visited x' at the next step; none at the last step, nor of agents
+            that had left the game by then.
+    """
+
+    visits: Float[Array, "X *B H G"]
+    rewards: Float[Array, "X *B H G"]
+    moves: Float[Array, "X X *B H G"]
+
+    def over_trajectories(self) -> "VisitStatistics":
+        """Statistics of every trajectory, [X,B,H,G], summed over B."""
+        return VisitStatistics(self.visits.sum(1), self.rewards.sum(1), self.moves.sum(2))
+
+    def __add__(self, other: "VisitStatistics") -> "VisitStatistics":
+        """Statistics of further trajectories, added."""
+        return jax.tree.map(jnp.add, self, other)
+
+
+def visit_statistics(
+    chunk: Chunk, layout: AgentLayout, num_pairs: int, *, summed: bool = False
+) -> VisitStatistics:
+    """Count what a chunk's agents did; inside `jit`.
+
+    Args:
+        chunk: play; pairs equal to X mark places and steps to leave out.
+        layout: where its agents lie and which group they belong to.
+        num_pairs: X.
+        summed: whether to sum over the trajectories at once, at no memory for each.
+    """
+    count = _masked_counts if num_pairs <= MAX_MASKED_PAIRS else _scattered_counts
+    return count(chunk, layout, num_pairs, summed)
+
+
+def _masked_counts(
+    chunk: Chunk, layout: AgentLayout, num_pairs: int, summed: bool
+) -> VisitStatistics:
+    """By comparisons: small X."""
+    pairs = chunk.pairs
+    after = jnp.concatenate([pairs[1:], jnp.full_like(pairs[:1], num_pairs)])
+    here = [pairs == k for k in range(num_pairs)]
+    there = [after == k for k in range(num_pairs)]
+
+    def total(terms: list[Array]) -> Array:
+        tiles = jnp.stack(_sums_over_agents(terms, summed))
+        sums = layout.gather(tiles.astype(jnp.float32))
+        return sums if summed else sums.swapaxes(1, 2)
+
+    # A tile has at most 64 agents, so bytes can count them: 32 in one instruction.
+    number = jnp.int32 if summed else jnp.uint8
+    counted = total([x.astype(number) for x in here + [x & y for x in here for y in there]])
+    moves = counted[num_pairs:].reshape(num_pairs, num_pairs, *counted.shape[1:])
+    rewards = total([jnp.where(x, chunk.rewards, 0.0) for x in here])
+    return VisitStatistics(counted[:num_pairs], rewards, moves)
+
+
+def _sums_over_agents(terms: list[Array], summed: bool) -> list[Array]:
+    """Every [H,B,L,T] summed over L, and over B if `summed`, in few passes."""
+    sums: list[Array] = []
+    for first in range(0, len(terms), _MAX_OPERANDS):
+        batch = terms[first : first + _MAX_OPERANDS]
+        zero = jnp.zeros((), batch[0].dtype)
+        sums += jax.lax.reduce(
+            tuple(batch),
+            (zero,) * len(batch),
+            lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)),
+            (1, 2) if summed else (2,),
+        )
+    return sums
+
+
+def _scattered_counts(
+    chunk: Chunk, layout: AgentLayout, num_pairs: int, summed: bool
+) -> VisitStatistics:
+    """By scattered sums: cost per agent free of X."""
+    horizon, batch = chunk.pairs.shape[:2]
+    shape = ((horizon,) if summed else (batch, horizon)) + (layout.num_groups,)
+    trajectory = jnp.zeros((1, batch, 1, 1), jnp.int32)
+    if not summed:
+        trajectory = jnp.arange(batch, dtype=jnp.int32).reshape(trajectory.shape)
+    step = jnp.arange(horizon, dtype=jnp.int32).reshape(-1, 1, 1, 1)
+    cell = (trajectory * horizon + step) * layout.num_groups + layout.tile_group
+    pairs = chunk.pairs.astype(jnp.int32)
+    after = jnp.concatenate([pairs[1:], jnp.full_like(pairs[:1], num_pairs)])
+    ones = jnp.ones(pairs.shape, jnp.float32)
+
+    def total(terms: Array, index: Array, here: Array, size: int) -> Array:
+        segment = jnp.where(here, cell * size + index, -1)  # negative ones are dropped
+        sums = jax.ops.segment_sum(terms.ravel(), segment.ravel(), int(np.prod(shape)) * size)
+        return jnp.moveaxis(sums.reshape(*shape, size), -1, 0)
+
+    seen = pairs < num_pairs
+    visits = total(ones, pairs, seen, num_pairs)
+    rewards = total(chunk.rewards, pairs, seen, num_pairs)
+    stays = seen & (after < num_pairs)
+    moves = total(ones, pairs * num_pairs + after, stays, num_pairs**2)
+    return VisitStatistics(visits, rewards, moves.reshape(num_pairs, num_pairs, *shape))
