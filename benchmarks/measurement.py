@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,23 @@ def measure(action: Callable[[], Any], repeats: int) -> Timing:
     The arrays that it returns are waited for. Nothing is cached between processes, so the first
     call compiles everything that no earlier call of this process has compiled.
     """
+    return measure_in_turn([action], repeats)[0]
 
-    def seconds() -> float:
+
+def measure_in_turn(actions: Sequence[Callable[[], Any]], repeats: int) -> list[Timing]:
+    """The same for several actions, one after the other in every repeat: to be compared."""
+
+    def seconds(action: Callable[[], Any]) -> float:
         begin = time.perf_counter()
         jax.block_until_ready(action())
         return time.perf_counter() - begin
 
-    first = seconds()
-    later = [seconds() for _ in range(repeats)]
-    return Timing(first, statistics.median(later), min(later), repeats)
+    first = [seconds(action) for action in actions]
+    later = [[seconds(action) for action in actions] for _ in range(repeats)]
+    return [
+        Timing(compiling, statistics.median(own), min(own), repeats)
+        for compiling, own in zip(first, zip(*later, strict=True), strict=True)
+    ]
 
 
 def peak_resident_gigabytes() -> float:

@@ -1,8 +1,12 @@
-"""The yardstick: A-SIS and A-RPS as plain single-thread loops, compiled by Numba.
+"""Two yardsticks: A-SIS and A-RPS as plain loops, compiled by Numba, on one core and on all.
 
 Nothing here is general. Each game (paper, section 3) is written out by hand, one trajectory after
 the other, one agent after the other, for one policy table that all agents play (G = 1). What the
 library derives from a game's definition is measured against it.
+
+On one core a trajectory is learned from as soon as it is played. With `parallel=True` the
+trajectories are played side by side (`prange`), each into visit statistics of its own, and
+Algorithm 1 replays those afterwards.
 
 Random numbers are splitmix64 outputs, one 64-bit word per agent and step: its upper half chooses
 the action, its lower half the move. Axes: N agents, H steps, S states, A actions, X = S * A pairs,
@@ -16,7 +20,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 # The constants of splitmix64, and the factor that makes a float32 in [0, 1) of 24 bits.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -264,18 +268,53 @@ def _evaluate(play, inputs, shape, num_trajectories, counter, probs, entropy, te
     return values[:horizon], total
 
 
+@njit(parallel=True)
+def _play_side_by_side(play, inputs, shape, num_trajectories, counter):
+    """Visit statistics of all trajectories: rewards [M,H,X] and transitions [M,H,X,X]."""
+    num_agents, horizon, num_pairs = shape
+    rewards = np.zeros((num_trajectories, horizon, num_pairs))
+    transitions = np.zeros((num_trajectories, horizon, num_pairs, num_pairs), np.int32)
+    for m in prange(num_trajectories):
+        state = np.empty(num_agents, np.uint8)
+        pair = np.empty(num_agents, np.uint8)
+        draw = np.empty(num_agents, np.float32)
+        first = counter + np.uint64(m) * np.uint64(num_agents * (horizon + 1))
+        play(*inputs, first, state, pair, draw, rewards[m], transitions[m])
+    return rewards, transitions
+
+
+@njit
+def _replay(rewards, transitions, probs, entropy, temperature):
+    """Algorithm 1 from the visit statistics of all trajectories, one after the other: [H,X]."""
+    num_trajectories, horizon, num_pairs = rewards.shape
+    values = np.zeros((horizon + 1, num_pairs), np.float32)
+    visited = np.zeros((horizon, num_pairs), np.int32)
+    for m in range(num_trajectories):
+        _update_values(values, visited, probs, entropy, rewards[m], transitions[m], temperature)
+    return values[:horizon]
+
+
 def _shape(game: SISArrays | RockPaperScissorsArrays, probs: np.ndarray) -> tuple[int, int, int]:
     parameters = game.recovery if isinstance(game, SISArrays) else game.crowding
     return parameters.size, game.horizon, probs.shape[1] * probs.shape[2]
 
 
 def simulate(
-    game: SISArrays | RockPaperScissorsArrays, probs: np.ndarray, num_trajectories: int, seed: int
+    game: SISArrays | RockPaperScissorsArrays,
+    probs: np.ndarray,
+    num_trajectories: int,
+    seed: int,
+    *,
+    parallel: bool = False,
 ) -> float:
     """Mean return over agents and `num_trajectories` trajectories of the policy probs [H,S,A]."""
     play, inputs = _player(game, probs)
     shape = _shape(game, probs)
-    total = _simulate(play, inputs, shape, num_trajectories, np.uint64(seed) << np.uint64(40))
+    counter = np.uint64(seed) << np.uint64(40)
+    if parallel:
+        total = _play_side_by_side(play, inputs, shape, num_trajectories, counter)[0].sum()
+    else:
+        total = _simulate(play, inputs, shape, num_trajectories, counter)
     return total / (shape[0] * num_trajectories)
 
 
@@ -287,20 +326,18 @@ def symmetric_epoch(
     *,
     temperature: float = 0.01,
     step_size: float = 0.3,
+    parallel: bool = False,
 ) -> Epoch:
     """One epoch of Symm-PMD: simulate, TD from all agents with steps by visits, mirror step."""
     play, inputs = _player(game, probs)
     shape = _shape(game, probs)
-    values, total = _evaluate(
-        play,
-        inputs,
-        shape,
-        num_trajectories,
-        np.uint64(seed) << np.uint64(40),
-        probs,
-        _entropy(probs),
-        np.float32(temperature),
-    )
+    counter = np.uint64(seed) << np.uint64(40)
+    learning = (probs, _entropy(probs), np.float32(temperature))
+    if parallel:
+        played = _play_side_by_side(play, inputs, shape, num_trajectories, counter)
+        values, total = _replay(*played, *learning), played[0].sum()
+    else:
+        values, total = _evaluate(play, inputs, shape, num_trajectories, counter, *learning)
     values = values.reshape(probs.shape)
     policy = _mirror_step(probs, values, temperature, step_size)
     return Epoch(policy, values, total / (shape[0] * num_trajectories))
@@ -322,18 +359,28 @@ def main() -> None:
     for game in games:
         probs = uniform_probs(game)
         agent_steps = _shape(game, probs)[0] * game.horizon * trajectories
-        for name, action in (
-            ("simulation", lambda g=game, p=probs: simulate(g, p, trajectories, 1)),
-            ("epoch", lambda g=game, p=probs: symmetric_epoch(g, p, trajectories, 1).mean_return),
-        ):
-            action()
-            begin = time.perf_counter()
-            mean_return = action()
-            nanoseconds = (time.perf_counter() - begin) / agent_steps * 1e9
-            print(
-                f"{type(game).__name__:>24} {name:>10}: {nanoseconds:5.2f} ns per agent-step, "
-                f"mean return {mean_return:.4f}"
-            )
+        for parallel in (False, True):
+            for name, action in (
+                (
+                    "simulation",
+                    lambda g=game, p=probs, c=parallel: simulate(g, p, trajectories, 1, parallel=c),
+                ),
+                (
+                    "epoch",
+                    lambda g=game, p=probs, c=parallel: (
+                        symmetric_epoch(g, p, trajectories, 1, parallel=c).mean_return
+                    ),
+                ),
+            ):
+                action()
+                begin = time.perf_counter()
+                mean_return = action()
+                nanoseconds = (time.perf_counter() - begin) / agent_steps * 1e9
+                cores = "all cores" if parallel else "one core"
+                print(
+                    f"{type(game).__name__:>24} {name:>10}, {cores:>9}: {nanoseconds:5.2f} ns "
+                    f"per agent-step, mean return {mean_return:.4f}"
+                )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Compilation (the first call) is kept apart from running (the median and the least of the later
 calls). Whatever concerns memory or a million agents runs in a process of its own. The Numba
-yardstick runs in between, on the same machine in the same state.
+yardsticks run in turn with what they are held against, on the same machine in the same state.
 
     python benchmarks/speed.py [--quick]
 
@@ -14,6 +14,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -24,18 +25,21 @@ from jaxtyping import Array
 import crowdnash as cn
 import numba_yardstick
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import action_sampler, chunk_size, policy_layout, simulate_chunk
+from crowdnash.simulation.rollouts import chunk_size, policy_layout, simulate_chunk
+from crowdnash.simulation.samplers import action_sampler
 from measurement import (
     Timing,
     describe,
     environment,
     in_fresh_process,
     measure,
+    measure_in_turn,
     peak_resident_gigabytes,
     write_results,
 )
 
 COMPILATION_TARGET = 6.0  # seconds, for any of these
+PARALLEL_TARGET = 1.2  # A-SIS, simulation and epoch, over the loop on all cores
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,21 @@ class Row:
     target: float | None
     timing: Timing | None = None
     yardstick: float | None = None
+    parallel_yardstick: float | None = None
+    most_of_parallel: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """The value over that of the loop on all cores."""
+        return None if self.parallel_yardstick is None else self.value / self.parallel_yardstick
 
     @property
     def verdict(self) -> str:
-        """Whether value and compilation are within their targets."""
+        """Whether value, ratio and compilation are within their targets."""
         slow_compilation = self.timing is not None and self.timing.compilation > COMPILATION_TARGET
         if self.target is not None and self.value > self.target:
+            return "no"
+        if self.most_of_parallel and self.ratio and self.ratio > self.most_of_parallel:
             return "no"
         if slow_compilation:
             return "compiles too long"
@@ -111,16 +124,25 @@ def rate_row(
     agent_steps: int,
     size: Size,
     target: float | None,
-    yardstick: float | None = None,
+    yardstick: Callable[[bool], Any] | None = None,
+    most_of_parallel: float | None = None,
 ) -> Row:
-    """A row in ns per agent-step."""
-    timing = measure(action, size.repeats)
-    return Row(name, timing.median / agent_steps * 1e9, "ns", target, timing, yardstick)
+    """A row in ns per agent-step; `yardstick` runs on one core (False) or on all (True)."""
+    plain = [] if yardstick is None else [partial(yardstick, False), partial(yardstick, True)]
+    timings = measure_in_turn([action, *plain], size.repeats)
+    value, *beside = (timing.median / agent_steps * 1e9 for timing in timings)
+    return Row(name, value, "ns", target, timings[0], *beside, most_of_parallel=most_of_parallel)
 
 
-def yardstick_rate(action: Callable[[], Any], agent_steps: int, size: Size) -> float:
-    """The yardstick's ns per agent-step."""
-    return measure(action, size.repeats).median / agent_steps * 1e9
+def by_hand(game: Any, count: int) -> tuple[Callable[[bool], Any], Callable[[bool], Any]]:
+    """The yardstick's simulation and epoch, on one core or on all."""
+    probs = numba_yardstick.uniform_probs(game)
+    return (
+        lambda parallel: numba_yardstick.simulate(game, probs, count, 1, parallel=parallel),
+        lambda parallel: (
+            numba_yardstick.symmetric_epoch(game, probs, count, 1, parallel=parallel).policy
+        ),
+    )
 
 
 def sis_rows(size: Size) -> Iterator[Row]:
@@ -129,21 +151,15 @@ def sis_rows(size: Size) -> Iterator[Row]:
     count = size.trajectories
     agent_steps = game.num_agents * game.horizon * count
     plain = numba_yardstick.SISArrays.sample(game.num_agents, game.horizon, 0.1, seed=0)
-    probs = numba_yardstick.uniform_probs(plain)
-    by_hand = yardstick_rate(
-        lambda: numba_yardstick.simulate(plain, probs, count, 1), agent_steps, size
-    )
-    yield from simulation_rows("A-SIS", game, size, 4.5, by_hand)
-    by_hand = yardstick_rate(
-        lambda: numba_yardstick.symmetric_epoch(plain, probs, count, 1).policy, agent_steps, size
-    )
+    simulate, epoch = by_hand(plain, count)
+    yield from simulation_rows("A-SIS", game, size, 4.5, simulate, PARALLEL_TARGET)
     for name, groups, target, beside in (
-        ("Symm-PMD", "symmetric", 9, by_hand),
-        ("G = 16", 16, 18, None),
-        ("IPMD", "independent", 22, None),
+        ("Symm-PMD", "symmetric", 9, (epoch, PARALLEL_TARGET)),
+        ("G = 16", 16, 18, ()),
+        ("IPMD", "independent", 22, ()),
     ):
         action = epoch_action(game, groups, count)
-        yield rate_row(f"A-SIS epoch, {name}", action, agent_steps, size, target, beside)
+        yield rate_row(f"A-SIS epoch, {name}", action, agent_steps, size, target, *beside)
 
 
 def rock_paper_scissors_rows(size: Size) -> Iterator[Row]:
@@ -154,16 +170,10 @@ def rock_paper_scissors_rows(size: Size) -> Iterator[Row]:
     plain = numba_yardstick.RockPaperScissorsArrays.sample(
         game.num_agents, game.horizon, 0.1, seed=0
     )
-    probs = numba_yardstick.uniform_probs(plain)
-    by_hand = yardstick_rate(
-        lambda: numba_yardstick.simulate(plain, probs, count, 1), agent_steps, size
-    )
-    yield from simulation_rows("A-RPS", game, size, 16, by_hand)
-    by_hand = yardstick_rate(
-        lambda: numba_yardstick.symmetric_epoch(plain, probs, count, 1).policy, agent_steps, size
-    )
+    simulate, epoch = by_hand(plain, count)
+    yield from simulation_rows("A-RPS", game, size, 16, simulate, None)
     action = epoch_action(game, "symmetric", count)
-    yield rate_row("A-RPS epoch, Symm-PMD", action, agent_steps, size, 22, by_hand)
+    yield rate_row("A-RPS epoch, Symm-PMD", action, agent_steps, size, 22, epoch)
 
 
 @eqx.filter_jit
@@ -195,7 +205,12 @@ def simulation_action(game: Any, policy: cn.TabularPolicy, count: int) -> Callab
 
 
 def simulation_rows(
-    name: str, game: Any, size: Size, target: float, yardstick: float
+    name: str,
+    game: Any,
+    size: Size,
+    target: float,
+    yardstick: Callable[[bool], Any],
+    most_of_parallel: float | None,
 ) -> Iterator[Row]:
     """Simulation as learners use it, and `crowdnash.simulate`, which keeps all trajectories."""
     policy = cn.TabularPolicy.uniform(game)
@@ -204,7 +219,8 @@ def simulation_rows(
     per_trajectory = game.num_agents * game.horizon
     simulated = -(-count // chunk) * chunk * per_trajectory
     action = simulation_action(game, policy, count)
-    yield rate_row(f"{name} simulation", action, simulated, size, target, yardstick)
+    label = f"{name} simulation"
+    yield rate_row(label, action, simulated, size, target, yardstick, most_of_parallel)
     key = jax.random.key(2)
     yield rate_row(
         f"{name} simulation, trajectories kept (`simulate`)",
@@ -271,12 +287,13 @@ def table(rows: list[Row], where: dict[str, str | int]) -> str:
         describe(where),
         "",
         "Values are medians, those in ns per agent-step; `best` is the least of the repeats. The",
-        "yardstick is a plain single-thread Numba loop of the same game and policy, measured in",
-        f"between. Compilation is the first call less the median; it should take at most "
-        f"{COMPILATION_TARGET:g} s.",
+        "yardsticks are plain Numba loops of the same game and policy, on one core and on all",
+        "(trajectories side by side), measured in turn with the row's value; `ratio` is to the one",
+        f"on all cores, for A-SIS at most {PARALLEL_TARGET:g}. Compilation is the first call less",
+        f"the median; it should take at most {COMPILATION_TARGET:g} s.",
         "",
-        "| | value | best | target | met | yardstick | compilation |",
-        "|---|---|---|---|---|---|---|",
+        "| | value | best | target | met | one core | all cores | ratio | compilation |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         timing = row.timing
@@ -287,7 +304,10 @@ def table(rows: list[Row], where: dict[str, str | int]) -> str:
             best,
             "" if row.target is None else f"≤ {row.target:g}",
             row.verdict,
-            "" if row.yardstick is None else number(row.yardstick),
+            *(
+                "" if x is None else number(x)
+                for x in (row.yardstick, row.parallel_yardstick, row.ratio)
+            ),
             "" if timing is None else f"{timing.compilation:.1f} s",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -318,7 +338,7 @@ def main() -> None:
     ):
         for row in part:
             rows.append(row)
-            beside = "" if row.yardstick is None else f" (yardstick {number(row.yardstick)})"
+            beside = "" if row.ratio is None else f" ({number(row.ratio)} of all cores' loop)"
             target = "" if row.target is None else f", target ≤ {row.target:g}: {row.verdict}"
             print(f"{row.name}: {number(row.value)} {row.unit}{beside}{target}", flush=True)
     where = environment()
