@@ -153,13 +153,14 @@ def sis_rows(size: Size) -> Iterator[Row]:
     plain = numba_yardstick.SISArrays.sample(game.num_agents, game.horizon, 0.1, seed=0)
     simulate, epoch = by_hand(plain, count)
     yield from simulation_rows("A-SIS", game, size, 4.5, simulate, PARALLEL_TARGET)
-    for name, groups, target, beside in (
-        ("Symm-PMD", "symmetric", 9, (epoch, PARALLEL_TARGET)),
-        ("G = 16", 16, 18, ()),
-        ("IPMD", "independent", 22, ()),
+    for name, groups, target, beside, most in (
+        ("Symm-PMD", "symmetric", 9, epoch, PARALLEL_TARGET),
+        ("G = 16", 16, 18, None, None),
+        ("IPMD", "independent", 22, None, None),
     ):
         action = epoch_action(game, groups, count)
-        yield rate_row(f"A-SIS epoch, {name}", action, agent_steps, size, target, *beside)
+        label = f"A-SIS epoch, {name}"
+        yield rate_row(label, action, agent_steps, size, target, beside, most)
 
 
 def rock_paper_scissors_rows(size: Size) -> Iterator[Row]:
