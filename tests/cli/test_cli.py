@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from crowdnash import TabularPolicy, cli
+from crowdnash import PolicyMirrorDescent, TabularPolicy, cli
 from crowdnash.cli.display import RunDisplay, in_si
-from crowdnash.cli.flags import parameter_help, parse_solve
+from crowdnash.cli.flags import parse_solve
+from crowdnash.cli.game_flags import parameter_help
 from crowdnash.runs import checkpoint, experiment
-from crowdnash.runs.experiment_config import ExperimentConfig
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.metrics_log import MetricsLog
 
 DOCUMENTED = (
@@ -35,11 +36,11 @@ TINY = (
 )
 
 
-def no_stored_run(path: Path) -> ExperimentConfig:
+def no_stored_run(path: Path) -> RunConfig:
     raise AssertionError(f"{path} must not be read")
 
 
-def parse(text: str) -> ExperimentConfig:
+def parse(text: str) -> RunConfig:
     return parse_solve(text.split(), no_stored_run).config
 
 
@@ -82,8 +83,11 @@ def test_documented_command_parses():
     assert config.game_parameters["num_agents"] == 1000
     assert config.game_parameters["horizon"] == 20
     assert config.game_parameters["heterogeneity"] == 0.1
-    assert (config.groups, config.num_epochs, config.td_epochs) == ("symmetric", 300, 100)
-    assert (config.temperature, config.seed, config.preset) == (0.01, 0, "practical")
+    learner = PolicyMirrorDescent.practical(
+        groups="symmetric", num_epochs=300, td_epochs=100, temperature=0.01
+    )
+    assert config.learner == learner
+    assert config.seed == 0
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,7 @@ def test_documented_command_parses():
     [("symmetric", "symmetric"), ("independent", "independent"), ("16", 16)],
 )
 def test_groups(text, groups):
-    assert parse(f"sis --groups {text}").groups == groups
+    assert parse(f"sis --groups {text}").learner.groups == groups
 
 
 def test_flags_before_the_game_and_an_alias():
@@ -108,11 +112,11 @@ def test_heterogeneity_by_name():
 
 
 def test_preset_gives_defaults_that_flags_override():
-    theorem = parse("sis --preset theorem")
+    theorem = parse("sis --preset theorem").learner
     assert (theorem.step_size, theorem.mixing) == ("theorem", True)
-    mixed = parse("sis --preset theorem --step-size 0.25 --no-mixing")
+    mixed = parse("sis --preset theorem --step-size 0.25 --no-mixing").learner
     assert (mixed.step_size, mixed.mixing) == (0.25, False)
-    assert parse("sis --step-size theorem --mixing").step_size == "theorem"
+    assert parse("sis --step-size theorem --mixing").learner.step_size == "theorem"
 
 
 def test_every_setting_has_a_flag():
@@ -121,9 +125,11 @@ def test_every_setting_has_a_flag():
         "--checkpoint-every 5 --checkpoint-seconds 0 --own-influence-agents 2"
     )
     config = parse(text)
-    assert (config.td_step_size, config.iterate, config.confidence) == ("visits", "average", 0.9)
-    assert (config.evaluate_every, config.checkpoint_every) == (0, 5)
-    assert (config.checkpoint_seconds, config.own_influence_agents) == (0.0, 2)
+    learner, evaluation, checkpoints = config.learner, config.evaluation, config.checkpoints
+    assert (learner.td_step_size, learner.iterate) == ("visits", "average")
+    assert (evaluation.confidence, evaluation.evaluate_every) == (0.9, 0)
+    assert evaluation.own_influence_agents == 2
+    assert (checkpoints.checkpoint_every, checkpoints.checkpoint_seconds) == (5, 0.0)
 
 
 def test_help_texts_come_from_docstrings():
@@ -204,8 +210,10 @@ def test_evaluate_as_json(copy, capsys):
     assert cli.main([*arguments, "--confidence", "0.9"]) == 0
     numbers = json.loads(capsys.readouterr().out)
     assert numbers["num_trajectories"] == 4
-    assert numbers["policies"]["last"]["confidence"] == 0.9
-    assert numbers == json.loads((copy / "evaluation.json").read_text())
+    assert numbers["policies"]["last"]["exploitability"]["confidence"] == 0.9
+    stored = json.loads((copy / "evaluation.json").read_text())
+    returns = [n["policies"]["average"]["mean_return"] for n in (numbers, stored)]
+    assert returns[0] == returns[1]
 
 
 # --- resuming
@@ -231,7 +239,7 @@ def test_resume_takes_the_stored_settings(finished):
         ("sis --num-agents 13", "--num-agents 13 contradicts .*run, which has 12"),
         ("sis --temperature 0.5", "--temperature 0.5 contradicts .*run, which has 0.01"),
         ("sis --num-epochs 3", "--num-epochs 3 contradicts .*which has 4; it can only grow"),
-        ("--preset theorem", "--preset theorem contradicts .*which has practical"),
+        ("--preset theorem", "--preset theorem contradicts .*which has step_size 0.3"),
         ("--heterogeneity recovery=0.2", "--heterogeneity recovery=0.2 contradicts .*has 0.1"),
         ("rps", "the game rock-paper-scissors contradicts .*which is of sis"),
         ("sis --out elsewhere", "--out elsewhere contradicts --resume"),

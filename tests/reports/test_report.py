@@ -1,6 +1,7 @@
 """The report: complete, self-contained, drawn from saved files alone."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -19,13 +20,14 @@ from crowdnash.reports.chart import Chart, Series, numbers, page_data
 from crowdnash.reports.picture_data import gain_quantiles
 from crowdnash.reports.report import SavedRun, draw_pictures, write_report
 from crowdnash.runs import experiment
-from crowdnash.runs.experiment_config import ExperimentConfig
+from crowdnash.runs.config import RunConfig
+from crowdnash.runs.directory import RunDirectory
 
 PICTURES = ("exploitability", "gains", "policy", "population_flow", "mean_return")
 
 
 def run(out: Path, **settings) -> Path:
-    config = ExperimentConfig.create(
+    config = RunConfig.create(
         "sis",
         game_parameters={"num_agents": 12, "horizon": 3},
         num_epochs=4,
@@ -89,7 +91,7 @@ def test_page_has_the_summary_settings_and_tables(reported):
     page = (reported / "report.html").read_text()
     evaluation = SavedRun.load(reported).evaluation
     assert evaluation is not None
-    upper = evaluation.policies["last"].maximum.upper
+    upper = evaluation.policies["last"].exploitability.maximum.upper
     assert "<h1>sis: 12 agents, 3 steps, one shared policy</h1>" in page
     assert f"by more than {upper:.3f} by deviating alone" in page
     assert page.index("largest exploitability") < page.index("<h2>Charts")
@@ -99,7 +101,7 @@ def test_page_has_the_summary_settings_and_tables(reported):
 
 def test_report_needs_no_game_and_no_computation(reported, tmp_path, monkeypatch):
     copy = Path(shutil.copytree(reported, tmp_path / "copy"))
-    monkeypatch.setattr(ExperimentConfig, "sample_game", pytest.fail)
+    monkeypatch.setattr(RunConfig, "draw_game", pytest.fail)
     before = {name: (copy / name).read_bytes() for name in ("gains.svg", "policy.png")}
     page = write_report(copy)
     assert page == copy / "report.html"
@@ -110,10 +112,14 @@ def test_report_needs_no_game_and_no_computation(reported, tmp_path, monkeypatch
 
 def test_text_is_escaped(reported, tmp_path):
     copy = Path(shutil.copytree(reported, tmp_path / "copy"))
-    text = (copy / "evaluation.json").read_text()
-    (copy / "evaluation.json").write_text(
-        re.sub(r'"method": "[^"]*"', '"method": "<b>&amp;"', text)
-    )
+    evaluation = SavedRun.load(copy).evaluation
+    policies = {
+        name: dataclasses.replace(
+            one, exploitability=dataclasses.replace(one.exploitability, method="<b>&amp;")
+        )
+        for name, one in evaluation.policies.items()
+    }
+    dataclasses.replace(evaluation, policies=policies).save(RunDirectory.open(copy))
     page = write_report(copy).read_text()
     assert "<b>&amp;" not in page
     assert "&lt;b&gt;&amp;amp;" in page
@@ -136,7 +142,7 @@ def test_unfinished_run_gets_what_there_is(reported, tmp_path):
 def test_damaged_evaluation_is_named(reported, tmp_path):
     copy = Path(shutil.copytree(reported, tmp_path / "copy"))
     (copy / "evaluation.npz").write_bytes((reported / "evaluation.npz").read_bytes()[:300])
-    with pytest.raises(ValueError, match=r"evaluation.npz is damaged"):
+    with pytest.raises(ValueError, match=r"evaluation.npz is not what was evaluated"):
         write_report(copy)
 
 
@@ -189,7 +195,8 @@ def test_charts_hold_what_the_run_saved(reported):
     assert saved.evaluation is not None
     (chart,) = figures["gains"]["charts"]
     assert [chart["series"][0]["low"][k] for k in (0, -1)] == pytest.approx(
-        [f(saved.evaluation.policies["last"].lower) for f in (np.min, np.max)], rel=1e-5
+        [f(saved.evaluation.policies["last"].exploitability.lower) for f in (np.min, np.max)],
+        rel=1e-5,
     )
     charts = figures["policy"]["charts"]
     assert [chart["title"] for chart in charts] == [
@@ -206,7 +213,7 @@ def test_charts_hold_what_the_run_saved(reported):
 
 
 def test_alpha_and_beta_are_in_the_summary_if_they_were_saved(reported, tmp_path):
-    saved = SavedRun.load(reported).game.symmetry
+    saved = SavedRun.load(reported).game_record.symmetry
     assert saved is not None
     page = (reported / "report.html").read_text()
     head = page[: page.index("<h2>")]

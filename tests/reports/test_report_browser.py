@@ -13,13 +13,12 @@ import pytest
 from PIL import Image
 
 import headless_chromium
+from crowdnash import Exploitability, Interval
 from crowdnash.files import read_arrays, write_arrays
 from crowdnash.reports.report import SavedRun, write_report
-from crowdnash.runs import experiment, ppo_experiment
+from crowdnash.runs import experiment
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
-from crowdnash.runs.experiment_config import ExperimentConfig
-from crowdnash.runs.ppo_config import PPOConfig
-from crowdnash.runs.ppo_evaluation import ExploitabilityFromBelow
 from headless_chromium import Chromium, Page
 
 pytestmark = pytest.mark.slow
@@ -48,7 +47,7 @@ def browser(tmp_path_factory) -> Iterator[Chromium]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("browser") / "run"
-    config = ExperimentConfig.create(
+    config = RunConfig.create(
         "sis",
         game_parameters={"num_agents": 120, "horizon": 4},
         num_epochs=6,
@@ -160,7 +159,7 @@ def test_legend_hides_a_series(page):
 def test_table_sorts_by_pointer_and_key_and_turns_pages(page, run):
     evaluation = SavedRun.load(run).evaluation
     assert evaluation is not None
-    policy = evaluation.policies["last"]
+    policy = evaluation.policies["last"].exploitability
     assert column(page, 2) == pytest.approx(np.sort(policy.upper)[::-1][:50], abs=1e-4, rel=1e-3)
     page.click("#agents th button")
     assert column(page, 0) == list(range(50))
@@ -223,7 +222,7 @@ def test_gains_against_a_parameter_that_the_reader_picks(page, run):
     found = re.match(r"agent (\d+)\s+recovery\s+(\d\.\d+)\s+gain\s+(\S+)", shown)
     assert found is not None, shown
     # The first point is that of the table's first row, unless another lies on it.
-    recovery = SavedRun.load(run).game.parameters["recovery"]
+    recovery = SavedRun.load(run).game_record.parameters["recovery"]
     assert float(found[2]) == pytest.approx(recovery[int(found[1])], abs=1e-4)
 
 
@@ -268,11 +267,12 @@ def test_on_paper_it_is_light_and_has_no_controls(browser, run):
 def test_names_from_the_data_run_nothing(browser, run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     evil = "</script><img src=x onerror=\"document.title='run'\"><script>document.title='run'"
-    summary = json.loads((copy / "evaluation.json").read_text())
-    # Short ones, which the pictures have room for.
-    summary["state_names"] = summary["action_names"] = ["</script>", "<s>a</s>"]
-    (copy / "evaluation.json").write_text(json.dumps(summary))
     directory = RunDirectory(copy)
+    # Short ones, which the pictures have room for.
+    names = ("</script>", "<s>a</s>")
+    evaluation = SavedRun.load(copy).evaluation
+    assert evaluation is not None
+    dataclasses.replace(evaluation, state_names=names, action_names=names).save(directory)
     write_arrays(directory.agents, {evil: read_arrays(directory.agents)["recovery"]})
     page = browser.open(write_report(copy))
     assert page.evaluate("document.title").startswith("sis: 120 agents")
@@ -298,23 +298,31 @@ def test_a_chart_that_fails_leaves_its_picture(browser, run, tmp_path):
 
 
 def test_neural_run(browser, tmp_path):
-    config = PPOConfig.create(
+    config = RunConfig.create(
         "taxi",
+        learner="ppo",
         game_parameters={"num_agents": 20, "horizon": 6},
         num_epochs=3,
-        hidden_width=16,
+        hidden_sizes=(16, 16),
         num_evaluation_trajectories=2,
     )
-    result = ppo_experiment.run(config, tmp_path / "run")
-    found = ExploitabilityFromBelow(
+    result = experiment.run(config, tmp_path / "run")
+    certificate = Exploitability(
         agents=np.array([0, 19]),
-        gain=np.array([-0.25, 0.5]),
+        lower=np.array([-0.25, 0.5]),
+        upper=np.full(2, np.inf),
         standard_error=np.array([0.125, 0.25]),
+        upper_standard_error=np.zeros(2),
         value=np.array([1.0, 2.0]),
-        maximum=0.125,
-        mean=0.0,
+        maximum=Interval(0.125, np.inf),
+        mean=Interval(0.0, np.inf),
+        confidence=0.95,
+        method="learned",
+        num_trajectories=2,
     )
-    dataclasses.replace(result.evaluation, exploitability=found).save(result.directory)
+    last = result.evaluation.policies["last"]
+    last = dataclasses.replace(last, exploitability=certificate)
+    dataclasses.replace(result.evaluation, policies={"last": last}).save(result.directory)
     page = browser.open(write_report(tmp_path / "run"), width=420)
     titles = page.evaluate("[...document.querySelectorAll('.plot > h3')].map(t => t.textContent)")
     assert titles[:3] == [

@@ -20,21 +20,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crowdnash import PolicyMirrorDescent, TabularPolicy
+from crowdnash import Exploitability, PolicyMirrorDescent, TabularPolicy
 from crowdnash.files import write_atomically
 from crowdnash.runs import checkpoint, experiment, metrics_log
 from crowdnash.runs.checkpoint import CheckpointError
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.evaluation import Evaluation, population_shares
-from crowdnash.runs.experiment import METRICS_COLUMNS, Interrupted, Observer
-from crowdnash.runs.experiment_config import LEARNER_SETTINGS, ExperimentConfig
+from crowdnash.runs.experiment import Interrupted, Observer, run_columns
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import MetricsLog, read_metrics
 
 POLICIES = ("policy.npz", "last_policy.npz")
 
 
-def config(**settings) -> ExperimentConfig:
+def config(**settings) -> RunConfig:
     defaults = {
         "num_epochs": 6,
         "td_epochs": 5,
@@ -45,7 +45,7 @@ def config(**settings) -> ExperimentConfig:
         "checkpoint_seconds": 0.0,  # by epochs alone, however slow the machine
     }
     game_parameters = {"num_agents": 12, "horizon": 3}
-    return ExperimentConfig.create("sis", game_parameters=game_parameters, **(defaults | settings))
+    return RunConfig.create("sis", game_parameters=game_parameters, **(defaults | settings))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def same_policies(left: Path, right: Path) -> bool:
 
 def unfinish(path: Path) -> None:
     """Take back what a run does after its last epoch."""
-    for name in (*POLICIES, "evaluation.json", "evaluation.npz"):
+    for name in (*POLICIES, "policies.json", "evaluation.json", "evaluation.npz"):
         (path / name).unlink(missing_ok=True)
 
 
@@ -76,28 +76,30 @@ def unfinish(path: Path) -> None:
 
 def test_config_round_trips():
     original = config(temperature=0.1 + 0.2, groups=4)
-    assert ExperimentConfig.from_json(original.to_json()) == original
+    assert RunConfig.from_json(original.to_json()) == original
 
 
 def test_config_writes_out_all_defaults():
-    stored = json.loads(ExperimentConfig.create("sis").to_json())
+    stored = json.loads(RunConfig.create("sis").to_json())
     assert stored["game_parameters"]["num_agents"] == 1000
-    assert {"step_size", "mixing", "td_step_size"} <= stored.keys()
+    assert {"step_size", "mixing", "td_step_size"} <= stored["learner"].keys()
 
 
 def test_config_has_every_setting_of_the_learner():
     fields = [item.name for item in dataclasses.fields(PolicyMirrorDescent)]
-    assert sorted(LEARNER_SETTINGS) == sorted(fields)
+    stored = json.loads(RunConfig.create("sis").to_json())["learner"]
+    assert stored.pop("name") == "policy-mirror-descent"
+    assert sorted(stored) == sorted(fields)
 
 
 def test_presets_differ_and_a_setting_overrides():
-    theorem = ExperimentConfig.create("sis", preset="theorem")
-    practical = ExperimentConfig.create("sis", preset="practical")
+    theorem = RunConfig.create("sis", preset="theorem").learner
+    practical = RunConfig.create("sis", preset="practical").learner
     assert theorem.step_size == "theorem"
     assert theorem.mixing
     assert practical.step_size != "theorem"
     assert not practical.mixing
-    assert ExperimentConfig.create("sis", preset="theorem", mixing=False).mixing is False
+    assert RunConfig.create("sis", preset="theorem", mixing=False).learner.mixing is False
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_presets_differ_and_a_setting_overrides():
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        ExperimentConfig.create("sis", **settings)
+        RunConfig.create("sis", **settings)
 
 
 @pytest.mark.parametrize(
@@ -129,19 +131,21 @@ def test_bad_settings_are_named(settings, message):
         (lambda stored: stored | {"colour": 1}, "run.json has unknown setting colour"),
         (lambda stored: {k: v for k, v in stored.items() if k != "seed"}, "no setting seed"),
         (lambda stored: stored | {"seed": "x"}, "run.json: seed must be an integer, got 'x'"),
-        (lambda stored: stored | {"format": 99}, "not a crowdnash config of format 1"),
+        (lambda stored: stored | {"format": 99}, "not a crowdnash config of format 2"),
+        (lambda stored: stored | {"format": 1}, "run.json is of crowdnash 0.1, whose runs"),
+        (lambda stored: stored | {"learner": 3}, "run.json has no settings called learner"),
         (lambda _: [1], "not a crowdnash config"),
     ],
 )
 def test_damaged_config_is_refused(change, message):
     stored = json.loads(config().to_json())
     with pytest.raises(ValueError, match=message):
-        ExperimentConfig.from_json(json.dumps(change(stored)), source="run.json")
+        RunConfig.from_json(json.dumps(change(stored)), source="run.json")
 
 
 def test_config_cut_short_is_refused():
     with pytest.raises(ValueError, match=r"config.json is damaged"):
-        ExperimentConfig.from_json(config().to_json()[:50])
+        RunConfig.from_json(config().to_json()[:50])
 
 
 # --- what a run leaves
@@ -159,7 +163,7 @@ def test_run_directory_is_complete(finished):
 
 def test_what_a_run_keeps_of_its_game_is_that_of_the_game(finished):
     record = GameRecord.load(RunDirectory.open(finished))
-    game = config().sample_game()
+    game = config().draw_game()
     expected = GameRecord.of(game)
     assert record.symmetry == expected.symmetry is not None
     assert record.parameters.keys() == {"susceptibility", "recovery", "isolation_aversion"}
@@ -183,7 +187,8 @@ def test_metrics_files_agree(finished):
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     with open(finished / "metrics.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert list(table[0]) == list(rows[0]) == list(METRICS_COLUMNS)
+    columns = run_columns(config().learner, config().draw_game())
+    assert tuple(table[0]) == tuple(rows[0]) == columns
     for row, cells in zip(rows, table, strict=True):
         for column, value in row.items():
             if value is None:
@@ -196,10 +201,11 @@ def test_metrics_files_agree(finished):
 
 def test_saved_policies_are_the_learners(finished):
     result = experiment.resume(finished)
-    game = config().sample_game()
+    game = config().draw_game()
     saved = TabularPolicy.load(finished / "policy.npz")
     assert saved.probs.shape == (1, 3, 2, 2)
-    np.testing.assert_array_equal(saved.probs, result.policy.probs)
+    assert list(result.policies) == ["last", "average"]  # the practical preset's
+    np.testing.assert_array_equal(saved.probs, result.policies["average"].probs)
     saved.check_fits(game)
 
 
@@ -208,20 +214,28 @@ def test_evaluation_round_trips(finished):
     evaluation = Evaluation.load(directory)
     assert list(evaluation.policies) == ["last", "average", "uniform"]
     for policy in evaluation.policies.values():
-        assert policy.maximum.lower <= policy.maximum.upper
-        assert policy.lower.shape == policy.upper.shape == (12,)
+        gains = policy.exploitability
+        assert gains.maximum.lower <= gains.maximum.upper
+        assert gains.lower.shape == gains.upper.shape == (12,)
+        assert policy.mean_return.lower <= policy.mean_return.upper
         assert policy.flow.shape == (3, 2, 2)
         np.testing.assert_allclose(policy.flow.sum((1, 2)), 1.0, atol=1e-6)
-    assert evaluation.summary() == json.loads(directory.evaluation.read_text())
+    again = Evaluation.load(directory)
+    assert again.summary() == evaluation.summary()
+    for name, policy in evaluation.policies.items():
+        alone = Exploitability.load(finished / f"certificate-{name}.json")
+        np.testing.assert_array_equal(alone.upper, policy.exploitability.upper)
 
 
 def test_evaluate_again_gives_the_same_numbers_and_fresh_draws_others(copy):
     before = Evaluation.load(RunDirectory.open(copy))
+    maximum = before.policies["last"].exploitability.maximum
     again = experiment.evaluate(copy)
     fresh = experiment.evaluate(copy, seed=7, confidence=0.9)
-    assert again.policies["last"].maximum == before.policies["last"].maximum
-    assert fresh.policies["last"].maximum != before.policies["last"].maximum
-    assert Evaluation.load(RunDirectory.open(copy)).policies["last"].confidence == 0.9
+    assert again.policies["last"].exploitability.maximum == maximum
+    assert fresh.policies["last"].exploitability.maximum != maximum
+    stored = Evaluation.load(RunDirectory.open(copy))
+    assert stored.policies["last"].exploitability.confidence == stored.confidence == 0.9
 
 
 def test_evaluate_refuses_a_policy_for_another_game(copy):
@@ -252,7 +266,7 @@ def test_evaluations_along_the_way_compile_once(tmp_path):
         experiment.run(settings, tmp_path / "first")
         assert compiled
         compiled.clear()
-        settings = dataclasses.replace(settings, num_epochs=7, seed=3)
+        settings = dataclasses.replace(settings.with_num_epochs(7), seed=3)
         experiment.run(settings, tmp_path / "second")
         assert compiled == []
     finally:
@@ -263,7 +277,7 @@ def test_evaluations_along_the_way_compile_once(tmp_path):
 
 
 def test_bad_settings_leave_no_directory(tmp_path):
-    bad = ExperimentConfig.create("sis", game_parameters={"num_agents": 1})
+    bad = RunConfig.create("sis", game_parameters={"num_agents": 1})
     with pytest.raises(ValueError, match="num_agents"):
         experiment.run(bad, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -510,7 +524,7 @@ KILLED_RUN = textwrap.dedent(
     import os, signal, sys
     from crowdnash.runs import experiment
     from crowdnash.runs import metrics_log
-    from crowdnash.runs.experiment_config import LEARNER_SETTINGS, ExperimentConfig
+    from crowdnash.runs.config import RunConfig
 
     moment, nth, out, config = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 
@@ -555,14 +569,12 @@ KILLED_RUN = textwrap.dedent(
     if os.path.exists(os.path.join(out, "config.json")):
         experiment.resume(out)
     else:
-        experiment.run(ExperimentConfig.from_json(config), out)
+        experiment.run(RunConfig.from_json(config), out)
     """
 )
 
 
-def start(
-    out: Path, cache: Path, moment: str, nth: int, settings: ExperimentConfig
-) -> subprocess.Popen:
+def start(out: Path, cache: Path, moment: str, nth: int, settings: RunConfig) -> subprocess.Popen:
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -576,7 +588,7 @@ def start(
     )
 
 
-def run_to_death(out: Path, cache: Path, moment: str, nth: int, settings: ExperimentConfig) -> None:
+def run_to_death(out: Path, cache: Path, moment: str, nth: int, settings: RunConfig) -> None:
     process = start(out, cache, moment, nth, settings)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, errors.decode()[-2000:]
@@ -611,6 +623,7 @@ def test_killed_again_and_again(finished, tmp_path):
         ("replace crowdnash.json", 1),
         ("epoch", 4),
         ("replace last_policy.npz", 1),
+        ("replace certificate-last.json", 1),
         ("replace evaluation.npz", 1),
         ("replace evaluation.json", 1),
     ):
@@ -622,7 +635,7 @@ def test_killed_again_and_again(finished, tmp_path):
 
 @pytest.mark.slow
 def test_killed_from_outside_at_any_time(tmp_path):
-    long = dataclasses.replace(config(), num_epochs=400, checkpoint_every=3, evaluate_every=0)
+    long = config(num_epochs=400, checkpoint_every=3, evaluate_every=0)
     experiment.run(long, tmp_path / "whole")
     out, cache = tmp_path / "run", tmp_path / "cache"
     RunDirectory.create(out, long.to_json())

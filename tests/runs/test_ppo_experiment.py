@@ -8,17 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from crowdnash import NeuralPolicy, cli, games
-from crowdnash.runs import checkpoint, ppo_experiment
+from crowdnash import PPO, NeuralPolicy, cli, games
+from crowdnash.runs import checkpoint, experiment
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.episode import Episode
+from crowdnash.runs.evaluation import Evaluation
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import read_metrics
-from crowdnash.runs.ppo_config import PPOConfig
-from crowdnash.runs.ppo_evaluation import Episode, PPOEvaluation
 from small_games import DriftSimulator
 
 GAME = {"num_agents": 20, "horizon": 6}
-SMALL = {"num_epochs": 3, "hidden_width": 16, "num_evaluation_trajectories": 2}
+SMALL = {"num_epochs": 3, "hidden_sizes": (16, 16), "num_evaluation_trajectories": 2}
 FLAGS = [
     "--num-agents",
     "20",
@@ -26,21 +27,22 @@ FLAGS = [
     "6",
     "--num-epochs",
     "3",
-    "--hidden-width",
+    "--hidden-sizes",
+    "16",
     "16",
     "--num-evaluation-trajectories",
     "2",
 ]
 
 
-def config(**changes) -> PPOConfig:
-    return PPOConfig.create("taxi", game_parameters=GAME, **(SMALL | changes))
+def config(**changes) -> RunConfig:
+    return RunConfig.create("taxi", learner="ppo", game_parameters=GAME, **(SMALL | changes))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "taxi"
-    return ppo_experiment.run(config(annealing_epochs=6), out)
+    return experiment.run(config(annealing_epochs=6), out)
 
 
 def weights(policy: NeuralPolicy) -> list[np.ndarray]:
@@ -66,9 +68,9 @@ def test_a_run_saves_what_it_found(finished):
     loaded = NeuralPolicy.load(directory.policy, game, identity="none")
     for mine, saved in zip(weights(finished.policy), weights(loaded), strict=True):
         np.testing.assert_array_equal(mine, saved)
-    again = PPOEvaluation.load(directory)
+    again = Evaluation.load(directory)
     assert again.summary() == finished.evaluation.summary()
-    low, high = again.mean_return
+    low, high = again.policies["last"].mean_return
     assert low <= high
     episode = Episode.load(directory)
     assert episode.snapshots["position"].shape == (6, 20)
@@ -78,9 +80,9 @@ def test_a_run_saves_what_it_found(finished):
 
 
 def test_resuming_is_exact_and_may_carry_on(finished, tmp_path):
-    whole = ppo_experiment.run(config(num_epochs=5, annealing_epochs=6), tmp_path / "whole")
+    whole = experiment.run(config(num_epochs=5, annealing_epochs=6), tmp_path / "whole")
     copy = shutil.copytree(finished.directory.path, tmp_path / "copy")
-    longer = ppo_experiment.resume(copy, num_epochs=5)
+    longer = experiment.resume(copy, num_epochs=5)
     assert longer.resumed_from == 3
     for a, b in zip(weights(whole.policy), weights(longer.policy), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -90,11 +92,11 @@ def test_resuming_is_exact_and_may_carry_on(finished, tmp_path):
         for run in (whole, longer)
     ]
     assert columns[0] == columns[1]
-    assert ppo_experiment.resume(copy).seconds == 0.0
+    assert experiment.resume(copy).seconds == 0.0
     with pytest.raises(ValueError, match="annealing_epochs must be at least num_epochs"):
-        ppo_experiment.resume(copy, num_epochs=7)
+        experiment.resume(copy, num_epochs=7)
     with pytest.raises(ValueError, match="num_epochs can only grow"):
-        ppo_experiment.resume(copy, num_epochs=4)
+        experiment.resume(copy, num_epochs=4)
 
 
 def test_checkpoints_keep_empty_arrays_out(tmp_path):
@@ -121,11 +123,11 @@ def test_an_extension_stopped_before_its_evaluation(finished, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ppo_experiment, "evaluate_neural_policy", stopped)
+        patch.setattr(experiment, "evaluate_policies", stopped)
         with pytest.raises(KeyboardInterrupt):
-            ppo_experiment.resume(copy, num_epochs=4)
+            experiment.resume(copy, num_epochs=4)
     assert not (copy / "evaluation.json").exists()
-    assert ppo_experiment.evaluate(copy).epoch == 4
+    assert experiment.evaluate(copy).epoch == 4
 
 
 @pytest.mark.slow
@@ -133,32 +135,32 @@ def test_best_responses_are_learned_on_request(finished, tmp_path):
     copy = shutil.copytree(finished.directory.path, tmp_path / "copy")
     # The number of their epochs is a setting of the run; few are enough to see it work.
     text = (copy / "config.json").read_text()
-    stored = json.loads(text) | {"best_response_epochs": 1}
+    stored = json.loads(text)
+    stored["evaluation"]["best_response_epochs"] = 1
     (copy / "config.json").write_text(json.dumps(stored))
     with pytest.raises(ValueError, match="best_response_agents must be at most N = 20, got 21"):
-        ppo_experiment.evaluate(copy, best_response_agents=21)
-    found = ppo_experiment.evaluate(copy, num_trajectories=3, best_response_agents=2)
-    below = found.exploitability
+        experiment.evaluate(copy, best_response_agents=21)
+    found = experiment.evaluate(copy, num_trajectories=3, best_response_agents=2)
+    below = found.policies["last"].exploitability
+    assert found.lower_bound_cost is None
     assert below is not None
     np.testing.assert_array_equal(below.agents, [0, 10])
-    assert np.isfinite(below.gain).all()
-    assert below.maximum <= below.gain.max()
-    assert PPOEvaluation.load(RunDirectory.open(copy)).summary() == found.summary()
+    assert np.isfinite(below.lower).all()
+    assert below.maximum.lower <= below.lower.max()
+    assert Evaluation.load(RunDirectory.open(copy)).summary() == found.summary()
 
 
 @pytest.mark.parametrize("identity", ["one-hot", "group", "parameters"])
 def test_configs_round_trip(identity):
-    made = config(identity=identity, groups=2 if identity == "group" else 0)
-    assert PPOConfig.from_json(made.to_json()) == made
-    assert made.learner().identity == identity
+    made = config(identity=identity, groups=2 if identity == "group" else None)
+    assert RunConfig.from_json(made.to_json()) == made
+    assert made.learner.identity == identity
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"identity": "name"}, "identity must be 'none' or 'one-hot'"),
-        ({"identity": "group"}, "groups must be at least 1 with identity 'group'"),
-        ({"groups": 3}, "groups must be at least 1 with identity 'group', and 0 with any other"),
         ({"num_epochs": 0}, "num_epochs must be at least 1"),
         ({"confidence": 1.0}, r"confidence must lie in \(0, 1\)"),
         ({"temperature": 1.0}, "no setting is called 'temperature'"),
@@ -185,7 +187,7 @@ def test_command_line_from_solve_to_report(tmp_path, capsys):
     for name in ("mean_return", "statistics", "zone_occupancy", "fleet", "diagnostics"):
         assert (out / f"{name}.png").stat().st_size > 5000
     assert cli.main(["evaluate", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["learner"] == "ppo"
+    assert list(json.loads(capsys.readouterr().out)["policies"]) == ["last"]
     assert cli.main(["solve", "--resume", str(out)]) == 0
     assert "already finished" in capsys.readouterr().out
 
@@ -207,7 +209,7 @@ def test_bad_command_lines_are_one_line(finished, tmp_path, capsys):
         ("mean-field", "taxi"): "only a simulator",
         ("solve", "--resume", run, "--seed", 5): "--seed 5 contradicts",
         ("solve", "--resume", run, "--identity", "number"): "--identity number contradicts",
-        ("solve", "taxi", *FLAGS, "--groups", 4, "--out", out): "identity 'group'",
+        ("solve", "taxi", *FLAGS, "--groups", 4, "--out", out): "identity='none' takes no groups",
         ("solve", "taxi", *FLAGS, "--map-text", "11", "--out", out): "start",
         ("solve", "taxi", *FLAGS, "--learning-rate", 0, "--out", out): "learning_rate must be > 0",
     }
@@ -227,6 +229,20 @@ class Confusing(DriftSimulator):
         return {"entropy": jax.numpy.zeros(())}
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"identity": "group"}, "identity='group' needs groups"),
+        ({"groups": 3}, "identity='none' takes no groups"),
+        ({"best_response_agents": 21}, "best_response_agents must be at most N = 20, got 21"),
+    ],
+)
+def test_settings_that_do_not_suit_the_game_leave_no_directory(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiment.run(config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_statistic_called_as_a_metric():
     with pytest.raises(ValueError, match="a statistic must not be called 'entropy'"):
-        ppo_experiment.metrics_columns(Confusing())
+        experiment.run_columns(PPO(), Confusing())

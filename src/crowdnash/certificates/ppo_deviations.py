@@ -84,6 +84,19 @@ def evenly_spread(num_agents: int, count: int) -> Int[np.ndarray, " K"]:
     return np.arange(count) * num_agents // count
 
 
+def agent_steps_to_learn(
+    game: DynamicGame, policy: Policy, count: int, learner: PPO, num_trajectories: int
+) -> int:
+    """Steps that agents take while `count` of them learn to deviate and are then judged."""
+    at_once = max(1, game.num_agents // FEW)
+    starts = 2 if isinstance(policy, NeuralPolicy) else 1
+    blocks = -(-count // at_once)
+    learning = blocks * starts * learner.num_epochs * learner.num_trajectories
+    choosing = blocks + count * starts * 2
+    plays = learning + (choosing + 1 + count) * num_trajectories
+    return plays * game.horizon * game.num_agents
+
+
 def learn_deviations(
     game: DynamicGame,
     policy: Policy,

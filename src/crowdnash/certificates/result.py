@@ -3,13 +3,22 @@
 Axes: n agents examined, K population paths or trajectories.
 """
 
+import dataclasses
+import hashlib
+import os
+import typing
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int
 
+from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.interval import Interval
+
+_FORMAT = "crowdnash-certificate-1"
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,90 @@ class Exploitability:
     def best_response_value(self) -> Float[np.ndarray, " n"]:
         """Return of the deviation behind `lower`."""
         return self.value + self.lower
+
+    def numbers(self, arrays: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
+        """The fields that are no arrays, ready for JSON; the arrays are put into `arrays`.
+
+        An upper end that is not known (infinite) is None; raises nothing.
+        """
+        return _flatten(self, "", {} if arrays is None else arrays)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the numbers to `path` (JSON), and the arrays beside it (NumPy .npz).
+
+        The JSON is written last and holds a digest of the arrays.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        target, arrays = Path(path), {}
+        numbers = self.numbers(arrays)
+        write_arrays(_arrays_path(target), arrays)
+        digest = hashlib.sha256(_arrays_path(target).read_bytes()).hexdigest()
+        write_json(target, {"format": _FORMAT, "arrays_sha256": digest} | numbers)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Exploitability":
+        """Read what `save` wrote, exactly as it was.
+
+        Raises:
+            ValueError: a file is missing or damaged, or the two are not of one certificate; the
+                message names it.
+        """
+        source = Path(path)
+        stored, arrays = read_json(source), read_arrays(_arrays_path(source))
+        try:
+            if stored["format"] != _FORMAT:
+                raise ValueError(f"its format is {stored['format']!r}, not {_FORMAT!r}")
+            digest = hashlib.sha256(_arrays_path(source).read_bytes()).hexdigest()
+            if stored["arrays_sha256"] != digest:
+                raise ValueError(f"{_arrays_path(source).name} is not of this certificate")
+            return _restore(cls, stored, "", arrays)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{source} is damaged: {error if isinstance(error, ValueError) else repr(error)}"
+            ) from None
+
+
+def _arrays_path(path: Path) -> Path:
+    return path.with_suffix(".npz")
+
+
+def _flatten(record: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A record's numbers, ready for JSON; its arrays go to `arrays`, named after their fields."""
+    numbers: dict[str, Any] = {}
+    for item in dataclasses.fields(record):
+        value, name = getattr(record, item.name), f"{prefix}{item.name}"
+        if isinstance(value, Interval):
+            ends = (("lower", value.lower), ("upper", value.upper))
+            numbers[item.name] = {end: float(x) if np.isfinite(x) else None for end, x in ends}
+        elif dataclasses.is_dataclass(value):
+            numbers[item.name] = _flatten(value, f"{name}.", arrays)
+        elif np.ndim(value):
+            arrays[name] = np.asarray(value)
+        else:
+            numbers[item.name] = value
+    return numbers
+
+
+def _restore(cls: type, stored: Any, prefix: str, arrays: dict[str, np.ndarray]) -> Any:
+    """The record that `_flatten` took apart."""
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(cls):
+        kinds = (*typing.get_args(hints[item.name]), hints[item.name])
+        records = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+        name = f"{prefix}{item.name}"
+        if name in arrays:
+            values[item.name] = arrays[name]
+        elif stored[item.name] is not None and Interval in kinds:
+            ends = (stored[item.name][end] for end in ("lower", "upper"))
+            values[item.name] = Interval(*(np.inf if x is None else float(x) for x in ends))
+        elif stored[item.name] is not None and records:
+            values[item.name] = _restore(records[0], stored[item.name], f"{name}.", arrays)
+        else:
+            values[item.name] = stored[item.name]
+    return cls(**values)
 
 
 def maximum_interval(

@@ -28,11 +28,11 @@ class EvaluateFlags:
     num_evaluation_trajectories: Annotated[
         int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")
     ] = None
-    """simulated population paths per certificate; neural policies: plays"""
+    """simulated population paths per certificate; simulators: plays"""
     best_response_agents: Annotated[
         int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")
     ] = None
-    """neural policies: agents that learn how to gain by deviating"""
+    """simulators: agents that learn how to gain by deviating"""
     confidence: Annotated[
         float | None, arg(metavar="FLOAT", help_behavior_hint="(default: the run's)")
     ] = None
@@ -63,20 +63,17 @@ class GamesFlags:
 
 def solve(arguments: Sequence[str]) -> int:
     """Run `crowdnash solve` with the arguments after it."""
+    if _says_finished(arguments):
+        return 0
     from rich.console import Console
 
-    from crowdnash.cli.display import RunDisplay, evaluation_table, ppo_evaluation_table
+    from crowdnash.cli.display import RunDisplay, evaluation_table
     from crowdnash.cli.flags import parse_solve
-    from crowdnash.runs import experiment, ppo_experiment
-    from crowdnash.runs.ppo_config import PPOConfig
+    from crowdnash.runs import experiment
     from crowdnash.runs.tensorboard_log import TensorBoardLog
 
     request = parse_solve(arguments, _stored_config)
     began = time.monotonic()
-    neural = isinstance(request.config, PPOConfig)
-    kind, table = (
-        (ppo_experiment, ppo_evaluation_table) if neural else (experiment, evaluation_table)
-    )
     out = (
         request.resume
         or request.out
@@ -89,15 +86,17 @@ def solve(arguments: Sequence[str]) -> int:
             log = stack.enter_context(TensorBoardLog(str(out / "tensorboard")))
             observer = log.observer(observer)
         if request.resume is None:
-            result = kind.run(request.config, out, observer)
+            result = experiment.run(request.config, out, observer)
         else:
-            result = kind.resume(
+            result = experiment.resume(
                 request.resume, num_epochs=request.config.num_epochs, observer=observer
             )
     if result.resumed_from == result.config.num_epochs and result.seconds == 0.0:
         print(f"{out} is already finished ({result.config.num_epochs} epochs)")
         return 0
-    Console().print(table(result.evaluation))
+    Console().print(evaluation_table(result.evaluation))
+    if result.evaluation.lower_bound_cost is not None:
+        print(result.evaluation.lower_bound_cost.advice(out))
     if request.report:
         from crowdnash.reports.report import write_report
 
@@ -106,12 +105,27 @@ def solve(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _stored_config(path: Path) -> RunConfig:
-    """The settings of the run at `path`, whatever its learner."""
-    from crowdnash.runs.directory import RunDirectory
-    from crowdnash.runs.stored_config import read_config
+def _says_finished(arguments: Sequence[str]) -> bool:
+    """Say so if all that is asked for is to resume a finished run; nothing slow is imported."""
+    match arguments:
+        case ["--resume", path] | [_, "--resume", path]:
+            from crowdnash.runs.directory import RunDirectory
+            from crowdnash.runs.seal import finished_epochs
 
-    return read_config(RunDirectory.open(path))
+            directory = RunDirectory.open(path)
+            done = finished_epochs(directory, None if len(arguments) == 2 else arguments[0])
+            if done is not None:
+                print(f"{path} is already finished ({done} epochs)")
+            return done is not None
+    return False
+
+
+def _stored_config(path: Path) -> RunConfig:
+    """The settings of the run at `path`."""
+    from crowdnash.runs.directory import RunDirectory
+    from crowdnash.runs.experiment import load_config
+
+    return load_config(RunDirectory.open(path))
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -120,40 +134,31 @@ def evaluate(arguments: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from crowdnash.cli.display import evaluation_table, ppo_evaluation_table
-    from crowdnash.runs import experiment, ppo_experiment
-    from crowdnash.runs.ppo_config import PPOConfig
+    from crowdnash.cli.display import evaluation_table
+    from crowdnash.runs import experiment
 
     def say(stage: str) -> None:
         print(stage, file=sys.stderr)
 
-    if isinstance(_stored_config(flags.run), PPOConfig):
-        evaluation = ppo_experiment.evaluate(
-            flags.run,
-            num_trajectories=flags.num_evaluation_trajectories,
-            best_response_agents=flags.best_response_agents,
-            confidence=flags.confidence,
-            seed=flags.seed,
+    had_report = (flags.run / "report.html").exists()
+    evaluation = experiment.evaluate(
+        flags.run,
+        num_trajectories=flags.num_evaluation_trajectories,
+        confidence=flags.confidence,
+        best_response_agents=flags.best_response_agents,
+        seed=flags.seed,
+        observer=experiment.Observer(on_stage=say),
+    )
+    if had_report:
+        say(
+            f"the report spoke of the older evaluation: crowdnash report {flags.run} writes it anew"
         )
-        table = ppo_evaluation_table(evaluation)
-    else:
-        if flags.best_response_agents is not None:
-            raise ValueError(
-                f"best_response_agents is for neural policies, and {flags.run} has tables: "
-                "its certificate covers all agents"
-            )
-        evaluation = experiment.evaluate(
-            flags.run,
-            num_trajectories=flags.num_evaluation_trajectories,
-            confidence=flags.confidence,
-            seed=flags.seed,
-            observer=experiment.Observer(on_stage=say),
-        )
-        table = evaluation_table(evaluation)
     if flags.json:
         print(json.dumps(evaluation.summary(), indent=2))
-    else:
-        Console().print(table)
+        return 0
+    Console().print(evaluation_table(evaluation))
+    if evaluation.lower_bound_cost is not None:
+        print(evaluation.lower_bound_cost.advice(flags.run))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import Any
@@ -17,17 +18,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from crowdnash.runs.evaluation import Evaluation
+from crowdnash.interval import Interval
+from crowdnash.runs.evaluation import Evaluation, policy_title
 from crowdnash.runs.experiment import Observer
 from crowdnash.runs.metrics_log import Row
-from crowdnash.runs.ppo_evaluation import PPOEvaluation
-
-POLICY_TITLES = {
-    "last": "last iterate",
-    "average": "average policy",
-    "uniform": "uniform policy",
-}
-"""Names of the evaluated policies, in the order in which they are shown."""
 
 _RATE_EPOCHS = 20
 _PLAIN_LINES = 10
@@ -45,6 +39,7 @@ class RunDisplay:
         self._num_epochs = num_epochs
         self._rate = _StepRate()
         self._largest_gain = ""
+        self._is_learned = False
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._last_line = time.monotonic()
@@ -89,6 +84,7 @@ class RunDisplay:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _start(self, epoch: int) -> None:
+        self._is_learned = epoch == self._num_epochs
         if self._progress is not None:
             self._progress.update(self._task, completed=epoch)
         elif epoch:
@@ -97,9 +93,12 @@ class RunDisplay:
     def _stage(self, stage: str) -> None:
         if self._progress is not None:
             self._progress.update(self._task, description=stage.split()[0])
+        if self._is_learned:
+            self._print(stage)
 
     def _epoch(self, row: Row) -> None:
         epoch = int(row["epoch"] or 0)
+        self._is_learned = epoch == self._num_epochs
         self._rate.add(row)
         if row.get("exploitability_max_upper") is not None:
             self._largest_gain = f"{row['exploitability_max_upper']:.3f}"
@@ -160,54 +159,42 @@ def in_si(number: float) -> str:
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Return the table that compares the learned policies with the uniform one."""
-    some = next(iter(evaluation.policies.values()))
+    """Return the table of how policies do, the recommended one first."""
+    policies = evaluation.policies
+    certificates = [one.exploitability for one in policies.values() if one.exploitability]
+    caption = f"{evaluation.confidence:.0%} intervals, {evaluation.num_trajectories} plays."
+    if certificates:
+        caption = (
+            "Exploitability: what one agent could still gain in total by deviating "
+            f"({evaluation.confidence:.0%} intervals, method: {certificates[0].method})."
+        )
     table = Table(
         title=f"{evaluation.game}, {evaluation.num_agents} agents, {evaluation.horizon} steps, "
         f"after {evaluation.epoch} epochs",
-        caption=f"Exploitability: what one agent could still gain in total by deviating "
-        f"({some.confidence:.0%} intervals, method: {some.method}).",
+        caption=caption,
         caption_justify="left",
         title_justify="left",
     )
     table.add_column("policy")
-    table.add_column("largest exploitability", justify="right")
-    table.add_column("mean exploitability", justify="right")
-    table.add_column("mean return", justify="right")
-    for name, title in POLICY_TITLES.items():
-        policy = evaluation.policies[name]
-        table.add_row(
-            title,
-            f"{policy.maximum.lower:.4f} to {policy.maximum.upper:.4f}",
-            f"{policy.mean.lower:.4f} to {policy.mean.upper:.4f}",
-            f"{policy.mean_return:.4f}",
-        )
+    if certificates:
+        table.add_column("largest exploitability", justify="right")
+        table.add_column("mean exploitability", justify="right")
+    figures = sorted({name: None for one in policies.values() for name in one.statistics})
+    for name in ("mean return of an agent", *figures):
+        table.add_column(name.replace("_", " "), justify="right")
+    for name, one in policies.items():
+        gains = one.exploitability
+        cells = [_interval(gains.maximum), _interval(gains.mean)] if gains else []
+        cells += ["not measured"] * (2 * bool(certificates) - len(cells))
+        cells.append(_interval(one.mean_return))
+        cells += [f"{one.statistics[x]:.4f}" if x in one.statistics else "" for x in figures]
+        table.add_row(policy_title(name), *cells)
     return table
 
 
-def ppo_evaluation_table(evaluation: PPOEvaluation) -> Table:
-    """Return the table of how a neural policy does."""
-    table = Table(
-        title=f"{evaluation.game}, {evaluation.num_agents} agents, {evaluation.horizon} steps, "
-        f"after {evaluation.epoch} epochs",
-        caption=f"{evaluation.confidence:.0%} intervals, {evaluation.num_trajectories} plays of "
-        "all agents.",
-        caption_justify="left",
-        title_justify="left",
-    )
-    table.add_column("quantity")
-    table.add_column("value", justify="right")
-    low, high = evaluation.mean_return
-    table.add_row("mean return of an agent", f"{low:.4f} to {high:.4f}")
-    table.add_row("mean reward of a step", f"{(low + high) / 2 / evaluation.horizon:.5f}")
-    for name, value in evaluation.statistics.items():
-        table.add_row(name.replace("_", " "), f"{value:.4f}")
-    found = evaluation.exploitability
-    if found is not None:
-        table.add_row("largest exploitability, at least", f"{found.maximum:.4f}")
-        words = f"mean over the {len(found.agents)} agents that learned to deviate, at least"
-        table.add_row(words, f"{found.mean:.4f}")
-    return table
+def _interval(interval: Interval) -> str:
+    low, high = interval
+    return f"{low:.4f} to {high:.4f}" if math.isfinite(high) else f"at least {low:.4f}"
 
 
 def games_table(games: list[dict[str, Any]]) -> Table:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -23,7 +23,9 @@ from crowdnash.cli.parsing import parse
 from crowdnash.games.base import TabularGame
 from crowdnash.mean_field.induced import induced_game
 from crowdnash.mean_field.solvers import MeanFieldSolution, Method
-from crowdnash.runs.experiment_config import ExperimentConfig, Groups
+from crowdnash.runs.config import RunConfig
+
+Groups = Literal["symmetric", "independent"] | int
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,14 @@ def options_record(options: type) -> type:
 
 def _parse(arguments: Sequence[str], command: str, options: type) -> tuple[TabularGame, Any]:
     flags: Any = parse(options_record(options), command, arguments)
-    config = ExperimentConfig.create(
+    config = RunConfig.create(
         type(flags.game).game,
         game_parameters=dataclasses.asdict(flags.game),
         seed=flags.options.seed,
     )
-    return config.sample_game(), flags.options
+    game = config.draw_game()
+    assert isinstance(game, TabularGame)  # the flags know no other
+    return game, flags.options
 
 
 def _symmetry_table(game: TabularGame, found: Symmetry) -> Table:

@@ -107,7 +107,7 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
     mixing: bool = True
     td_step_size: TDStep = "adaptive"
     td_delta: float = 1.0
-    iterate: Literal["average", "last"] | str = "average"
+    iterate: Literal["last", "average"] | str = "average"
 
     def __check_init__(self):
         check_count("num_epochs", self.num_epochs, 0)

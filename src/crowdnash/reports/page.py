@@ -6,22 +6,17 @@ from html import escape
 
 import numpy as np
 
+from crowdnash.certificates.result import Exploitability
 from crowdnash.interval import Interval
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reports import html as html_page
 from crowdnash.reports.agent_table import AgentGains
 from crowdnash.reports.html import Picture, interval, number
-from crowdnash.runs.evaluation import Evaluation, PolicyEvaluation
-from crowdnash.runs.experiment_config import ExperimentConfig
+from crowdnash.runs.config import RunConfig
+from crowdnash.runs.evaluation import Evaluation, PolicyEvaluation, policy_title
 from crowdnash.runs.game_record import ExactSymmetry
 from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.saved_run import SavedRun
-
-POLICY_NAMES = {
-    "last": "last iterate",
-    "average": "average policy",
-    "uniform": "uniform policy",
-}
-"""The evaluated policies in words, in the order of the report."""
 
 _MAX_TABLE_ROWS = 40
 _ENDS = ("lower", "upper")
@@ -30,7 +25,7 @@ _ENDS = ("lower", "upper")
 def page(saved: SavedRun, drawn: list[tuple[Picture, bytes]]) -> str:
     """Return the page of a run, with its pictures and their SVG files inside."""
     config = saved.config
-    title = f"{config.game}: {_players(config)}, {_grouping(config)}"
+    title = f"{config.game}: {_players(config)}, {config.learner.summary()}"
     gains = _agent_gains(saved)
     sections = [
         f"<h1>{escape(title)}</h1>",
@@ -50,55 +45,54 @@ def _agent_gains(saved: SavedRun) -> AgentGains | None:
     """The gains under the policy that the run is about."""
     if saved.evaluation is None:
         return None
-    iterate = saved.config.iterate
-    policy = saved.evaluation.policies[iterate]
+    iterate = saved.evaluation.recommended
+    policy = _certificate(saved.evaluation.policies[iterate])
     gains = {"lower": policy.lower, "upper": policy.upper, "standard_error": policy.standard_error}
     if _is_exact(policy):
         gains = {"gain": policy.upper}
-    groups = None
-    if iterate in saved.policies and 1 < saved.policies[iterate].num_groups < len(policy.agents):
-        groups = np.asarray(saved.policies[iterate].groups)
+    groups, learned = None, saved.policies[iterate]
+    if isinstance(learned, TabularPolicy) and 1 < learned.num_groups < len(policy.agents):
+        groups = np.asarray(learned.groups)
     return AgentGains.of(
         policy.agents,
         gains,
-        saved.game.parameters,
+        saved.game_record.parameters,
         groups,
-        f"Gains under the {POLICY_NAMES[iterate]}",
+        f"Gains under the {policy_title(iterate)}",
     )
 
 
-def _players(config: ExperimentConfig) -> str:
+def _certificate(policy: PolicyEvaluation) -> Exploitability:
+    """A tabular game's run certifies every policy."""
+    assert policy.exploitability is not None
+    return policy.exploitability
+
+
+def _players(config: RunConfig) -> str:
     agents, horizon = (config.game_parameters.get(n) for n in ("num_agents", "horizon"))
     return f"{agents} agents, {horizon} steps"
-
-
-def _grouping(config: ExperimentConfig) -> str:
-    if config.groups == "symmetric":
-        return "one shared policy"
-    if config.groups == "independent":
-        return "one policy per agent"
-    return f"{config.groups} groups"
 
 
 def _summary(saved: SavedRun) -> list[str]:
     evaluation = saved.evaluation
     if evaluation is None:
         return [
-            f'<p class="lead">This run is not finished: {len(saved.rows)} of '
+            f'<p class="lead">This run is not finished: {len(saved.metrics)} of '
             f"{saved.config.num_epochs} epochs are done, and nothing is certified for the end "
             "yet.</p>"
         ]
-    iterate = saved.config.iterate
-    policy, uniform = evaluation.policies[iterate], evaluation.policies["uniform"]
-    symmetry = saved.game.symmetry
+    iterate = evaluation.recommended
+    returns = evaluation.policies[iterate].mean_return
+    policy, uniform = (_certificate(evaluation.policies[n]) for n in (iterate, "uniform"))
+    symmetry = saved.game_record.symmetry
     alike = () if symmetry is None else _symmetry_cards(symmetry)
     cards = html_page.cards(
         (
             (interval(policy.maximum), "largest exploitability over the agents"),
             (interval(policy.mean), "mean exploitability over the agents"),
             *alike,
-            (number(policy.mean_return), "mean return of an agent"),
-            (str(evaluation.epoch), "epochs of policy mirror descent"),
+            (interval(returns), "mean return of an agent"),
+            (str(evaluation.epoch), "epochs of learning"),
         )
     )
     stale = (
@@ -135,9 +129,9 @@ def _alike(symmetry: ExactSymmetry) -> str:
     )
 
 
-def _meaning(evaluation: Evaluation, policy: PolicyEvaluation, iterate: str) -> str:
+def _meaning(evaluation: Evaluation, policy: Exploitability, iterate: str) -> str:
     text = (
-        f"If all {evaluation.num_agents} agents play the {POLICY_NAMES[iterate]}, no single "
+        f"If all {evaluation.num_agents} agents play the {policy_title(iterate)}, no single "
         f"agent can raise its expected total reward over the {evaluation.horizon} steps by more "
         f"than {policy.maximum.upper:.3f} by deviating alone, and at least one can gain "
         f"{max(policy.maximum.lower, 0.0):.3f}: the policy is an approximate Nash equilibrium "
@@ -151,7 +145,7 @@ def _meaning(evaluation: Evaluation, policy: PolicyEvaluation, iterate: str) -> 
     )
 
 
-def _scale(policy: PolicyEvaluation, uniform: PolicyEvaluation) -> str:
+def _scale(policy: Exploitability, uniform: Exploitability) -> str:
     share = policy.maximum.upper / uniform.maximum.upper if uniform.maximum.upper > 0 else 1.0
     if _is_exact(policy):
         return (
@@ -167,11 +161,11 @@ def _scale(policy: PolicyEvaluation, uniform: PolicyEvaluation) -> str:
     )
 
 
-def _is_exact(policy: PolicyEvaluation) -> bool:
+def _is_exact(policy: Exploitability) -> bool:
     return policy.method != "paths"
 
 
-def _method_note(evaluation: Evaluation, policy: PolicyEvaluation) -> str:
+def _method_note(evaluation: Evaluation, policy: Exploitability) -> str:
     count = len(policy.agents)
     if _is_exact(policy):
         return (
@@ -200,15 +194,14 @@ def _method_note(evaluation: Evaluation, policy: PolicyEvaluation) -> str:
 def _policy_table(evaluation: Evaluation) -> str:
     rows = [
         (
-            escape(name),
-            interval(policy.maximum),
-            interval(policy.mean),
-            interval(Interval(float(np.median(policy.lower)), float(np.median(policy.upper)))),
-            number(policy.mean_return),
+            escape(policy_title(name)),
+            interval(gains.maximum),
+            interval(gains.mean),
+            interval(Interval(float(np.median(gains.lower)), float(np.median(gains.upper)))),
+            interval(policy.mean_return),
         )
-        for name, policy in (
-            (title, evaluation.policies[name]) for name, title in POLICY_NAMES.items()
-        )
+        for name, policy in evaluation.policies.items()
+        for gains in (_certificate(policy),)
     ]
     heads = ("policy", "largest exploitability", "mean", "median agent (estimates)", "mean return")
     return html_page.table(heads, rows, name="exploitability by policy", numeric=True)

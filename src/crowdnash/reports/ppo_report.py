@@ -5,9 +5,7 @@ Axes: E epochs, H steps, N agents.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from jaxtyping import Float, Int
 
 from crowdnash.games.taxi import Taxi
 from crowdnash.games.taxi_map import TaxiMap, read_map
-from crowdnash.learners.ppo.learner import PPOMetrics
 from crowdnash.reports import html as html_page
 from crowdnash.reports import taxi as taxi_pictures
 from crowdnash.reports.agent_table import AgentGains
@@ -25,20 +22,9 @@ from crowdnash.reports.chart import Chart, Series
 from crowdnash.reports.html import Picture
 from crowdnash.reports.plotting_learning import diagnostics_over_epochs, lines_over
 from crowdnash.reports.report_charts import line_chart
-from crowdnash.runs.directory import RunDirectory
-from crowdnash.runs.game_record import GameRecord
-from crowdnash.runs.metrics_log import Row, read_metrics
-from crowdnash.runs.ppo_config import PPOConfig
-from crowdnash.runs.ppo_evaluation import Episode, PPOEvaluation
+from crowdnash.runs.episode import Episode
+from crowdnash.runs.saved_run import SavedRun
 
-_LEARNERS = {
-    "none": "one policy, agents alike (Symm-NN)",
-    "one-hot": "one policy, told who it acts for (OH-NN)",
-    "number": "one policy, told the agent's number (ID-NN)",
-    "independent": "a network of its own for every agent (Ind-NN)",
-    "group": "one policy, told the agent's group",
-    "parameters": "one policy, told the agent's parameters (Type-NN)",
-}
 _DIAGNOSTICS = {
     "entropy": "entropy of the policy (nats)",
     "approximate_kl": "KL, old to new policy (nats)",
@@ -46,60 +32,18 @@ _DIAGNOSTICS = {
     "clip_fraction": "share of clipped ratios",
 }
 _ZONES = ("zone_1_share", "zone_2_share")
-_OWN_COLUMNS = {field.name for field in dataclasses.fields(PPOMetrics)}
 
 
-@dataclass(frozen=True)
-class SavedPPORun:
-    """What a run directory of PPO holds, as far as the run has got.
-
-    Attributes:
-        directory: the run.
-        config: its settings.
-        rows: its metrics.
-        evaluation: how the final policy does, or None before the end.
-        episode: one episode of it, or None before the end.
-        game: what the run keeps of its game; empty before the end and in runs of old.
-    """
-
-    directory: RunDirectory
-    config: PPOConfig
-    rows: tuple[Row, ...]
-    evaluation: PPOEvaluation | None
-    episode: Episode | None
-    game: GameRecord
-
-    @classmethod
-    def load(cls, directory: RunDirectory, config: PPOConfig) -> SavedPPORun:
-        """Read a run with these settings.
-
-        Raises:
-            ValueError: a damaged file, or nothing to report yet.
-        """
-        rows = read_metrics(directory.metrics_jsonl)
-        if not rows:
-            raise ValueError(f"{directory.path} has nothing to report yet: no epoch is done")
-        evaluation = PPOEvaluation.load(directory) if directory.evaluation.exists() else None
-        episode = Episode.load(directory) if directory.episode.exists() else None
-        game = GameRecord.load(directory, evaluation and evaluation.num_agents)
-        return cls(directory, config, rows, evaluation, episode, game)
-
-    @property
-    def statistics(self) -> tuple[str, ...]:
-        """The names of the game's own figures."""
-        return tuple(name for name in self.rows[0] if name not in _OWN_COLUMNS)
-
-    @property
-    def city(self) -> TaxiMap | None:
-        """The map, if the game is A-Taxi and an episode was kept."""
-        if self.config.game != Taxi.name or self.episode is None:
-            return None
-        return read_map(str(self.config.game_parameters["map_text"]))
+def city_of(saved: SavedRun) -> TaxiMap | None:
+    """The map, if the game is A-Taxi and an episode was kept."""
+    if saved.config.game != Taxi.name or saved.episode is None:
+        return None
+    return read_map(str(saved.config.game_parameters["map_text"]))
 
 
-def draw_ppo_pictures(saved: SavedPPORun) -> list[Picture]:
+def draw_ppo_pictures(saved: SavedRun) -> list[Picture]:
     """Return the pictures that the saved data allow, in the order of the report."""
-    epochs = np.asarray([row["epoch"] for row in saved.rows], np.int64)
+    epochs = np.asarray([row["epoch"] for row in saved.metrics], np.int64)
     pictures = [
         _lines(
             "mean_return",
@@ -124,8 +68,20 @@ def draw_ppo_pictures(saved: SavedPPORun) -> list[Picture]:
             )
         )
     pictures += _episode_pictures(saved)
-    names = {title: _column(saved, name) for name, title in _DIAGNOSTICS.items()}
-    pictures.append(
+    return pictures + diagnostics_pictures(saved)
+
+
+def diagnostics_pictures(saved: SavedRun) -> list[Picture]:
+    """The learner's own figures, where it has those that are worth a picture."""
+    epochs = np.asarray([row["epoch"] for row in saved.metrics], np.int64)
+    names = {
+        title: _column(saved, name)
+        for name, title in _DIAGNOSTICS.items()
+        if name in saved.diagnostics
+    }
+    if not names:
+        return []
+    return [
         Picture(
             "diagnostics",
             "PPO's own figures: entropy that falls to 0 early, a KL above 0.05 or a critic that "
@@ -136,8 +92,7 @@ def draw_ppo_pictures(saved: SavedPPORun) -> list[Picture]:
                 for name, values in names.items()
             ),
         )
-    )
-    return pictures
+    ]
 
 
 def _lines(
@@ -150,10 +105,10 @@ def _lines(
     return Picture(name, caption, lines_over(x, lines, **words), (line_chart(x, lines, **words),))
 
 
-def _episode_pictures(saved: SavedPPORun) -> list[Picture]:
+def _episode_pictures(saved: SavedRun) -> list[Picture]:
     if saved.episode is None:
         return []
-    if saved.city is not None:
+    if city_of(saved) is not None:
         positions = saved.episode.snapshots["position"]
         last = len(positions) - 1
         steps = sorted({0, last // 16, last // 4, last})
@@ -161,13 +116,13 @@ def _episode_pictures(saved: SavedPPORun) -> list[Picture]:
             Picture(
                 "zone_occupancy",
                 "Where the trained fleet is, at every step of one episode.",
-                taxi_pictures.zone_occupancy(positions, saved.city),
+                taxi_pictures.zone_occupancy(positions, city_of(saved)),
                 _zone_charts(saved.episode),
             ),
             Picture(
                 "fleet",
                 "Taxis in every cell at some steps of the same episode.",
-                taxi_pictures.fleet_on_map(positions, saved.city, steps),
+                taxi_pictures.fleet_on_map(positions, city_of(saved), steps),
             ),
         ]
     if not saved.episode.statistics:
@@ -210,20 +165,20 @@ def _zone_charts(episode: Episode) -> tuple[Chart, ...]:
     )
 
 
-def save_animation(saved: SavedPPORun) -> Path | None:
+def save_animation(saved: SavedRun) -> Path | None:
     """Write the episode as an animated GIF into the run, if its game can be drawn so."""
-    if saved.city is None or saved.episode is None:
+    if city_of(saved) is None or saved.episode is None:
         return None
     path = saved.directory.path / "fleet.gif"
-    taxi_pictures.save_animation(path, saved.episode.snapshots["position"], saved.city)
+    taxi_pictures.save_animation(path, saved.episode.snapshots["position"], city_of(saved))
     return path
 
 
-def ppo_page(saved: SavedPPORun, drawn: list[tuple[Picture, bytes]], animation: Path | None) -> str:
+def ppo_page(saved: SavedRun, drawn: list[tuple[Picture, bytes]], animation: Path | None) -> str:
     """Return the page of a run, with its pictures inside."""
     config = saved.config
     agents, horizon = (config.game_parameters.get(n) for n in ("num_agents", "horizon"))
-    title = f"{config.game}: {agents} agents, {horizon} steps, {_LEARNERS[config.identity]}"
+    title = f"{config.game}: {agents} agents, {horizon} steps, {config.learner.summary()}"
     moving = ""
     if animation is not None:
         caption = "One episode of the trained fleet, a dot for each taxi."
@@ -243,55 +198,57 @@ def ppo_page(saved: SavedPPORun, drawn: list[tuple[Picture, bytes]], animation: 
     return html_page.document(title, sections, [picture for picture, _ in drawn], content)
 
 
-def _agent_gains(saved: SavedPPORun) -> AgentGains | None:
+def _agent_gains(saved: SavedRun) -> AgentGains | None:
     """What the agents that learned to deviate gained."""
-    if saved.evaluation is None or saved.evaluation.exploitability is None:
+    if saved.evaluation is None:
         return None
-    found = saved.evaluation.exploitability
-    gains = {"gain": found.gain, "standard_error": found.standard_error, "value": found.value}
+    certificate = saved.evaluation.policies[saved.evaluation.recommended].exploitability
+    if certificate is None:
+        return None
+    gains = {
+        "gain": certificate.lower,
+        "standard_error": certificate.standard_error,
+        "value": certificate.value,
+    }
     title = "Gains of learned deviations"
-    return AgentGains.of(found.agents, gains, saved.game.parameters, None, title)
+    return AgentGains.of(certificate.agents, gains, saved.game_record.parameters, None, title)
 
 
-def _summary(saved: SavedPPORun) -> list[str]:
+def _summary(saved: SavedRun) -> list[str]:
     evaluation = saved.evaluation
     if evaluation is None:
         return [
-            f'<p class="lead">This run is not finished: {len(saved.rows)} of '
+            f'<p class="lead">This run is not finished: {len(saved.metrics)} of '
             f"{saved.config.num_epochs} epochs are done.</p>"
         ]
+    policy = evaluation.policies[evaluation.recommended]
     figures = [
-        (html_page.interval(evaluation.mean_return), "mean return of an agent"),
-        *(
-            (html_page.number(x), name.replace("_", " "))
-            for name, x in evaluation.statistics.items()
-        ),
-        (str(evaluation.epoch), "epochs of PPO"),
+        (html_page.interval(policy.mean_return), "mean return of an agent"),
+        *((html_page.number(x), name.replace("_", " ")) for name, x in policy.statistics.items()),
+        (str(evaluation.epoch), "epochs of learning"),
     ]
     text = (
         f"When all {evaluation.num_agents} agents play the learned policy, the average agent's "
         f"total reward over {evaluation.horizon} steps lies in this interval "
         f"({evaluation.confidence:.0%} confidence, {evaluation.num_trajectories} plays). "
     )
-    found = evaluation.exploitability
-    if found is None:
-        text += (
-            "Whether this is near a Nash equilibrium was not measured: "
-            "“crowdnash evaluate” with “--best-response-agents” does."
-        )
-    else:
-        figures.insert(0, (f"≥ {html_page.number(found.maximum)}", "largest exploitability"))
-        count = len(found.agents)
+    certificate, cost = policy.exploitability, evaluation.lower_bound_cost
+    if cost is not None:
+        text += cost.advice(saved.directory.path) + "."
+    if certificate is not None:
+        largest = html_page.number(certificate.maximum.lower)
+        figures.insert(0, (f"≥ {largest}", "largest exploitability"))
+        count = len(certificate.agents)
         text += (
             f"{count} of the agents learned to deviate while all others went on as before. The "
-            f"agent picked beforehand gains at least {html_page.number(found.maximum)} in total "
-            f"reward, the {count} of them at least {html_page.number(found.mean)} on average "
+            f"agent picked beforehand gains at least {largest} in total reward, the {count} of "
+            f"them at least {html_page.number(certificate.mean.lower)} on average "
             f"({evaluation.confidence:.0%} confidence). Samples give no upper bound: another "
             "deviation may gain more."
         )
     return [html_page.cards(figures), f'<p class="lead">{escape(text)}</p>']
 
 
-def _column(saved: SavedPPORun, name: str) -> Float[np.ndarray, " E"]:
-    cells: list[Any] = [row.get(name) for row in saved.rows]
+def _column(saved: SavedRun, name: str) -> Float[np.ndarray, " E"]:
+    cells: list[Any] = [row.get(name) for row in saved.metrics]
     return np.asarray([np.nan if cell is None else cell for cell in cells], np.float64)

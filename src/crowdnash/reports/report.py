@@ -13,16 +13,20 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from crowdnash.files import write_atomically
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.reports import plotting, report_charts
 from crowdnash.reports.html import Picture
-from crowdnash.reports.page import POLICY_NAMES, page
-from crowdnash.reports.ppo_report import SavedPPORun, draw_ppo_pictures, ppo_page, save_animation
+from crowdnash.reports.page import page
+from crowdnash.reports.ppo_report import (
+    diagnostics_pictures,
+    draw_ppo_pictures,
+    ppo_page,
+    save_animation,
+)
 from crowdnash.runs.directory import RunDirectory
-from crowdnash.runs.evaluation import Evaluation
+from crowdnash.runs.evaluation import Evaluation, policy_title
 from crowdnash.runs.metrics_log import Row
-from crowdnash.runs.ppo_config import PPOConfig
 from crowdnash.runs.saved_run import SavedRun
-from crowdnash.runs.stored_config import read_config
 
 
 def write_report(path: str | PathLike[str]) -> Path:
@@ -39,13 +43,12 @@ def write_report(path: str | PathLike[str]) -> Path:
         OSError: a file cannot be written.
     """
     directory = RunDirectory.open(path)
-    config = read_config(directory)
-    if isinstance(config, PPOConfig):
-        run = SavedPPORun.load(directory, config)
-        text = ppo_page(run, _saved(directory, draw_ppo_pictures(run)), save_animation(run))
+    saved = SavedRun.load(path)
+    if saved.config.is_tabular:
+        pictures = draw_pictures(saved) + diagnostics_pictures(saved)
+        text = page(saved, _saved(directory, pictures))
     else:
-        saved = SavedRun.load(path)
-        text = page(saved, _saved(directory, draw_pictures(saved)))
+        text = ppo_page(saved, _saved(directory, draw_ppo_pictures(saved)), save_animation(saved))
     write_atomically(directory.report, text.encode())
     return directory.report
 
@@ -78,16 +81,17 @@ def draw_pictures(saved: SavedRun) -> list[Picture]:
         pictures.append(_exploitability_picture(saved))
     if saved.evaluation is not None:
         pictures.append(_gains_picture(saved.evaluation))
-        if saved.config.iterate in saved.policies:
+        if isinstance(saved.policies[saved.evaluation.recommended], TabularPolicy):
             pictures.append(_policy_picture(saved, saved.evaluation))
         pictures.append(_flow_picture(saved, saved.evaluation))
-    if saved.rows:
+    if saved.metrics:
         pictures.append(_return_picture(saved))
     return pictures
 
 
 def _exploitability_picture(saved: SavedRun) -> Picture:
-    rows, uniform = saved.certified_rows, saved.uniform
+    rows = saved.certified_rows
+    uniform = None if saved.uniform is None else saved.uniform.exploitability
 
     def bounds(name: str) -> Float[np.ndarray, "E 2"]:
         ends = [_column(rows, f"exploitability_{name}_{end}") for end in ("lower", "upper")]
@@ -98,7 +102,8 @@ def _exploitability_picture(saved: SavedRun) -> Picture:
         "maximum": (float(uniform.maximum.lower), float(uniform.maximum.upper)),
         "mean": (float(uniform.mean.lower), float(uniform.mean.upper)),
     }
-    name, confidence = POLICY_NAMES[saved.config.iterate], saved.config.confidence
+    name = policy_title(saved.recommended) if saved.recommended else "learned policy"
+    confidence = saved.config.evaluation.confidence
     title = f"Exploitability of the {name}"
     exact = np.array_equal(maximum[:, 0], maximum[:, 1])
     return Picture(
@@ -114,8 +119,9 @@ def _exploitability_picture(saved: SavedRun) -> Picture:
 
 def _gains_picture(evaluation: Evaluation) -> Picture:
     gains = {
-        POLICY_NAMES[name]: (policy.lower, policy.upper)
+        policy_title(name): (policy.exploitability.lower, policy.exploitability.upper)
         for name, policy in evaluation.policies.items()
+        if policy.exploitability is not None
     }
     return Picture(
         "gains",
@@ -127,19 +133,21 @@ def _gains_picture(evaluation: Evaluation) -> Picture:
 
 
 def _policy_picture(saved: SavedRun, evaluation: Evaluation) -> Picture:
-    iterate = saved.config.iterate
-    policy = saved.policies[iterate]
+    iterate = evaluation.recommended
+    policy: Any = saved.policies[iterate]
+    flow = evaluation.policies[iterate].flow
+    assert flow is not None  # a tabular game's run has all flows
     probs = np.asarray(policy.probs)
     sizes: Int[np.ndarray, " G"] = np.bincount(np.asarray(policy.groups), minlength=len(probs))
-    states = plotting.most_visited(evaluation.policies[iterate].flow, probs.shape[2])
+    states = plotting.most_visited(flow, probs.shape[2])
     names = (evaluation.state_names, evaluation.action_names)
-    caption = f"Probability of each action, by state, at each step: {POLICY_NAMES[iterate]}."
+    caption = f"Probability of each action, by state, at each step: {policy_title(iterate)}."
     if len(states) < probs.shape[2]:
         caption += f" The {len(states)} most visited of {probs.shape[2]} states."
     return Picture(
         "policy",
         caption,
-        plotting.policy_heat_map(probs, sizes, *names, states, POLICY_NAMES[iterate]),
+        plotting.policy_heat_map(probs, sizes, *names, states, policy_title(iterate)),
         report_charts.policy_charts(
             probs, sizes, plotting.representative_groups(probs, sizes), states, *names
         ),
@@ -153,8 +161,9 @@ def _policy_picture(saved: SavedRun, evaluation: Evaluation) -> Picture:
 
 def _flow_picture(saved: SavedRun, evaluation: Evaluation) -> Picture:
     flows = {
-        POLICY_NAMES[name]: evaluation.policies[name].flow
-        for name in (saved.config.iterate, "uniform")
+        policy_title(name): flow
+        for name in (evaluation.recommended, "uniform")
+        if (flow := evaluation.policies[name].flow) is not None
     }
     names = (evaluation.state_names, evaluation.action_names)
     return Picture(
@@ -167,8 +176,8 @@ def _flow_picture(saved: SavedRun, evaluation: Evaluation) -> Picture:
 
 
 def _return_picture(saved: SavedRun) -> Picture:
-    uniform = None if saved.uniform is None else saved.uniform.mean_return
-    epochs, returns = (_column(saved.rows, name) for name in ("epoch", "mean_return"))
+    uniform = None if saved.uniform is None else sum(saved.uniform.mean_return) / 2
+    epochs, returns = (_column(saved.metrics, name) for name in ("epoch", "mean_return"))
     return Picture(
         "mean_return",
         "What an agent earns when everyone plays the epoch's policy. In a game it need "

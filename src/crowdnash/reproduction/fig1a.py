@@ -9,7 +9,6 @@ Axes: R seeds, E epochs.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +17,10 @@ import numpy as np
 
 from crowdnash.reproduction.fig1a_pictures import LEARNERS, Curves, curves_of, draw
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
-from crowdnash.runs import ppo_experiment
+from crowdnash.runs import experiment
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.metrics_log import Row, read_metrics
-from crowdnash.runs.ppo_config import PPOConfig
 
 _ANNEALING_EPOCHS = 1000
 _REACHED = 0.9
@@ -63,8 +62,9 @@ def points(scale: Scale, seed: int) -> tuple[Point, ...]:
 def measure(settings: Settings, folder: Path) -> Sequence[Row]:
     """Train one fleet in `folder`, or go on where that stopped; a row for every epoch."""
     learner = LEARNERS[str(settings["learner"])]
-    config = PPOConfig.create(
+    config = RunConfig.create(
         "taxi",
+        learner="ppo",
         game_parameters={name: settings[name] for name in ("num_agents", "horizon")},  # pyright: ignore[reportArgumentType]
         num_epochs=int(settings["num_epochs"] or 0),
         annealing_epochs=_ANNEALING_EPOCHS,
@@ -74,19 +74,19 @@ def measure(settings: Settings, folder: Path) -> Sequence[Row]:
     )
     if (folder / "config.json").exists():
         _check_run(folder, config)
-        ppo_experiment.resume(folder, num_epochs=config.num_epochs)
+        experiment.resume(folder, num_epochs=config.num_epochs)
     else:
-        ppo_experiment.run(config, folder)
+        experiment.run(config, folder)
     rows = read_metrics(folder / "metrics.jsonl")
     return [
         {name: row[name] for name in ("epoch", "agent_steps", *_KEPT, "seconds")} for row in rows
     ]
 
 
-def _check_run(folder: Path, config: PPOConfig) -> None:
+def _check_run(folder: Path, config: RunConfig) -> None:
     """Raise `ValueError` unless the run in `folder` is this one, of as many epochs or fewer."""
-    stored = ppo_experiment.load_config(RunDirectory.open(folder))
-    same = dataclasses.replace(stored, num_epochs=config.num_epochs) == config
+    stored = experiment.load_config(RunDirectory.open(folder))
+    same = stored.decisive_settings() == config.decisive_settings()
     if not same or stored.num_epochs > config.num_epochs:
         raise ValueError(
             f"{folder} is a run with other settings, of another version: use a new --out"

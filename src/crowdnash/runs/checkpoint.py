@@ -13,7 +13,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,14 @@ class Restored:
     state: Any
 
 
-def save(directory: Path, epoch: int, state: Any, *, keep: int = 3) -> None:
+def save(
+    directory: Path,
+    epoch: int,
+    state: Any,
+    *,
+    keep: int = 3,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
     """Write the checkpoint `directory/<epoch>` in one atomic step, then drop all but the newest.
 
     Args:
@@ -47,6 +54,7 @@ def save(directory: Path, epoch: int, state: Any, *, keep: int = 3) -> None:
         epoch: number of epochs done, its name.
         state: a pytree of arrays only.
         keep: how many of the newest checkpoints stay.
+        settings: what decided the state, as JSON has it; see `check_settings`.
 
     Raises:
         OSError: it cannot be written; the checkpoints already there are untouched.
@@ -62,7 +70,8 @@ def save(directory: Path, epoch: int, state: Any, *, keep: int = 3) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             checkpointer.save(draft.resolve(), args=ocp.args.StandardSave(leaves))
-        write_json(draft / _DIGESTS, {"format": _FORMAT, "epoch": epoch, "sha256": _digests(draft)})
+        record = {"format": _FORMAT, "epoch": epoch, "settings": settings}
+        write_json(draft / _DIGESTS, record | {"sha256": _digests(draft)})
         target = directory / str(epoch)
         shutil.rmtree(target, ignore_errors=True)
         draft.replace(target)
@@ -82,6 +91,46 @@ def epochs(directory: Path) -> tuple[int, ...]:
     if not directory.is_dir():
         return ()
     return tuple(sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()))
+
+
+def check_settings(directory: Path, settings: Mapping[str, Any], num_epochs: int) -> None:
+    """Make sure that the newest checkpoint was made with these settings, if it says.
+
+    Args:
+        directory: the folder of checkpoints.
+        settings: what decides the learner's states now.
+        num_epochs: how many epochs there are to be.
+
+    Raises:
+        ValueError: a setting is another one, or there are more epochs already.
+    """
+    newest = max(epochs(directory), default=0)
+    if newest > num_epochs:
+        raise ValueError(
+            f"{directory.parent / 'config.json'} was altered: num_epochs is {num_epochs}, and "
+            f"there is a checkpoint of epoch {newest}"
+        )
+    try:
+        stored = read_json(directory / str(newest) / _DIGESTS)["settings"]
+        pairs = list(_differences(stored, settings)) if stored else []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return
+    for name, old, new in pairs:
+        raise ValueError(
+            f"{directory.parent / 'config.json'} was altered: {name} is {new!r}, and the run began "
+            f"with {old!r}"
+        )
+
+
+def _differences(
+    stored: Mapping[str, Any], current: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    for name in [*stored, *(current.keys() - stored.keys())]:
+        old, new = stored.get(name), current.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new)
+        elif old != new:
+            yield name, old, new
 
 
 def restore(directory: Path, epoch: int, template: Any) -> Any:

@@ -1,30 +1,40 @@
-"""The settings of a run, whatever its learner: one frozen record, kept as config.json."""
+"""The settings of a run, whatever its learner: one frozen record, kept as JSON and as TOML.
+
+The learner is nested as it is: its own fields are what is stored, and nothing types them again.
+"""
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import json
-import math
-import types
+import tomllib
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Key
 
 from crowdnash import games
-from crowdnash.games.base import DynamicGame
+from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.games.registry import sample_parameters
-
-FORMAT = 1
-
-_Config = TypeVar("_Config", bound="RunConfig")
+from crowdnash.learners import registry
+from crowdnash.learners.base import Learner
+from crowdnash.runs.seal import FORMAT
+from crowdnash.runs.setting_types import (
+    check_types,
+    describe,
+    fits,
+    setting_types,
+)
 
 Parameter = bool | int | float | str | Mapping[str, float]
 """A parameter of a game's `sample`; a mapping gives one number per name."""
+
+_PATHS, _PLAYS = 256, 16
+_SECTIONS = ("game_parameters", "learner", "evaluation", "checkpoints")
 
 
 class ExperimentKeys(typing.NamedTuple):
@@ -36,36 +46,82 @@ class ExperimentKeys(typing.NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(abc.ABC):
-    """What every learner's settings have in common; a learner adds its own.
+class EvaluationSettings:
+    """How policies are judged, along the way and at the end.
 
     Attributes:
-        game: name of the game, see `games.names`.
-        game_parameters: every keyword of the game's `sample`, with its value.
-        num_epochs: epochs of the learner, at least 1.
-        seed: decides the game's draw and all randomness of learning and evaluation.
-        checkpoint_every: epochs between checkpoints; 0: by time alone.
-        checkpoint_seconds: a checkpoint is also due after this many seconds; 0: by epochs alone.
+        evaluate_every: epochs between certificates; 0: only after the last epoch. A game that is
+            only a simulator has none along the way.
+        num_evaluation_trajectories: simulated population paths per certificate, or plays of a game
+            that is only a simulator, at least 2.
+        confidence: coverage of the intervals, in (0, 1).
+        own_influence_agents: agents whose own influence on the population is measured at the end.
+        best_response_agents: simulators: agents that learn at the end how to gain by deviating;
+            0: none.
+        best_response_epochs: simulators: epochs of PPO that each of them gets.
     """
 
-    learner_name: ClassVar[str]
+    evaluate_every: int = 25
+    num_evaluation_trajectories: int = _PATHS
+    confidence: float = 0.95
+    own_influence_agents: int = 8
+    best_response_agents: int = 0
+    best_response_epochs: int = 150
 
-    game: str
-    game_parameters: Mapping[str, Parameter]
-    num_epochs: int
-    seed: int = 0
+    def __post_init__(self) -> None:
+        check_types(self, {"num_evaluation_trajectories": 2, "best_response_epochs": 1})
+        if not 0.0 < self.confidence < 1.0:
+            raise ValueError(f"confidence must lie in (0, 1), got {self.confidence}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """When a run is saved, so that little is lost when it is stopped.
+
+    Attributes:
+        checkpoint_every: epochs between checkpoints; 0: by time alone.
+        checkpoint_seconds: a checkpoint is also saved after this many seconds; 0: by epochs alone.
+    """
+
     checkpoint_every: int = 0
     checkpoint_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        self.check_types({item.name: getattr(self, item.name) for item in dataclasses.fields(self)})
-        for name, least in self.least_values().items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.seed >= 2**32:  # jax.random.key reads no more of it
-            raise ValueError(f"seed must be below 2**32, got {self.seed}")
+        check_types(self, {})
         if self.checkpoint_every == 0 and self.checkpoint_seconds == 0:
             raise ValueError("checkpoint_every and checkpoint_seconds must not both be 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides the outcome of a run; `create` fills in the defaults.
+
+    Attributes:
+        game: name of the game, see `games.names`.
+        game_parameters: every keyword of the game's `sample`, with its value.
+        learner: the learner, one of `learners.registry`.
+        evaluation: how policies are judged.
+        seed: decides the game's draw and all randomness of learning and evaluation.
+        checkpoints: when a checkpoint is due.
+    """
+
+    game: str
+    game_parameters: Mapping[str, Parameter]
+    learner: Learner[Any, Any, Any]
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    seed: int = 0
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+
+    def __post_init__(self) -> None:
+        if not fits(self.seed, int):
+            raise ValueError(f"seed must be an integer, got {self.seed!r}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if self.seed >= 2**32:  # jax.random.key reads no more of it
+            raise ValueError(f"seed must be below 2**32, got {self.seed}")
+        registry.name_of(self.learner)
+        if self.num_epochs < 1:
+            raise ValueError(f"num_epochs must be at least 1, got {self.num_epochs}")
         known = sample_parameters(games.lookup(self.game))
         for name, value in self.game_parameters.items():
             if name not in known:
@@ -76,169 +132,253 @@ class RunConfig(abc.ABC):
                 raise ValueError(
                     f"{name} must be {describe(known[name].annotation)}, got {value!r}"
                 )
+        if self.evaluation.best_response_agents and self.is_tabular:
+            raise ValueError(
+                "best_response_agents is for games that are only simulators: the certificate of "
+                f"{self.game} covers all agents"
+            )
 
     @classmethod
-    def least_values(cls) -> dict[str, int]:
-        """The smallest allowed value of settings that have one."""
-        return {"num_epochs": 1, "seed": 0, "checkpoint_every": 0, "checkpoint_seconds": 0}
-
-    @classmethod
-    def with_game_defaults(
-        cls: type[_Config],
+    def create(
+        cls,
         game: str,
-        game_parameters: Mapping[str, Parameter] | None,
-        settings: dict[str, Any],
-    ) -> _Config:
-        """Build the config of `settings` with the game's own defaults written out.
+        *,
+        game_parameters: Mapping[str, Parameter] | None = None,
+        learner: Learner[Any, Any, Any] | str | None = None,
+        preset: str | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> RunConfig:
+        """Return a config with all defaults written out, so that it keeps its meaning.
+
+        Args:
+            game: name or alias of a game.
+            game_parameters: keywords of the game's `sample` that differ from its defaults.
+            learner: a learner, or the name of one; None: the first that is registered.
+            preset: of the learner, where its settings start from; None: its first one.
+            seed: as the attribute.
+            **settings: fields of the learner (unless it is there already), of `EvaluationSettings`
+                and of `CheckpointSettings` that differ from the defaults.
 
         Raises:
             ValueError: an unknown name, or a value of the wrong type or range.
         """
         game_class = games.lookup(game)
-        defaults = {
-            name: parameter.default for name, parameter in sample_parameters(game_class).items()
-        }
-        known = {setting.name for setting in dataclasses.fields(cls)}
-        for name in settings:
-            if name not in known:
-                raise ValueError(f"no setting is called {name!r}; there are {', '.join(known)}")
-        merged = settings | {
-            "game": game_class.name,
-            "game_parameters": defaults | dict(game_parameters or {}),
-        }
-        cls.check_types(merged)
-        return cls(**merged)
+        defaults = {n: p.default for n, p in sample_parameters(game_class).items()}
+        if not issubclass(game_class, TabularGame):
+            settings = {"num_evaluation_trajectories": _PLAYS} | settings
+        parts: list[Any] = []
+        for kind in (EvaluationSettings, CheckpointSettings):
+            names = [item.name for item in dataclasses.fields(kind)]
+            own = {name: settings.pop(name) for name in names if name in settings}
+            parts.append(kind(**own))
+        if not isinstance(learner, Learner):
+            learner = make_learner(learner or next(iter(registry.LEARNERS)), settings, preset)
+        elif settings:
+            raise ValueError(f"no setting is called {next(iter(settings))!r}")
+        return cls(
+            game=game_class.name,
+            game_parameters=defaults | dict(game_parameters or {}),
+            learner=learner.pinned(),
+            evaluation=parts[0],
+            seed=seed,
+            checkpoints=parts[1],
+        )
 
-    @classmethod
-    def from_json(cls: type[_Config], text: str, source: str = "config.json") -> _Config:
-        """Read what `to_json` wrote.
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of the learner."""
+        return self.learner.num_epochs
 
-        Raises:
-            ValueError: the text is damaged, of another format or learner, has unknown or missing
-                settings or a bad value; the message names `source`.
-        """
-        stored = stored_settings(text, source)
-        learner = stored.pop("learner")
-        if learner != cls.learner_name:
-            raise ValueError(f"{source} is of learner {learner!r}, not {cls.learner_name!r}")
-        known = {setting.name for setting in dataclasses.fields(cls)}
-        for problem, names in (("unknown", stored.keys() - known), ("no", known - stored.keys())):
-            if names:
-                raise ValueError(f"{source} has {problem} setting {', '.join(sorted(names))}")
-        if not isinstance(stored["game_parameters"], dict):
-            raise ValueError(f"{source}: game_parameters must be an object")
-        try:
-            cls.check_types(stored)
-            return cls(**stored)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from None
-
-    def to_json(self) -> str:
-        """Return the settings as JSON; floats round-trip exactly."""
-        head = {"format": FORMAT, "learner": self.learner_name}
-        return json.dumps(head | dataclasses.asdict(self), indent=2) + "\n"
-
-    def settings(self) -> tuple[tuple[str, Any], ...]:
-        """All settings by name, the game's parameters in their place, for people to read."""
-        own = ((n, v) for n, v in vars(self).items() if n not in ("game", "game_parameters"))
-        return (("game", self.game), *self.game_parameters.items(), *own)
-
-    @classmethod
-    def check_types(cls, settings: Mapping[str, Any]) -> None:
-        """Make sure that settings are of the types that the class declares.
-
-        Raises:
-            ValueError: naming the first that is not.
-        """
-        hints = typing.get_type_hints(cls)
-        for name, value in settings.items():
-            if name != "game_parameters" and not fits(value, hints[name]):
-                raise ValueError(f"{name} must be {describe(hints[name])}, got {value!r}")
+    @property
+    def is_tabular(self) -> bool:
+        """Whether the game's laws can be queried, so that certificates are two-sided."""
+        return issubclass(games.lookup(self.game), TabularGame)
 
     @property
     def keys(self) -> ExperimentKeys:
         """The random keys that `seed` stands for."""
         return ExperimentKeys(*jax.random.split(jax.random.key(self.seed), 3))
 
-    @classmethod
-    @abc.abstractmethod
-    def create(cls, game: str, **settings: Any) -> RunConfig:
-        """Return a config with the game's and the learner's defaults where nothing is given."""
-
-    @classmethod
-    @abc.abstractmethod
-    def create_defaults(cls, preset: str) -> dict[str, Any]:
-        """What `create` would fill in for settings that have no default of their own."""
-
-    @abc.abstractmethod
-    def learner(self) -> Any:
-        """Return the learner.
-
-        Raises:
-            ValueError: a setting is out of the learner's range.
-        """
-
     def draw_game(self) -> DynamicGame:
         """Draw the game; the same config draws the same game.
 
         Raises:
-            ValueError: a parameter is out of the game's range.
+            ValueError: a parameter is out of the game's range, or the game does not suit the
+                learner or the evaluation.
         """
         game_class: Any = games.lookup(self.game)
-        return game_class.sample(self.keys.game, **self.game_parameters)
+        game = game_class.sample(self.keys.game, **self.game_parameters)
+        self.learner.check_suits(game)
+        if self.evaluation.best_response_agents > game.num_agents:
+            raise ValueError(
+                f"best_response_agents must be at most N = {game.num_agents}, "
+                f"got {self.evaluation.best_response_agents}"
+            )
+        return game
+
+    def with_num_epochs(self, num_epochs: int) -> RunConfig:
+        """The same settings for another number of epochs.
+
+        Raises:
+            ValueError: the learner cannot have so many.
+        """
+        learner = dataclasses.replace(self.learner, num_epochs=num_epochs)
+        return dataclasses.replace(self, learner=learner)
+
+    def sections(self) -> dict[str, Any]:
+        """All settings as plain values: what the files hold, and what people read."""
+        return {
+            "game": self.game,
+            "seed": self.seed,
+            "game_parameters": dict(self.game_parameters),
+            "learner": {"name": registry.name_of(self.learner)} | learner_settings(self.learner),
+            "evaluation": dataclasses.asdict(self.evaluation),
+            "checkpoints": dataclasses.asdict(self.checkpoints),
+        }
+
+    def decisive_settings(self) -> dict[str, Any]:
+        """What decides the learner's states, as JSON has it: a checkpoint is of one such choice."""
+        sections = json.loads(json.dumps(self.sections()))
+        del sections["learner"]["num_epochs"], sections["evaluation"], sections["checkpoints"]
+        return sections
+
+    def settings(self) -> tuple[tuple[str, Any], ...]:
+        """All settings by name, for people to read."""
+        sections = self.sections()
+        learner = {"learner": sections["learner"].pop("name")} | sections["learner"]
+        rows = {"game": self.game} | sections["game_parameters"] | learner | {"seed": self.seed}
+        return tuple((rows | sections["evaluation"] | sections["checkpoints"]).items())
+
+    def to_json(self) -> str:
+        """Return the settings as JSON; floats round-trip exactly."""
+        return json.dumps({"format": FORMAT} | self.sections(), indent=2) + "\n"
+
+    def to_toml(self) -> str:
+        """Return the settings as `--config` takes them; settings that are None are left out."""
+        sections = self.sections()
+        lines = [f"{name} = {_toml(sections[name])}" for name in ("game", "seed")]
+        for section in _SECTIONS:
+            values = sections[section].items()
+            lines += ["", f"[{section}]"]
+            lines += [f"{name} = {_toml(value)}" for name, value in values if value is not None]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "config.json") -> RunConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: the text is damaged, of another version, has unknown or missing settings or
+                a bad value; the message names `source`.
+        """
+        stored = _parsed(text, json.loads, source)
+        version = stored.pop("format", None)
+        if version == 1:
+            raise ValueError(f"{source} is of crowdnash 0.1, whose runs this version does not read")
+        if version != FORMAT:
+            raise ValueError(f"{source} is not a crowdnash config of format {FORMAT}")
+        _refuse_missing(stored, source)
+        return _read_sections(stored, source)
+
+    @classmethod
+    def from_toml(cls, text: str, source: str = "run.toml") -> RunConfig:
+        """Read what `to_toml` wrote, or a part of it by hand: what is not there has its default.
+
+        `[learner]` may name a `preset` to start from.
+
+        Raises:
+            ValueError: as `from_json`.
+        """
+        return _read_sections(_parsed(text, tomllib.loads, source), source)
 
 
-def stored_settings(text: str, source: str) -> dict[str, Any]:
-    """The settings that a config.json holds, with its "learner", unchecked otherwise.
+def make_learner(
+    name: str, settings: Mapping[str, Any], preset: str | None = None
+) -> Learner[Any, Any, Any]:
+    """The learner called `name`, with a preset's settings (None: the first's) where none is given.
 
     Raises:
-        ValueError: the text is damaged or of another format; the message names `source`.
+        ValueError: there is no such learner, preset or setting, or a value is of the wrong type or
+            out of range.
     """
+    learner_class = registry.lookup(name)
+    presets = learner_class.presets()
+    if preset is not None and preset not in presets:
+        raise ValueError(f"preset must be {' or '.join(map(repr, presets))}, got {preset!r}")
+    hints = setting_types(learner_class)
+    for setting, value in settings.items():
+        if setting not in hints:
+            raise ValueError(f"no setting is called {setting!r}; there are {', '.join(hints)}")
+        if not fits(value, hints[setting]):
+            raise ValueError(f"{setting} must be {describe(hints[setting])}, got {value!r}")
+    values = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items()}
+    return presets[preset or next(iter(presets))](**values)
+
+
+def learner_settings(learner: Learner[Any, Any, Any]) -> dict[str, Any]:
+    """A learner's hyperparameters as plain values."""
+    values = {item.name: getattr(learner, item.name) for item in dataclasses.fields(learner)}
+    return {
+        name: np.asarray(value).tolist() if np.ndim(value) else value
+        for name, value in values.items()
+    }
+
+
+def _refuse_missing(stored: Mapping[str, Any], source: str) -> None:
+    """Raise `ValueError` unless a stored config has every setting."""
+    sections = {name: stored.get(name) for name in _SECTIONS}
+    for name, values in sections.items():
+        if not isinstance(values, dict):
+            raise ValueError(f"{source} has no settings called {name}")
+    kinds: dict[str, Any] = {
+        "learner": registry.lookup(stored["learner"].get("name")),
+        "evaluation": EvaluationSettings,
+        "checkpoints": CheckpointSettings,
+    }
+    missing = {"game", "seed"} - stored.keys()
+    for section, kind in kinds.items():
+        missing |= {item.name for item in dataclasses.fields(kind)} - stored[section].keys()
+    if missing:
+        raise ValueError(f"{source} has no setting {', '.join(sorted(missing))}")
+
+
+def _read_sections(stored: Mapping[str, Any], source: str) -> RunConfig:
+    unknown = stored.keys() - {"game", "seed", *_SECTIONS}
+    if unknown:
+        raise ValueError(f"{source} has unknown setting {', '.join(sorted(unknown))}")
+    if "game" not in stored:
+        raise ValueError(f"{source} has no setting game")
+    sections: dict[str, Any] = {name: stored.get(name, {}) for name in _SECTIONS}
+    for name, values in sections.items():
+        if not isinstance(values, dict):
+            raise ValueError(f"{source}: {name} must be settings by name, got {values!r}")
+    learner = dict(sections["learner"])
+    name, preset = learner.pop("name", None), learner.pop("preset", None)
     try:
-        stored = json.loads(text)
-    except json.JSONDecodeError as error:
+        return RunConfig.create(
+            stored["game"],
+            game_parameters=sections["game_parameters"],
+            learner=make_learner(name or next(iter(registry.LEARNERS)), learner, preset),
+            seed=stored.get("seed", 0),
+            **(sections["evaluation"] | sections["checkpoints"]),
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def _parsed(text: str, parse: typing.Callable[[str], Any], source: str) -> dict[str, Any]:
+    try:
+        stored = parse(text)
+    except (ValueError, RecursionError) as error:  # both kinds of decoding error are ValueErrors
         raise ValueError(f"{source} is damaged: {error}") from None
-    if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
+    if not isinstance(stored, dict):
         raise ValueError(f"{source} is not a crowdnash config of format {FORMAT}")
-    # Runs of before there was a second learner do not say theirs.
-    stored.setdefault("learner", "policy mirror descent")
     return stored
 
 
-def fits(value: object, annotation: Any) -> bool:
-    """Whether `value` is of the simple type `annotation`; an int counts as a float, NaN does not.
-
-    Known are bool, int, float, str, Literal, mappings to numbers, and unions of these.
-    """
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, option) for option in typing.get_args(annotation))
-    if origin is Literal:
-        return any(
-            type(value) is type(option) and value == option
-            for option in typing.get_args(annotation)
-        )
-    if annotation is float:
-        return (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        )
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(origin or annotation, type) and issubclass(origin or annotation, Mapping):
-        return isinstance(value, Mapping) and all(
-            isinstance(name, str) and fits(number, float) for name, number in value.items()
-        )
-    return isinstance(value, annotation)
-
-
-def describe(annotation: Any) -> str:
-    """Return a simple type in words, for messages."""
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(option) for option in typing.get_args(annotation))
-    if origin is Literal:
-        return " or ".join(repr(option) for option in typing.get_args(annotation))
-    if isinstance(origin or annotation, type) and issubclass(origin or annotation, Mapping):
-        return "numbers by name"
-    names = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
-    return names.get(annotation, str(annotation))
+def _toml(value: Any) -> str:
+    """A plain value in TOML; JSON's strings, numbers and lists are TOML's too."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {_toml(x)}" for name, x in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)

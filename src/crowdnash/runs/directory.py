@@ -22,8 +22,13 @@ class RunDirectory:
 
     @property
     def config(self) -> Path:
-        """The settings of the run (`ExperimentConfig` or `PPOConfig`), JSON."""
+        """The settings of the run (`RunConfig`), JSON."""
         return self.path / "config.json"
+
+    @property
+    def config_toml(self) -> Path:
+        """The same settings, as `crowdnash solve --config` takes them."""
+        return self.path / "config.toml"
 
     @property
     def metrics_jsonl(self) -> Path:
@@ -37,22 +42,30 @@ class RunDirectory:
 
     @property
     def policy(self) -> Path:
-        """Algorithm 2's average policy, or PPO's last."""
+        """Algorithm 2's average policy; of a learner that has none, the one it recommends."""
         return self.path / "policy.npz"
 
+    def policy_file(self, name: str) -> Path:
+        """The policy that the learner calls `name`."""
+        return self.policy if name == "average" else self.path / f"{name}_policy.npz"
+
     @property
-    def last_policy(self) -> Path:
-        """Algorithm 2's last iterate."""
-        return self.path / "last_policy.npz"
+    def policies(self) -> Path:
+        """The names of the policies, the recommended one first, and the epochs behind them."""
+        return self.path / "policies.json"
+
+    def certificate(self, name: str) -> Path:
+        """What single agents can gain by deviating from the policy called `name`."""
+        return self.path / f"certificate-{name}.json"
 
     @property
     def evaluation(self) -> Path:
-        """What the final policies are worth, JSON; its presence marks a finished run."""
+        """What the final policies are worth, JSON, with a digest over all that it speaks of."""
         return self.path / "evaluation.json"
 
     @property
     def evaluation_arrays(self) -> Path:
-        """Per-agent gains and population flows of `evaluation`."""
+        """Population flows under the evaluated policies, by name."""
         return self.path / "evaluation.npz"
 
     @property

@@ -1,29 +1,33 @@
 """Run an experiment from a config: learn, certify, save; resume it bit for bit; evaluate it again.
 
-Here the learner and the certificate meet, and nowhere else. Nothing is printed: an `Observer`
-hears what happens.
+Here learners and certificates meet, and nowhere else; no learner is known by name. Nothing is
+printed: an `Observer` receives progress events.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from crowdnash.certificates.certificate import exploitability
-from crowdnash.games.base import TabularGame
-from crowdnash.learners.mirror_descent import EpochMetrics, MirrorDescentState, PolicyMirrorDescent
-from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.files import write_atomically
+from crowdnash.games.base import DynamicGame, TabularGame
+from crowdnash.learners.base import Learner, metrics_columns, metrics_row
+from crowdnash.policies.tabular import Policy
+from crowdnash.runs import checkpoint
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory, config_text
-from crowdnash.runs.evaluation import Evaluation, PolicyEvaluation, evaluate_policy
-from crowdnash.runs.experiment_config import ExperimentConfig
+from crowdnash.runs.evaluation import Evaluation, evaluate_policies, policy_title
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import Row
+from crowdnash.runs.saved_policies import load_policies, save_policies
+from crowdnash.runs.seal import is_finished
 from crowdnash.runs.training_loop import Interrupted, Observer, train, with_more_epochs
 
 EVALUATION_COLUMNS = (
@@ -33,14 +37,7 @@ EVALUATION_COLUMNS = (
     "exploitability_mean_upper",
     "evaluation_seconds",
 )
-"""Metrics columns that are empty for epochs without a certificate."""
-
-METRICS_COLUMNS = (
-    "epoch",
-    *(field.name for field in dataclasses.fields(EpochMetrics) if field.name != "epoch"),
-    *EVALUATION_COLUMNS,
-)
-"""All metrics columns; `epoch` counts the epochs done, from 1."""
+"""Metrics columns of tabular games, empty for epochs without a certificate."""
 
 
 @dataclass(frozen=True)
@@ -50,43 +47,47 @@ class ExperimentResult:
     Attributes:
         directory: where it is saved.
         config: its settings.
-        policy: Algorithm 2's average policy.
-        last_policy: the last iterate.
-        evaluation: the certificates of both and of the uniform policy.
+        policies: by name, the recommended one first.
+        evaluation: how they do.
         resumed_from: epochs that had been done before, 0 for a run from the start.
         seconds: wall time of this call.
     """
 
     directory: RunDirectory
-    config: ExperimentConfig
-    policy: TabularPolicy
-    last_policy: TabularPolicy
+    config: RunConfig
+    policies: Mapping[str, Policy]
     evaluation: Evaluation
     resumed_from: int
     seconds: float
 
+    @property
+    def policy(self) -> Any:
+        """The recommended policy."""
+        return next(iter(self.policies.values()))
+
 
 def run(
-    config: ExperimentConfig, out: str | PathLike[str], observer: Observer | None = None
+    config: RunConfig, out: str | PathLike[str], observer: Observer | None = None
 ) -> ExperimentResult:
     """Run an experiment from the start and save it in `out`.
 
     Args:
         config: the settings.
         out: a new or empty folder.
-        observer: hears what happens.
+        observer: receives progress events.
 
     Raises:
         ValueError: a setting is out of range, or `out` is not new or empty.
         OSError: the disk is full or cannot be written; what was saved stays sound.
         Interrupted: Ctrl-C; `resume` goes on from there.
     """
-    # Bad settings must not leave a directory behind, so the game and learner come first.
-    game, learner = config.sample_game(), config.learner()
-    state = learner.init(game, key=config.keys.learner)
+    # Bad settings must not leave a directory behind, so the game and the state come first.
+    game = config.draw_game()
+    columns = run_columns(config.learner, game)
+    state = config.learner.init(game, key=config.keys.learner)
     directory = RunDirectory.create(out, config.to_json())
     with directory.locked():
-        return _train_and_finish(directory, config, game, learner, state, observer or Observer())
+        return _train_and_finish(directory, config, game, columns, state, observer or Observer())
 
 
 def resume(
@@ -102,22 +103,29 @@ def resume(
     Args:
         path: the run directory.
         num_epochs: a larger number of epochs than the run was made for, or None.
-        observer: hears what happens.
+        observer: receives progress events.
 
     Raises:
-        ValueError: not a run directory, fewer epochs than before, or a damaged config.
+        ValueError: not a run directory, fewer epochs than before, a damaged config, or one that
+            is not that of the checkpoints.
         CheckpointError: there are checkpoints and none can be restored.
         OSError, Interrupted: as in `run`.
     """
-    observer = observer or Observer()
     directory = RunDirectory.open(path)
     with directory.locked():
-        config = with_more_epochs(directory, load_config(directory), num_epochs)
-        if is_finished(directory, config):
-            return _load_result(directory, config)
-        game, learner = config.sample_game(), config.learner()
-        state = learner.init(game, key=config.keys.learner)
-        return _train_and_finish(directory, config, game, learner, state, observer)
+        stored = load_config(directory)
+        checkpoint.check_settings(
+            directory.checkpoints, stored.decisive_settings(), stored.num_epochs
+        )
+        config = with_more_epochs(directory, stored, num_epochs)
+        if is_finished(directory, config.num_epochs):
+            policies, _ = load_policies(directory)
+            evaluation = Evaluation.load(directory)
+            return ExperimentResult(directory, config, policies, evaluation, config.num_epochs, 0.0)
+        game = config.draw_game()
+        columns = run_columns(config.learner, game)
+        state = config.learner.init(game, key=config.keys.learner)
+        return _train_and_finish(directory, config, game, columns, state, observer or Observer())
 
 
 def evaluate(
@@ -125,201 +133,139 @@ def evaluate(
     *,
     num_trajectories: int | None = None,
     confidence: float | None = None,
+    best_response_agents: int | None = None,
     seed: int | None = None,
     observer: Observer | None = None,
 ) -> Evaluation:
     """Certify the saved policies of a run again and save the result in its directory.
 
+    The run's report, if there is one, is removed: it spoke of the evaluation before.
+
     Args:
         path: the run directory.
-        num_trajectories: paths per certificate; None: the run's.
+        num_trajectories: paths per certificate, or plays; None: the run's.
         confidence: coverage of the intervals; None: the run's.
-        seed: for fresh random draws; None: the draws of the run's own final evaluation.
-        observer: hears what happens.
+        best_response_agents: simulators: agents that learn to deviate; None: the run's.
+        seed: for fresh random draws of the evaluation; None: those of the run's own.
+        observer: receives progress events.
 
     Raises:
         ValueError: not a run directory, no policy yet, a damaged policy file or one that is for
             another game.
         OSError: the result cannot be written.
     """
-    directory = RunDirectory.open(path)
+    directory, observer = RunDirectory.open(path), observer or Observer()
     with directory.locked():
         config = load_config(directory)
         changes = {
             "num_evaluation_trajectories": num_trajectories,
             "confidence": confidence,
-            "seed": seed,
+            "best_response_agents": best_response_agents,
         }
-        settings = dataclasses.replace(
-            config, **{name: value for name, value in changes.items() if value is not None}
-        )
-        if not (directory.policy.exists() and directory.last_policy.exists()):
-            raise ValueError(f"{directory.path} has no final policy yet; resume the run first")
-        game = config.sample_game()
-        policy, last_policy = (
-            load_policy(file, game) for file in (directory.policy, directory.last_policy)
-        )
-        # After num_epochs grew and before the run got there, the policies are the old ones.
-        epoch = Evaluation.load(directory).epoch if directory.evaluation.exists() else None
-        evaluation = _evaluate(
-            settings, game, policy, last_policy, epoch or config.num_epochs, observer or Observer()
-        )
-        GameRecord.of(game).save(directory)  # a run of an earlier version has none
-        evaluation.save(directory)
-        return evaluation
+        changes = {name: value for name, value in changes.items() if value is not None}
+        settings = dataclasses.replace(config.evaluation, **changes)
+        config = dataclasses.replace(config, evaluation=settings)
+        draws = config if seed is None else dataclasses.replace(config, seed=seed)
+        game = config.draw_game()
+        policies, epoch = load_policies(directory, game)
+        return _evaluate_and_save(directory, config, game, policies, epoch, draws, observer)
 
 
-def load_config(directory: RunDirectory) -> ExperimentConfig:
+def load_config(directory: RunDirectory) -> RunConfig:
     """Return the settings of a run.
 
     Raises:
-        ValueError: they are damaged.
+        ValueError: they are damaged, or of another version.
     """
-    return ExperimentConfig.from_json(config_text(directory), source=str(directory.config))
+    return RunConfig.from_json(config_text(directory), source=str(directory.config))
 
 
-def load_policy(path: Path, game: TabularGame) -> TabularPolicy:
-    """Return the policy saved at `path`, made sure to be one for `game`.
+def run_columns(learner: Learner[Any, Any, Any], game: DynamicGame) -> tuple[str, ...]:
+    """All metrics columns of a run; `epoch` counts the epochs done, from 1.
 
     Raises:
-        ValueError: the file is damaged, or the policy is for another game.
+        ValueError: the game calls one of its statistics as the learner calls a metric.
     """
-    policy = TabularPolicy.load(path)
-    try:
-        policy.check_fits(game)
-    except ValueError as error:
-        raise ValueError(f"{path} is a policy for another game: {error}") from None
-    return policy
-
-
-def is_finished(directory: RunDirectory, config: ExperimentConfig) -> bool:
-    """Whether the run's policies and their evaluation are saved for all its epochs."""
-    if not (directory.policy.exists() and directory.last_policy.exists()):
-        return False
-    try:
-        return Evaluation.load(directory).epoch == config.num_epochs
-    except ValueError:
-        return False
-
-
-def _load_result(directory: RunDirectory, config: ExperimentConfig) -> ExperimentResult:
-    game = config.sample_game()
-    return ExperimentResult(
-        directory=directory,
-        config=config,
-        policy=load_policy(directory.policy, game),
-        last_policy=load_policy(directory.last_policy, game),
-        evaluation=Evaluation.load(directory),
-        resumed_from=config.num_epochs,
-        seconds=0.0,
-    )
+    state = jax.eval_shape(lambda: game.reset(jax.random.key(0)))
+    columns = metrics_columns(learner, list(jax.eval_shape(game.statistics, state)))
+    return (*columns, *EVALUATION_COLUMNS) if isinstance(game, TabularGame) else columns
 
 
 def _train_and_finish(
     directory: RunDirectory,
-    config: ExperimentConfig,
-    game: TabularGame,
-    learner: PolicyMirrorDescent,
-    state: MirrorDescentState,
+    config: RunConfig,
+    game: DynamicGame,
+    columns: tuple[str, ...],
+    state: Any,
     observer: Observer,
 ) -> ExperimentResult:
-    began = time.monotonic()
+    began, learner = time.monotonic(), config.learner
+    write_atomically(directory.config_toml, config.to_toml().encode())
 
-    def step(state: MirrorDescentState, epoch: int) -> tuple[MirrorDescentState, Row]:
+    def step(state: Any, epoch: int) -> tuple[Any, Row]:
         state, metrics = learner.step(game, state)
-        row: Row = dataclasses.asdict(metrics) | {"epoch": epoch}
-        if _evaluation_is_due(config, epoch):
-            observer.on_stage(f"evaluating the policy after epoch {epoch}")
-            row |= _evaluate_on_the_way(config, game, learner, state, epoch)
+        row: Row = metrics_row(metrics) | {"epoch": epoch}
+        if isinstance(game, TabularGame) and _is_due(config, epoch):
+            name, policy = next(iter(learner.policies(game, state).items()))
+            title = policy_title(name)
+            observer.on_stage(f"certifying the {title} after epoch {epoch}")
+            row |= _certify_on_the_way(config, game, policy, epoch)
         return state, row
 
     try:
-        state, resumed_from = train(directory, config, step, METRICS_COLUMNS, state, observer)
+        state, resumed_from = train(directory, config, step, columns, state, observer)
         policies = learner.policies(game, state)
-        policy, last_policy = policies["average"], policies["last"]
         directory.remove_results()
-        last_policy.save(directory.last_policy)
-        policy.save(directory.policy)
-        observer.on_stage("measuring how alike the agents are")
-        GameRecord.of(game).save(directory)
-        evaluation = _evaluate(config, game, policy, last_policy, config.num_epochs, observer)
-        evaluation.save(directory)  # last: its presence marks a finished run
+        save_policies(directory, policies, config.num_epochs)
+        evaluation = _evaluate_and_save(
+            directory, config, game, policies, config.num_epochs, config, observer
+        )
     except Interrupted:
         raise
     except KeyboardInterrupt as interrupt:
         raise Interrupted(directory, config.num_epochs) from interrupt
-    return ExperimentResult(
-        directory=directory,
-        config=config,
-        policy=policy,
-        last_policy=last_policy,
-        evaluation=evaluation,
-        resumed_from=resumed_from,
-        seconds=time.monotonic() - began,
-    )
+    seconds = time.monotonic() - began
+    return ExperimentResult(directory, config, policies, evaluation, resumed_from, seconds)
 
 
-def _evaluate(
-    config: ExperimentConfig,
-    game: TabularGame,
-    policy: TabularPolicy,
-    last_policy: TabularPolicy,
+def _evaluate_and_save(
+    directory: RunDirectory,
+    config: RunConfig,
+    game: DynamicGame,
+    policies: Mapping[str, Policy],
     epoch: int,
+    draws: RunConfig,
     observer: Observer,
 ) -> Evaluation:
-    began = time.monotonic()
-    # In the learned policy's own shape, so that what is compiled for one serves all three.
-    uniform = TabularPolicy.grouped(
-        jnp.full_like(policy.probs, 1.0 / policy.probs.shape[-1]), policy.groups
-    )
-    evaluations: dict[str, PolicyEvaluation] = {}
-    for name, words, candidate in (
-        ("last", "the last iterate", last_policy),
-        ("average", "the average policy", policy),
-        ("uniform", "the uniform policy", uniform),
-    ):
-        observer.on_stage(f"evaluating {words}")
-        evaluations[name] = evaluate_policy(
-            game,
-            candidate,
-            # Epoch 0 is never evaluated on the way, so these draws are used nowhere else.
-            key=jax.random.fold_in(config.keys.evaluation, 0),
-            num_trajectories=config.num_evaluation_trajectories,
-            confidence=config.confidence,
-            own_influence_agents=0 if name == "uniform" else config.own_influence_agents,
-        )
-    return Evaluation(
-        game=config.game,
-        num_agents=game.num_agents,
-        horizon=game.horizon,
-        state_names=tuple(game.state_names),
-        action_names=tuple(game.action_names),
+    observer.on_stage("measuring how alike the agents are")
+    GameRecord.of(game).save(directory)
+    evaluation, episode = evaluate_policies(
+        game,
+        policies,
+        config,
         epoch=epoch,
-        num_trajectories=config.num_evaluation_trajectories,
-        seconds=time.monotonic() - began,
-        policies=evaluations,
+        key=draws.keys.evaluation,
+        on_stage=observer.on_stage,
     )
+    if episode is not None:
+        episode.save(directory)
+    evaluation.save(directory)  # last: its digest covers all the rest
+    return evaluation
 
 
-def _evaluation_is_due(config: ExperimentConfig, epoch: int) -> bool:
-    every = config.evaluate_every
+def _is_due(config: RunConfig, epoch: int) -> bool:
+    every = config.evaluation.evaluate_every
     return epoch == config.num_epochs or (every > 0 and epoch % every == 0)
 
 
-def _evaluate_on_the_way(
-    config: ExperimentConfig,
-    game: TabularGame,
-    learner: PolicyMirrorDescent,
-    state: MirrorDescentState,
-    epoch: int,
-) -> Row:
+def _certify_on_the_way(config: RunConfig, game: TabularGame, policy: Policy, epoch: int) -> Row:
     began = time.monotonic()
     certificate = exploitability(
         game,
-        learner.policies(game, state)[config.iterate],
+        policy,
         key=jax.random.fold_in(config.keys.evaluation, epoch),
-        num_trajectories=config.num_evaluation_trajectories,
-        confidence=config.confidence,
+        num_trajectories=config.evaluation.num_evaluation_trajectories,
+        confidence=config.evaluation.confidence,
         own_influence_agents=0,
     )
     return {

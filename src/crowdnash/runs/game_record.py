@@ -128,7 +128,7 @@ def exact_symmetry(game: DynamicGame) -> ExactSymmetry | None:
             if not reader.same_contributions or work > _MAX_WORK:
                 return None
             moves, pays = (_study(reader, law) for law in ("transition", "reward"))
-        except GameError:  # a law that is no number somewhere: whoever asks for alpha will hear it
+        except GameError:  # a law that is no number somewhere: `symmetry` raises for it
             return None
     return ExactSymmetry(
         float(moves.lower.max()),

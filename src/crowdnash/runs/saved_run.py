@@ -1,17 +1,20 @@
-"""What a run directory of policy mirror descent holds, read for its report."""
+"""What a run directory holds, read for its report: files only, nothing is computed."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from os import PathLike
 
-from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.policies.tabular import Policy
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.episode import Episode
 from crowdnash.runs.evaluation import Evaluation, PolicyEvaluation
-from crowdnash.runs.experiment import load_config
-from crowdnash.runs.experiment_config import ExperimentConfig
+from crowdnash.runs.experiment import EVALUATION_COLUMNS, load_config
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import Row, read_metrics
+from crowdnash.runs.saved_policies import load_policies
 
 
 @dataclass(frozen=True)
@@ -21,18 +24,20 @@ class SavedRun:
     Attributes:
         directory: the run.
         config: its settings.
-        rows: its metrics.
-        policies: the learned policies by name ("last", "average"), empty before the end.
-        evaluation: their certificates, or None before the end.
-        game: what the run keeps of its game; empty before the end and in runs of old.
+        metrics: its rows, one an epoch.
+        policies: the learned policies by name, the recommended one first; empty before the end.
+        evaluation: how they do, or None before the end.
+        episode: simulators: one episode of the recommended policy, or None before the end.
+        game_record: what the run keeps of its game; empty before the end.
     """
 
     directory: RunDirectory
-    config: ExperimentConfig
-    rows: tuple[Row, ...]
-    policies: dict[str, TabularPolicy]
+    config: RunConfig
+    metrics: tuple[Row, ...]
+    policies: dict[str, Policy]
     evaluation: Evaluation | None
-    game: GameRecord
+    episode: Episode | None
+    game_record: GameRecord
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SavedRun:
@@ -43,27 +48,46 @@ class SavedRun:
         """
         directory = RunDirectory.open(path)
         config = load_config(directory)
-        rows = read_metrics(directory.metrics_jsonl)
-        files = {"last": directory.last_policy, "average": directory.policy}
+        metrics = read_metrics(directory.metrics_jsonl)
         evaluation = Evaluation.load(directory) if directory.evaluation.exists() else None
-        policies = {name: TabularPolicy.load(file) for name, file in files.items() if file.exists()}
-        if evaluation is not None:
-            shape = evaluation.policies["uniform"].flow.shape
-            for name, policy in policies.items():
-                if policy.probs.shape[1:] != shape or policy.num_agents != evaluation.num_agents:
-                    raise ValueError(f"{files[name]} is a policy for another game than the run's")
-        num_agents = None if evaluation is None else evaluation.num_agents
-        game = GameRecord.load(directory, num_agents)
-        if not rows and evaluation is None:
+        if not metrics and evaluation is None:
             raise ValueError(f"{directory.path} has nothing to report yet: no epoch is done")
-        return cls(directory, config, rows, policies, evaluation, game)
+        finished = evaluation is not None
+        return cls(
+            directory=directory,
+            config=config,
+            metrics=metrics,
+            policies=load_policies(directory).policies if finished else {},
+            evaluation=evaluation,
+            episode=Episode.load(directory) if finished and directory.episode.exists() else None,
+            game_record=GameRecord.load(directory, evaluation and evaluation.num_agents),
+        )
 
     @property
     def certified_rows(self) -> tuple[Row, ...]:
         """The metrics of the epochs that were certified."""
-        return tuple(row for row in self.rows if row.get("exploitability_max_lower") is not None)
+        return tuple(row for row in self.metrics if row.get(EVALUATION_COLUMNS[0]) is not None)
+
+    @property
+    def recommended(self) -> str | None:
+        """The name of the policy to use; None before the end."""
+        return None if self.evaluation is None else self.evaluation.recommended
 
     @property
     def uniform(self) -> PolicyEvaluation | None:
-        """The certificate of the uniform policy."""
-        return None if self.evaluation is None else self.evaluation.policies["uniform"]
+        """How the uniform policy does, where that was measured."""
+        return None if self.evaluation is None else self.evaluation.policies.get("uniform")
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The names of the game's own figures among the metrics."""
+        own = {item.name for item in dataclasses.fields(self.config.learner.metrics_class)}
+        names = self.metrics[0] if self.metrics else {}
+        return tuple(name for name in names if name not in own and name not in EVALUATION_COLUMNS)
+
+    @property
+    def diagnostics(self) -> tuple[str, ...]:
+        """The names of the learner's own figures among the metrics, besides what all have."""
+        shared = {"epoch", "mean_return", "agent_steps", "seconds", "statistics"}
+        names = [item.name for item in dataclasses.fields(self.config.learner.metrics_class)]
+        return tuple(name for name in names if name not in shared)

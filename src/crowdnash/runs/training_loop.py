@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from crowdnash import interrupts
 from crowdnash.files import write_atomically
@@ -54,10 +55,9 @@ class Interrupted(KeyboardInterrupt):
         self.epoch = epoch
 
 
-_Config = TypeVar("_Config", bound=RunConfig)
-
-
-def with_more_epochs(directory: RunDirectory, config: _Config, num_epochs: int | None) -> _Config:
+def with_more_epochs(
+    directory: RunDirectory, config: RunConfig, num_epochs: int | None
+) -> RunConfig:
     """Let a stored run have `num_epochs` from now on, unless that is None.
 
     Raises:
@@ -69,9 +69,8 @@ def with_more_epochs(directory: RunDirectory, config: _Config, num_epochs: int |
         raise ValueError(
             f"num_epochs can only grow: {directory.path} has {config.num_epochs}, got {num_epochs}"
         )
-    config = dataclasses.replace(config, num_epochs=num_epochs)
     try:
-        config.learner()
+        config = config.with_num_epochs(num_epochs)
     except ValueError as error:
         raise ValueError(
             f"{directory.path} cannot go on to {num_epochs} epochs: {error}. Its settings, "
@@ -111,6 +110,7 @@ def train(
         observer: hears what happens.
 
     Raises:
+        ValueError: the checkpoints are of another game.
         CheckpointError: there are checkpoints and none can be restored.
         Interrupted: Ctrl-C; the newest state has been saved if that was possible.
         OSError: a row or a checkpoint cannot be written.
@@ -133,6 +133,11 @@ def _train(
     restored = checkpoint.restore_newest(directory.checkpoints, state, observer.on_warning)
     epoch = 0
     if restored is not None:
+        if not np.array_equal(state.fingerprint, restored.state.fingerprint):
+            raise ValueError(
+                f"the checkpoints in {directory.path} are of a game with other agents than the one "
+                f"that {directory.config.name} draws here"
+            )
         state, epoch = restored.state, restored.epoch
     rows = read_metrics(directory.metrics_jsonl, up_to_epoch=epoch)
     if len(rows) < epoch:
@@ -152,7 +157,7 @@ def _run_epochs(
     log: MetricsLog,
     observer: Observer,
 ) -> Any:
-    saved = epoch
+    saved, settings = epoch, config.decisive_settings()
     due = _CheckpointSchedule(config)
     try:
         while epoch < config.num_epochs:
@@ -163,8 +168,9 @@ def _run_epochs(
                 if due(epoch):
                     # The rows must be durable before the checkpoint that promises them.
                     log.sync()
-                    checkpoint.save(directory.checkpoints, epoch, state)
+                    checkpoint.save(directory.checkpoints, epoch, state, settings=settings)
                     saved = epoch
+                    due.saved()
             interrupts.check()
             observer.on_epoch(row)
     except KeyboardInterrupt:
@@ -172,7 +178,7 @@ def _run_epochs(
             # A second failure here would hide the interruption; the older checkpoint stands.
             with contextlib.suppress(OSError, RuntimeError), interrupts.holding():
                 log.sync()
-                checkpoint.save(directory.checkpoints, epoch, state)
+                checkpoint.save(directory.checkpoints, epoch, state, settings=settings)
         raise
     return state
 
@@ -191,13 +197,22 @@ class _CheckpointSchedule:
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._last = time.monotonic()
+        self._save_seconds = 0.0
+
+    def saved(self) -> None:
+        """Take note that the checkpoint that was due has been saved."""
+        self._save_seconds = time.monotonic() - self._last
 
     def __call__(self, epoch: int) -> bool:
         config, now = self._config, time.monotonic()
+        every = config.checkpoints.checkpoint_every
+        seconds = config.checkpoints.checkpoint_seconds
+        if seconds > 0:  # saving large networks takes a while: at most a twentieth of the time
+            seconds = max(seconds, 20 * self._save_seconds)
         due = (
             epoch == config.num_epochs
-            or (config.checkpoint_every > 0 and epoch % config.checkpoint_every == 0)
-            or (config.checkpoint_seconds > 0 and now - self._last >= config.checkpoint_seconds)
+            or (every > 0 and epoch % every == 0)
+            or (seconds > 0 and now - self._last >= seconds)
         )
         if due:
             self._last = now

@@ -114,7 +114,7 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
     num_epochs: int = 300
     num_trajectories: int = 1
     identity: IdentityName | str = "none"
-    groups: int | Any = None
+    groups: int | Any | None = None
     num_passes: int = 4
     minibatch_size: int = 16384
     learning_rate: float = 2.5e-4
