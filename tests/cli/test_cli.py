@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from crowdnash import PolicyMirrorDescent, TabularPolicy, cli
+from crowdnash import GameError, PolicyMirrorDescent, TabularPolicy, cli
+from crowdnash.cli import theory
 from crowdnash.cli.display import RunDisplay, in_si
 from crowdnash.cli.flags import parse_solve
 from crowdnash.cli.game_flags import parameter_help
@@ -349,6 +350,29 @@ def test_bugs_keep_their_traceback(monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, "run", broken)
     with pytest.raises(TypeError, match="a bug"):
         cli.main(["solve", *TINY.split(), "--out", str(tmp_path / "run")])
+
+
+def test_errors_of_other_libraries_keep_their_traceback(monkeypatch, tmp_path):
+    def broken(*_, **__):
+        return np.zeros(3) + np.zeros(4)
+
+    # The frame is one of crowdnash's own, but its code raises nothing.
+    broken.__code__ = broken.__code__.replace(co_filename=experiment.__file__)
+    monkeypatch.setattr(experiment, "run", broken)
+    with pytest.raises(ValueError, match="broadcast"):
+        cli.main(["solve", *TINY.split(), "--out", str(tmp_path / "run")])
+
+
+def test_an_error_in_theorem_1_is_not_taken_for_a_game_without_a_bound(monkeypatch, capsys):
+    def broken(*_, **__):
+        raise GameError("agent 1 contributes NaN")
+
+    broken.__code__ = broken.__code__.replace(co_filename=theory.__file__)
+    monkeypatch.setattr(theory, "symmetry", lambda *_, **__: None)
+    monkeypatch.setattr(theory, "bound_exists", lambda *_: True)
+    monkeypatch.setattr(theory, "nash_bound", broken)
+    line = fails(capsys, "symmetry", "sis", "--num-agents", 3, "--horizon", 2)
+    assert "agent 1 contributes NaN" in line
 
 
 def test_interrupt_says_how_to_go_on(tmp_path, capsys, monkeypatch):

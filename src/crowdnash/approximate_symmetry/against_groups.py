@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from crowdnash import mean_field
-from crowdnash.approximate_symmetry.bounds import nash_bound
+from crowdnash.approximate_symmetry.bounds import bound_exists, nash_bound
 from crowdnash.approximate_symmetry.measurement import symmetry
 from crowdnash.certificates.certificate import exploitability
 from crowdnash.games.base import PopulationGame
@@ -95,10 +95,7 @@ def symmetry_against_groups(
         delta = np.asarray(mean_field.evaluate(induced, solution.policy).exploitability)
         delta = np.maximum(delta, 0.0)
         sym = symmetry(game, groups, seed=seed)
-        try:
-            bound = nash_bound(game, sym, delta)
-        except ValueError:  # several groups whose agents contribute differently, or no moduli
-            bound = None
+        bound = nash_bound(game, sym, delta) if bound_exists(game, sym) else None
         probs = solution.policy[None] if count == 1 else solution.policy
         played = exploitability(
             game,

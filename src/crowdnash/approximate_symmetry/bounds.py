@@ -178,6 +178,11 @@ def nash_bound(
     return _bound(game, sym, delta, 1 if end == "upper" else 0)
 
 
+def bound_exists(game: DynamicGame, sym: Symmetry) -> bool:
+    """Whether `nash_bound` has a say: not without moduli, nor where groups contribute unlike."""
+    return sym.lipschitz is not None and (sym.num_groups == 1 or _contribute_alike(game))
+
+
 def _contribute_alike(game: DynamicGame) -> bool:
     if not isinstance(game, PopulationGame):
         return True  # an estimate from play: sym's own assumption

@@ -39,7 +39,7 @@ COMMANDS = {
     "solve": "commands:solve",
     "evaluate": "commands:evaluate",
     "report": "commands:report",
-    "games": "commands:list_games",
+    "games": "games_list:show_games",
     "symmetry": "theory:show_symmetry",
     "mean-field": "theory:show_mean_field",
     "reproduce": "reproduce:show_reproduce",

@@ -21,18 +21,28 @@ _CONFIDENCE = 0.95
 def show_against_groups(
     game: TabularGame, group_counts: str, *, out: Path | None, seed: int, as_json: bool
 ) -> None:
-    """Solve, play and certify the equilibrium for several numbers of groups; print or save."""
+    """Solve, play and certify the equilibrium for several numbers of groups; print or save.
+
+    Args:
+        game: a population game.
+        group_counts: the numbers of groups, with commas between them.
+        out: a new or empty directory for the numbers and the picture, or None.
+        seed: decides the play.
+        as_json: print the numbers as JSON instead of a table.
+
+    Raises:
+        ValueError: `group_counts` or `out` is not as above, or the game is no population game.
+    """
     if not isinstance(game, PopulationGame):
         raise ValueError(f"--against-groups needs a population game; {game.name} is not")
     counts = _group_counts(group_counts)
-    taken = out is not None and out.exists()
-    if out and taken and (not out.is_dir() or any(out.iterdir())):
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out must be new or empty: {out} is not")
     console = Console(stderr=as_json)
     with console.status("") as status:
 
-        def report(done: GroupCountResult) -> None:
-            status.update(f"{done.num_groups} groups done")
+        def report(result: GroupCountResult) -> None:
+            status.update(f"{result.num_groups} groups done")
 
         results = symmetry_against_groups(
             game, counts, key=jax.random.key(seed), seed=seed, callback=report

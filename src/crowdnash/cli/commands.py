@@ -1,4 +1,4 @@
-"""`crowdnash solve`, `evaluate`, `report` and `games`: parse, call the library, print."""
+"""`crowdnash solve`, `evaluate` and `report`: parse, call the library, print."""
 
 from __future__ import annotations
 
@@ -51,14 +51,6 @@ class ReportFlags:
 
     run: Annotated[Positional[Path], arg(metavar="DIR")]
     """the run directory"""
-
-
-@dataclass(frozen=True)
-class GamesFlags:
-    """List the games, with the parameters of each and their defaults."""
-
-    json: bool = False
-    """print the list as JSON"""
 
 
 def solve(arguments: Sequence[str]) -> int:
@@ -169,34 +161,4 @@ def report(arguments: Sequence[str]) -> int:
     from crowdnash.reports.report import write_report
 
     print(write_report(flags.run))
-    return 0
-
-
-def list_games(arguments: Sequence[str]) -> int:
-    """Run `crowdnash games` with the arguments after it."""
-    flags = parse(GamesFlags, "games", arguments)
-
-    from crowdnash import games
-    from crowdnash.games.registry import sample_parameters
-
-    known = [
-        {
-            "name": name,
-            "summary": games.lookup(name).summary,
-            "parameters": {
-                parameter: details.default
-                for parameter, details in sample_parameters(games.lookup(name)).items()
-            },
-        }
-        for name in games.names()
-    ]
-    if flags.json:
-        print(json.dumps(known, indent=2))
-        return 0
-
-    from rich.console import Console
-
-    from crowdnash.cli.display import games_table
-
-    Console().print(games_table(known))
     return 0

@@ -47,8 +47,9 @@ def show_completion(arguments: Sequence[str]) -> None:
 
 def _records() -> dict[str, Any]:
     """The record of flags of every command."""
-    from crowdnash.cli.commands import EvaluateFlags, GamesFlags, ReportFlags
+    from crowdnash.cli.commands import EvaluateFlags, ReportFlags
     from crowdnash.cli.flags import solve_records
+    from crowdnash.cli.games_list import GamesFlags
     from crowdnash.cli.reproduce import ReproduceFlags, experiment_names
     from crowdnash.cli.theory import MeanFieldOptions, SymmetryOptions, options_record
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -195,14 +194,3 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def _interval(interval: Interval) -> str:
     low, high = interval
     return f"{low:.4f} to {high:.4f}" if math.isfinite(high) else f"at least {low:.4f}"
-
-
-def games_table(games: list[dict[str, Any]]) -> Table:
-    """Return the table of known games: name, what it is, and its parameters."""
-    table = Table(show_lines=True)
-    table.add_column("game", no_wrap=True)
-    table.add_column("what it is, and its parameters")
-    for game in games:
-        parameters = "  ".join(f"{name}={value}" for name, value in game["parameters"].items())
-        table.add_row(game["name"], f"{game['summary']}\n[dim]{parameters}[/dim]")
-    return table

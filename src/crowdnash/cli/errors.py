@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dis
 import sys
-import traceback
 from pathlib import Path
 
 
@@ -30,9 +30,16 @@ def user_message(error: Exception) -> str | None:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether this package raised the error: then its message is meant for the user."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return Path(__file__).parents[1] in Path(frame.f_code.co_filename).parents
+    """Whether a `raise` of this package made the error: then its message is meant for the user."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    # Compiled functions, NumPy's say, leave no frame of their own, but the caller does not raise.
+    raises = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raises and Path(__file__).parents[1] in Path(code.co_filename).parents
 
 
 def _jax_message(line: str) -> str:

@@ -78,6 +78,10 @@ def _complaint(event: events.ParseErrorEvent, flags: Any, arguments: Sequence[st
             return f"game must come first: one of {', '.join(choice.parser_from_name)}"
         case events.SubcommandConflict(attempted=word, already_selected=chosen, trigger_flag=flag):
             return f"{word} must come before {flag}, which is of {chosen}"
+        case events.BadValue(argument=argument) if argument.is_positional():
+            flags_of_all = _all_flags(flags)
+            strange = [one for one in arguments if one[:1] == "-" and one not in flags_of_all]
+            return _unknown(strange[0], flags) if strange else f"{_name(argument)} is missing"
         case events.BadValue(argument=argument):
             return f"{_name(argument)} needs a value"
         case events.InvalidChoice(argument=argument, value=value, choices=choices):

@@ -98,24 +98,26 @@ class SweepDisplay:
 def show_reproduce(arguments: Sequence[str]) -> None:
     """Run `crowdnash reproduce` with the arguments after it.
 
-    **Raises:** `ValueError`, `OSError` as `sweep.run`; `SystemExit` is tyro's own.
+    Raises:
+        ValueError: a bad argument, or as `sweep.run`.
+        OSError: as `sweep.run`.
     """
     flags = parse(ReproduceFlags, "reproduce", arguments, description=_description())
     name = canonical_name(flags.experiment, _ALL)
     out = flags.out or Path("runs") / f"{name}-{flags.scale}-seed{flags.seed}"
     try:
-        found = _all(flags, out) if name == _ALL else (_one(flags, lookup(name), out),)
+        outcomes = _all(flags, out) if name == _ALL else (_one(flags, lookup(name), out),)
     except KeyboardInterrupt:
         print(f"points measured so far are saved in {out}", file=sys.stderr)
         raise
     if flags.json:
-        facts = {done.study.name: _facts(done) for done in found}
+        facts = {one.study.name: _facts(one) for one in outcomes}
         print(json.dumps(facts if name == _ALL else facts[name], indent=2))
         return
-    for done in found:
-        _show(done)
+    for one in outcomes:
+        _show(one)
     if name == _ALL:
-        seconds = sum(done.results.measured_seconds for done in found)
+        seconds = sum(one.results.measured_seconds for one in outcomes)
         print(f"all of it: {out / 'summary.md'}, measured in {seconds:.1f} s")
 
 
@@ -155,9 +157,9 @@ def _show(done: everything.Done) -> None:
 
 
 def _description() -> str:
-    known = "; ".join(f"{study.name}: {study.summary}" for study in STUDIES.values())
-    known += "".join(f"; {alias}: the same as {name}" for alias, name in ALIASES.items())
-    return f"{ReproduceFlags.__doc__} {known}."
+    choices = "; ".join(f"{study.name}: {study.summary}" for study in STUDIES.values())
+    choices += "".join(f"; {alias}: the same as {name}" for alias, name in ALIASES.items())
+    return f"{ReproduceFlags.__doc__} {choices}."
 
 
 def _rich_table(table: studies.Table) -> Table:

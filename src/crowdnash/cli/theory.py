@@ -15,7 +15,7 @@ from rich.table import Table
 from tyro.conf import arg
 
 from crowdnash import games, mean_field
-from crowdnash.approximate_symmetry.bounds import NashBound, nash_bound
+from crowdnash.approximate_symmetry.bounds import NashBound, bound_exists, nash_bound
 from crowdnash.approximate_symmetry.measurement import Symmetry, symmetry
 from crowdnash.cli.against_groups import interval_text, show_against_groups
 from crowdnash.cli.flags import game_subcommands
@@ -71,7 +71,11 @@ class MeanFieldOptions:
 
 
 def show_symmetry(arguments: Sequence[str]) -> None:
-    """Run `crowdnash symmetry` with the arguments after it."""
+    """Run `crowdnash symmetry` with the arguments after it.
+
+    Raises:
+        ValueError: a bad argument, or a game that breaks its contract.
+    """
     game, options = _parse(arguments, "symmetry", SymmetryOptions)
     if options.against_groups is not None:
         show_against_groups(
@@ -80,27 +84,23 @@ def show_symmetry(arguments: Sequence[str]) -> None:
         return
     if options.out is not None:
         raise ValueError("--out needs --against-groups")
-    found = symmetry(game, options.groups, seed=options.seed)
-    bound = _bound_if_any(game, found)
+    sym = symmetry(game, options.groups, seed=options.seed)
+    bound = nash_bound(game, sym) if bound_exists(game, sym) else None
     if options.json:
-        print(json.dumps(_symmetry_record(game, found, bound), indent=2))
+        print(json.dumps(_symmetry_record(game, sym, bound), indent=2))
         return
     console = Console()
-    console.print(_symmetry_table(game, found))
+    console.print(_symmetry_table(game, sym))
     if bound is not None:
         console.print(_bound_table(bound))
 
 
-def _bound_if_any(game: TabularGame, found: Symmetry) -> NashBound | None:
-    """Theorem 1 where it applies: not to several groups whose agents contribute differently."""
-    try:
-        return nash_bound(game, found)
-    except ValueError:
-        return None
-
-
 def show_mean_field(arguments: Sequence[str]) -> None:
-    """Run `crowdnash mean-field` with the arguments after it."""
+    """Run `crowdnash mean-field` with the arguments after it.
+
+    Raises:
+        ValueError: a bad argument, or a game that breaks its contract.
+    """
     game, options = _parse(arguments, "mean-field", MeanFieldOptions)
     induced = induced_game(game, options.groups)
     solution = mean_field.solve(
@@ -150,30 +150,28 @@ def _parse(arguments: Sequence[str], command: str, options: type) -> tuple[Tabul
     return game, flags.options
 
 
-def _symmetry_table(game: TabularGame, found: Symmetry) -> Table:
+def _symmetry_table(game: TabularGame, sym: Symmetry) -> Table:
     table = Table(
         title=f"{game.name}, {game.num_agents} agents, "
-        + ("one group" if found.num_groups == 1 else f"{found.num_groups} groups"),
+        + ("one group" if sym.num_groups == 1 else f"{sym.num_groups} groups"),
         title_justify="left",
     )
     table.add_column("quantity")
     table.add_column("value", justify="right")
     table.add_column("where")
-    table.add_row(
-        "alpha (transitions, L1)", interval_text(found.alpha), _where(game, found, "alpha")
-    )
-    table.add_row("beta (reward per step)", interval_text(found.beta), _where(game, found, "beta"))
-    table.add_row("beta / reward range", interval_text(found.relative_beta), "")
-    table.add_row("reward range", f"{found.reward_range.lower:.4g}, {found.reward_range.upper:.4g}")
-    if found.lipschitz is not None:
-        moduli = found.lipschitz
+    table.add_row("alpha (transitions, L1)", interval_text(sym.alpha), _where(game, sym, "alpha"))
+    table.add_row("beta (reward per step)", interval_text(sym.beta), _where(game, sym, "beta"))
+    table.add_row("beta / reward range", interval_text(sym.relative_beta), "")
+    table.add_row("reward range", f"{sym.reward_range.lower:.4g}, {sym.reward_range.upper:.4g}")
+    if sym.lipschitz is not None:
+        moduli = sym.lipschitz
         for name in ("K_s", "K_a", "K_mu", "L_s", "L_a", "L_mu", "L_pop", "L_pop_sharper"):
             table.add_row(name, f"{getattr(moduli, name):.4g}", "" if moduli.exact else "searched")
-    if found.kappa is not None:
-        table.add_row("kappa (sparsity)", str(found.kappa))
-    if found.monotone is not None:
+    if sym.kappa is not None:
+        table.add_row("kappa (sparsity)", str(sym.kappa))
+    if sym.monotone is not None:
         for sense in ("everywhere", "along_flows"):
-            verdict = getattr(found.monotone, sense)
+            verdict = getattr(sym.monotone, sense)
             table.add_row(f"monotone, {sense.replace('_', ' ')}", verdict.status, verdict.reason)
     return table
 
@@ -238,40 +236,40 @@ def _flow_columns(game: TabularGame, flow: np.ndarray) -> dict[str, np.ndarray]:
 _MOST_COLUMNS = 4
 
 
-def _where(game: TabularGame, found: Symmetry, which: str) -> str:
-    met = getattr(found, f"{which}_attained")
-    if met is None:
+def _where(game: TabularGame, sym: Symmetry, which: str) -> str:
+    place = getattr(sym, f"{which}_attained")
+    if place is None:
         return ""
     return (
-        f"agent {met.agent}, {game.state_names[met.state]}, {game.action_names[met.action]}, "
-        f"step {met.step}"
+        f"agent {place.agent}, {game.state_names[place.state]}, "
+        f"{game.action_names[place.action]}, step {place.step}"
     )
 
 
-def _symmetry_record(game: TabularGame, found: Symmetry, bound: NashBound | None) -> dict[str, Any]:
+def _symmetry_record(game: TabularGame, sym: Symmetry, bound: NashBound | None) -> dict[str, Any]:
     record: dict[str, Any] = {
         "game": game.name,
         "num_agents": game.num_agents,
-        "num_groups": found.num_groups,
-        "alpha": list(found.alpha),
-        "beta": list(found.beta),
-        "relative_beta": list(found.relative_beta),
-        "exact": found.exact,
-        "reward_range": list(found.reward_range),
-        "kappa": found.kappa,
+        "num_groups": sym.num_groups,
+        "alpha": list(sym.alpha),
+        "beta": list(sym.beta),
+        "relative_beta": list(sym.relative_beta),
+        "exact": sym.exact,
+        "reward_range": list(sym.reward_range),
+        "kappa": sym.kappa,
     }
-    if found.lipschitz is not None:
-        moduli = found.lipschitz
+    if sym.lipschitz is not None:
+        moduli = sym.lipschitz
         record["lipschitz"] = dataclasses.asdict(moduli) | {
             "L_pop": moduli.L_pop,
             "L_pop_sharper": moduli.L_pop_sharper,
         }
-        if found.num_groups > 1:
-            record["group_alpha"] = found.group_alpha.tolist()
-            record["group_beta"] = found.group_beta.tolist()
-    if found.monotone is not None:
+        if sym.num_groups > 1:
+            record["group_alpha"] = sym.group_alpha.tolist()
+            record["group_beta"] = sym.group_beta.tolist()
+    if sym.monotone is not None:
         record["monotone"] = {
-            sense: getattr(found.monotone, sense).status for sense in ("everywhere", "along_flows")
+            sense: getattr(sym.monotone, sense).status for sense in ("everywhere", "along_flows")
         }
     if bound is not None:
         record["theorem_1"] = {
@@ -280,7 +278,7 @@ def _symmetry_record(game: TabularGame, found: Symmetry, bound: NashBound | None
             "trivial": bound.trivial,
             "certified": bound.certified,
         }
-        if found.num_groups > 1:
+        if sym.num_groups > 1:
             record["theorem_1"] |= {
                 "group_mended": bound.group_values.tolist(),
                 "group_sharper": bound.group_sharper.tolist(),
