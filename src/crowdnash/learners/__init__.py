@@ -1,1 +1,5 @@
 """Learners of approximate Nash policies from simulated play, and the driver they share."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

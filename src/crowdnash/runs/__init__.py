@@ -1,1 +1,5 @@
-"""An experiment: config, run directory, checkpoints, evaluation."""
+"""One run for every learner: its settings, directory, checkpoints, metrics and evaluation."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .base import Learner as Learner
+from .base import Metrics as Metrics
+from .driver import SolveResult as SolveResult
+from .driver import solve as solve
+from .driver import solve_together as solve_together
+from .mirror_descent import EpochMetrics as EpochMetrics
+from .mirror_descent import PolicyMirrorDescent as PolicyMirrorDescent
+from .ppo.learner import PPO as PPO
+from .ppo.learner import PPOMetrics as PPOMetrics
+from .temporal_difference import td_learning as td_learning
