@@ -97,8 +97,6 @@ def parse_solve(
         stored = RunConfig.from_toml(_text_of(early.config), str(early.config))
     arguments = with_canonical_game(arguments)
     game = next((word for word in arguments if word in games.names()), stored and stored.game)
-    if game is None and not {"-h", "--help"} & set(arguments):
-        raise ValueError(f"game must come first: one of {', '.join(games.names())}")
     name = early.learner or (registry.name_of(stored.learner) if stored else None)
     if name not in registry.LEARNERS:
         name = _learner_for(game, arguments, early.preset)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
+import types
+import typing
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -119,11 +122,24 @@ def _unknown(token: str, flags: Any) -> str:
     return f"no flag {flag}{nearest(flag, _all_flags(flags))}"
 
 
-def _all_flags(flags: Any) -> set[str]:
-    parsers: list[Any] = [tyro.extras.get_parser(flags, config=STYLE)]
-    names: set[str] = set()
-    for parser in parsers:  # which grows meanwhile
-        names |= parser._option_string_actions.keys()
-        for group in parser._subparsers._group_actions if parser._subparsers else ():
-            parsers += group.choices.values()
-    return {name for name in names if name.startswith("--")}
+def _all_flags(record: type) -> set[str]:
+    """The flags of a record, and of the records in it."""
+    flags: set[str] = set()
+    kinds = typing.get_type_hints(record, include_extras=True)
+    for field in dataclasses.fields(record):
+        inner = _records(kinds[field.name])
+        for one in inner:
+            flags |= _all_flags(one)
+        if not inner:
+            name = field.name.replace("_", "-")
+            flags |= {f"--{name}", f"--no-{name}"} if kinds[field.name] is bool else {f"--{name}"}
+    return flags
+
+
+def _records(kind: Any) -> list[type]:
+    """The records that a type names: itself, or some of a union's members."""
+    if typing.get_origin(kind) is typing.Annotated:
+        return _records(typing.get_args(kind)[0])
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return [one for member in typing.get_args(kind) for one in _records(member)]
+    return [kind] if dataclasses.is_dataclass(kind) and isinstance(kind, type) else []
