@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import gzip
 import hashlib
 import json
 import re
@@ -12,16 +13,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crowdnash.certificates.result import Exploitability
+from crowdnash.games.sis import SIS
 from crowdnash.interval import Interval
+from crowdnash.reports import figures, report
 from crowdnash.reports import html as html_page
-from crowdnash.reports import plotting, report
 from crowdnash.reports.agent_table import AgentGains
-from crowdnash.reports.chart import Chart, Series, numbers, page_data
-from crowdnash.reports.picture_data import gain_quantiles
-from crowdnash.reports.report import SavedRun, draw_pictures, write_report
+from crowdnash.reports.chart import Axis, Chart, HeatMap, Panels, Series
+from crowdnash.reports.page import page as page_of
+from crowdnash.reports.pictures import draw_pictures
+from crowdnash.reports.plotly import content, numbers, page_data
+from crowdnash.reports.report import SavedRun, write_report
+from crowdnash.reports.still import draw
 from crowdnash.runs import experiment
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.evaluation import LowerBoundCost
 
 PICTURES = ("exploitability", "gains", "policy", "population_flow", "mean_return")
 
@@ -61,9 +68,13 @@ def test_pictures_are_there_and_show_something(reported):
 
 def page_content(page: str) -> dict:
     """The data that the page's script draws from."""
-    found = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', page)
-    assert found is not None
-    return json.loads(found[1])
+    data = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', page)
+    assert data is not None
+    return json.loads(data[1])
+
+
+def hash_of(script: bytes) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
 
 
 def test_page_is_self_contained_and_may_load_nothing(reported):
@@ -76,15 +87,27 @@ def test_page_is_self_contained_and_may_load_nothing(reported):
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == len(PICTURES)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
-    # The page's own rule lets this one script run, by its hash, and nothing be fetched.
-    data, script = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    rule = f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri"
+    # The page's own rule lets two scripts run, by their hashes, and nothing be fetched.
+    data, packed, script = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    library = gzip.decompress(base64.b64decode(packed))
+    allowed = f"{hash_of(script.encode())} {hash_of(library)}"
+    rule = f"img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri"
     assert f"default-src 'none'; {rule}" in page
     assert page_content(page) == json.loads(data)
     assert "eval(" not in script
-    assert len(re.findall("innerHTML", script)) == 1
-    assert 'innerHTML = "<svg></svg>"' in script
+    assert "innerHTML" not in script
+    assert len(page) < 1_500_000
+
+
+def test_plotly_is_the_published_file():
+    library = gzip.decompress(html_page._asset("plotly-cartesian.min.js.gz"))
+    assert hashlib.sha256(library).hexdigest() == (
+        "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
+    )
+    assert b"plotly.js (cartesian - minified) v4.1.1" in library[:200]
+    assert b"MIT license" in library[:400]
+    assert b"eval(" not in library
+    assert b"new Function" not in library
 
 
 def test_page_has_the_summary_settings_and_tables(reported):
@@ -92,7 +115,12 @@ def test_page_has_the_summary_settings_and_tables(reported):
     evaluation = SavedRun.load(reported).evaluation
     assert evaluation is not None
     upper = evaluation.policies["last"].exploitability.maximum.upper
-    assert "<h1>sis: 12 agents, 3 steps, one shared policy</h1>" in page
+    assert f"<h1>sis: {SIS.summary}</h1>" in page
+    assert "12 agents, 3 steps, one shared policy" in page
+    lead = page[page.index('class="lead"') :]
+    assert lead.startswith(
+        'class="lead">If all 12 agents play the learned policy (last iterate), no single agent'
+    )
     assert f"by more than {upper:.3f} by deviating alone" in page
     assert page.index("largest exploitability") < page.index("<h2>Charts")
     for text in ("td_epochs", "uniform policy", "isolation_aversion", "95% confidence"):
@@ -106,8 +134,7 @@ def test_report_needs_no_game_and_no_computation(reported, tmp_path, monkeypatch
     page = write_report(copy)
     assert page == copy / "report.html"
     assert page.read_bytes() == (reported / "report.html").read_bytes()
-    for name, content in before.items():
-        assert (copy / name).read_bytes() == content
+    assert before == {name: (copy / name).read_bytes() for name in before}
 
 
 def test_text_is_escaped(reported, tmp_path):
@@ -139,6 +166,58 @@ def test_unfinished_run_gets_what_there_is(reported, tmp_path):
         write_report(copy)
 
 
+def with_evaluation(saved: SavedRun, policies: dict, **changes) -> str:
+    """The page, without pictures, of a run whose policies did like this."""
+    assert saved.evaluation is not None
+    evaluation = dataclasses.replace(saved.evaluation, policies=policies, **changes)
+    return page_of(dataclasses.replace(saved, evaluation=evaluation), [])
+
+
+def test_a_lower_return_than_the_uniform_policy_s_is_explained(reported):
+    saved = SavedRun.load(reported)
+    policies = dict(saved.evaluation.policies)
+    for mine, said in ((Interval(-5.0, -4.0), True), (Interval(5.0, 6.0), False)):
+        policies["last"] = dataclasses.replace(policies["last"], mean_return=mine)
+        page = with_evaluation(saved, policies)
+        assert ("pays an agent less on average than the uniform policy" in page) is said
+        assert ("−5.000\u2009–\u2009−4.000 against" in page) is said
+
+
+def test_a_bound_from_below_or_none_is_said_so(reported):
+    saved = SavedRun.load(reported)
+    last = saved.evaluation.policies["last"]
+    certificate = Exploitability(
+        agents=np.array([0, 9]),
+        value=np.array([1.0, 2.0]),
+        lower=np.array([-0.25, 0.5]),
+        upper=np.full(2, np.inf),
+        standard_error=np.array([0.125, 0.25]),
+        upper_standard_error=np.zeros(2),
+        maximum=Interval(0.125, np.inf),
+        mean=Interval(0.0, np.inf),
+        confidence=0.9,
+        method="learned",
+        num_trajectories=7,
+    )
+    page = with_evaluation(saved, {"last": dataclasses.replace(last, exploitability=certificate)})
+    assert "picked beforehand gains at least 0.125 in total reward over 3 steps" in page
+    assert "the 2 of them at least 0.000 on average" in page
+    assert "Samples give no upper bound" in page
+    assert '<div class="figure">≥ 0.125</div>' in page
+    assert "Each interval holds with 90% confidence." in page
+    assert [column["name"] for column in page_content(page)["agents"]["columns"]][1:4] == [
+        "gain",
+        "standard_error",
+        "value",
+    ]
+    unknown = dataclasses.replace(last, exploitability=None)
+    cost = LowerBoundCost(agents=4, agent_steps=1000, seconds=60.0)
+    page = with_evaluation(saved, {"last": unknown}, lower_bound_cost=cost)
+    assert "Whether this is near a Nash equilibrium was not measured." in page
+    assert "--best-response-agents 4" in page
+    assert 'id="agents"' not in page
+
+
 def test_damaged_evaluation_is_named(reported, tmp_path):
     copy = Path(shutil.copytree(reported, tmp_path / "copy"))
     (copy / "evaluation.npz").write_bytes((reported / "evaluation.npz").read_bytes()[:300])
@@ -153,62 +232,94 @@ def test_groups_are_shown_with_their_spread(tmp_path):
     assert "4 groups" in page
     assert "standard deviation over all agents" in page
     charts = page_content(page)["figures"]["policy"]["charts"]
-    assert len({chart["choice"] for chart in charts}) == 4
+    assert len({chart["choice"] for chart in charts}) == 5
+    assert charts[-1]["choice"] == "spread over agents"
 
 
 def test_representative_groups_by_hand():
     probs = np.zeros((4, 1, 1, 2), np.float32)
     probs[:, 0, 0, 0] = [0.9, 0.1, 0.5, 0.0]
     probs[..., 1] = 1 - probs[..., 0]
-    assert plotting.representative_groups(probs, np.array([1, 1, 1, 0])) == (1, 2, 0)
-    assert plotting.representative_groups(probs[:1], np.array([7])) == (0,)
+    sizes = np.array([1, 1, 1, 0])
+    assert figures.representative_groups(probs, sizes) == (1, 2, 0)
+    assert figures.representative_groups(probs[:1], np.array([7])) == (0,)
+    maps = figures.policy_maps(probs, sizes, ["s"], ["a", "b"], [0], "title")
+    assert maps.choices == (
+        "group 1 (1 agent)",
+        "group 2 (1 agent)",
+        "group 0 (1 agent)",
+        "spread over agents",
+    )
+    spread = maps.panels.charts[-1]
+    assert isinstance(spread, HeatMap)
+    np.testing.assert_allclose(spread.values, np.std([0.9, 0.1, 0.5]), rtol=1e-6)
+    assert len(draw(maps.panels, maps.choices).axes) == 4 + 2
 
 
 def test_many_states_show_the_most_visited():
     flow = np.zeros((2, 30, 2), np.float32)
     flow[:, 5:17] = np.linspace(1, 2, 12)[None, :, None]
-    assert plotting.most_visited(flow, 30) == tuple(range(5, 17))
-    figure = plotting.population_flow(
+    assert figures.most_visited(flow, 30) == tuple(range(5, 17))
+    panels = figures.population_flow(
         {"last iterate": flow / flow.sum((1, 2), keepdims=True)},
         [f"s{index}" for index in range(30)],
         ["left", "right"],
     )
-    assert "all others" in [text.get_text() for text in figure.legends[0].get_texts()]
+    legend = draw(panels).legends[0]
+    assert "all others" in [text.get_text() for text in legend.get_texts()]
 
 
 def test_long_runs_make_small_pictures():
     epochs = np.arange(100_000)
-    figure = plotting.return_over_epochs(epochs, np.sin(epochs / 1e4), None)
-    assert len(report._render(figure, "svg")) < 300_000
+    panels = figures.return_over_epochs(epochs, np.sin(epochs / 1e4), None)
+    assert len(report._render(draw(panels), "svg")) < 300_000
+    (trace,) = content(panels.charts[0])["figure"]["data"]
+    assert len(trace["x"]) == 1500
+    assert (trace["x"][0], trace["x"][-1]) == (0, 99_999)
+
+
+def test_a_far_level_makes_the_axis_logarithmic():
+    ends = np.array([[0.8, 1.0], [-0.05, 0.3]])
+    near, far = (
+        figures.exploitability_over_epochs(
+            np.array([1, 2]), ends, ends / 2, {"maximum": level, "mean": level}, "title"
+        )
+        for level in (Interval(2.0, 2.5), Interval(20.0, 25.0))
+    )
+    assert [draw(panels).axes[0].get_yscale() for panels in (near, far)] == ["linear", "log"]
+    charts = [content(panels.charts[0]) for panels in (near, far)]
+    assert [chart["figure"]["layout"]["yaxis"]["type"] for chart in charts] == ["linear", "log"]
+    # The reader may choose; bands then end at half the least value, not at nothing.
+    assert [chart["log_floor"] for chart in charts] == [0.0625 / 2] * 2
 
 
 def test_charts_hold_what_the_run_saved(reported):
     saved = SavedRun.load(reported)
-    figures = page_content((reported / "report.html").read_text())["figures"]
-    assert list(figures) == list(PICTURES)
-    (chart,) = figures["exploitability"]["charts"]
-    assert chart["x"] == [2, 4]
-    largest = chart["series"][0]
-    for name, end in (("low", "lower"), ("high", "upper")):
+    drawn = page_content((reported / "report.html").read_text())["figures"]
+    assert list(drawn) == list(PICTURES)
+    (chart,) = drawn["exploitability"]["charts"]
+    band, largest, *_ = chart["figure"]["data"]
+    assert largest["x"] == [2, 4]
+    for k, end in enumerate(("lower", "upper")):
         expected = [row[f"exploitability_max_{end}"] for row in saved.certified_rows]
-        assert largest[name] == pytest.approx(expected, rel=1e-5)
+        assert [ends[k] for ends in largest["customdata"]] == pytest.approx(expected, rel=1e-5)
+        half = band["y"][:2] if end == "upper" else band["y"][:1:-1]
+        assert half == pytest.approx(expected, rel=1e-5)
     assert saved.evaluation is not None
-    (chart,) = figures["gains"]["charts"]
-    assert [chart["series"][0]["low"][k] for k in (0, -1)] == pytest.approx(
+    (chart,) = drawn["gains"]["charts"]
+    ends = chart["figure"]["data"][1]["customdata"]
+    assert [ends[k][0] for k in (0, -1)] == pytest.approx(
         [f(saved.evaluation.policies["last"].exploitability.lower) for f in (np.min, np.max)],
         rel=1e-5,
     )
-    charts = figures["policy"]["charts"]
-    assert [chart["title"] for chart in charts] == [
-        "Actions in state infected",
-        "Actions in state healthy",
-    ]
+    charts = drawn["policy"]["charts"]
+    assert [chart["title"] for chart in charts] == ["State infected", "State healthy"]
     probs = np.asarray(saved.policies["last"].probs)
     for state, chart in enumerate(charts):
-        layers = np.array([series["y"] for series in chart["series"]])
-        np.testing.assert_allclose(layers, probs[0, :, state].T, rtol=1e-5)
-    for chart in figures["population_flow"]["charts"]:
-        total = np.sum([series["y"] for series in chart["series"]], axis=0)
+        (trace,) = chart["figure"]["data"]
+        np.testing.assert_allclose(trace["z"], probs[0, :, state].T, rtol=1e-5)
+    for chart in drawn["population_flow"]["charts"]:
+        total = np.sum([trace["y"] for trace in chart["figure"]["data"]], axis=0)
         np.testing.assert_allclose(total, 1.0, rtol=1e-4)
 
 
@@ -220,7 +331,7 @@ def test_alpha_and_beta_are_in_the_summary_if_they_were_saved(reported, tmp_path
     assert f"α = {saved.alpha:.3f}" in head
     assert f"β = {saved.beta:.3f}" in head
     copy = Path(shutil.copytree(reported, tmp_path / "copy"))
-    for name in ("symmetry.json", "agents.npz"):  # as runs of old
+    for name in ("symmetry.json", "agents.npz"):  # as runs that kept none
         (copy / name).unlink()
     page = write_report(copy).read_text()
     assert "α" not in page
@@ -252,9 +363,12 @@ def test_table_of_agents_by_hand():
         ("cost", [9.0, 7.0, 4.0]),
         ("own_group", [9.5, 7.5, 4.5]),  # a parameter that bears a column's name
     ]
-    content = table.content()
-    assert content["x_names"] == ["cost", "own_group", "group"]
-    assert content["sort"] == "upper"
+    saved = table.content()
+    assert saved["x_names"] == ["cost", "own_group", "group"]
+    assert saved["sort"] == "upper"
+    (points,) = saved["scatter"]["figure"]["data"]
+    np.testing.assert_allclose(points["y"], [0.4, 0.35, 0.15])
+    np.testing.assert_allclose(points["error_y"]["array"], [0.2, 0.05, 0.05])
     exact = AgentGains.of(np.array([0, 1]), {"gain": np.array([0.0, -0.5])}, {}, None, "Gains")
     assert exact.gain == ("gain", "gain")
     assert "<td>−0.5000</td>" in "".join(exact.section())
@@ -271,7 +385,7 @@ def test_many_agents_write_a_bounded_number():
     assert "Of 100000 agents, the 1000 with the largest gains are kept" in page
     assert "4 more parameters of an agent are in agents.npz" in page
     assert page.count("<tr>") == 1 + 50
-    assert len(json.dumps(table.content())) < 150_000
+    assert len(json.dumps(table.content())) < 220_000
 
 
 def test_data_in_the_page_cannot_leave_its_element():
@@ -287,12 +401,39 @@ def test_numbers_for_charts():
     values = np.array([1.23456789, np.nan, np.inf, -0.0])
     assert numbers(values) == [1.23457, None, None, 0.0]
     assert numbers(np.array([3, 10**9])) == [3, 10**9]
-    long = Chart("", "epoch", "", np.arange(100_000), [Series("", np.zeros(100_000))])
-    kept = long.content()["x"]
-    assert len(kept) == 1500
-    assert (kept[0], kept[-1]) == (0, 99_999)
-    with pytest.raises(ValueError, match="series must be as long as x, 3, but 'y' has 2 values"):
-        Chart("", "", "", np.arange(3), [Series("y", np.zeros(2))])
+    with pytest.raises(ValueError, match="y must be as long as x, 3, but that of 'a' has 2"):
+        Series("a", np.arange(3), np.zeros(2))
+    with pytest.raises(ValueError, match="interval must be as long as x, 3, but that of 'a' has 2"):
+        Series("a", np.arange(3), np.zeros(3), interval=np.zeros((2, 2)))
+
+
+def test_one_description_is_drawn_both_ways():
+    x, y, error = np.arange(3), np.array([1.0, np.nan, 3.0]), np.array([0.1, 0.2, 0.3])
+    ends = np.stack([y - 1, y + 1], 1)
+    series = [
+        Series("line", x, y, "red", "dashed", "circle", interval=ends),
+        Series("points", x, y + 1, dash="none", marker="x", error=error),
+        Series("level", x, np.full(3, 2.0), "#123456", interval=ends, reference=True),
+    ]
+    chart = Chart("title", Axis("x", "count"), Axis("y", from_zero=True), series, verticals=(1.5,))
+    (ax,) = draw(Panels([chart])).axes
+    assert ax.get_title(loc="left") == "title"
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_ylim()[0]) == ("x", "y", 0.0)
+    assert len(ax.collections) == 1 + 1  # a band and error bars; none around the level
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["line", "level", "points"]
+    drawn = content(chart)["figure"]
+    band, line, points, level = drawn["data"]
+    assert band["x"] == [0, 2, 2, 0]
+    assert band["y"] == [2.0, 4.0, 2.0, 0.0]
+    assert band["fillcolor"] == line["line"]["color"] == "var(--red)"
+    assert (line["mode"], line["line"]["dash"], line["y"]) == (
+        "lines+markers",
+        "dash",
+        [1, None, 3],
+    )
+    assert (points["mode"], points["error_y"]["array"]) == ("markers", [0.1, 0.2, 0.3])
+    assert level["line"]["color"] == "#123456"
+    assert [shape["x0"] for shape in drawn["layout"]["shapes"]] == [1.5]
 
 
 def test_numbers_in_the_text():
@@ -307,7 +448,7 @@ def test_numbers_in_the_text():
 
 
 def test_gain_quantiles_by_hand():
-    shares, low, high = gain_quantiles(np.array([2.0, 0.0]), np.array([3.0, 1.0]))
+    shares, low, high = figures.gain_quantiles(np.array([2.0, 0.0]), np.array([3.0, 1.0]))
     assert shares.tolist() == [0.0, 0.5, 1.0]
     assert low.tolist() == [0.0, 1.0, 2.0]
     assert high.tolist() == [1.0, 2.0, 3.0]

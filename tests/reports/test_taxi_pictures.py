@@ -9,16 +9,16 @@ from PIL import Image
 
 from crowdnash.games.taxi_map import PAPER_MAP, read_map
 from crowdnash.reports import taxi as taxi_pictures
+from crowdnash.reports.still import draw
 
 # Three taxis over four steps: one goes up, one down, one stays.
 POSITIONS = np.array([[18, 18, 18], [7, 18, 18], [4, 10, 18], [4, 10, 18]])
 
 
 def test_zone_occupancy():
-    figure = taxi_pictures.zone_occupancy(POSITIONS, read_map(PAPER_MAP))
-    ax = figure.axes[0]
+    panels = taxi_pictures.zone_occupancy(POSITIONS, read_map(PAPER_MAP))
     heights = {}
-    for patch in ax.findobj(StepPatch):
+    for patch in draw(panels).axes[0].findobj(StepPatch):
         values, _, baseline = patch.get_data()
         heights[patch.get_label()] = values - baseline
     assert list(heights) == ["zone 2", "start", "zone 1"]  # from the bottom
@@ -29,10 +29,10 @@ def test_zone_occupancy():
 
 def test_fleet_on_map():
     figure = taxi_pictures.fleet_on_map(POSITIONS, read_map(PAPER_MAP), [0, 3])
-    found = [{t.get_position(): t.get_text() for t in ax.texts if t.get_text() != "S"}
-             for ax in figure.axes]  # fmt: skip
+    counts = [{t.get_position(): t.get_text() for t in ax.texts if t.get_text() != "S"}
+              for ax in figure.axes]  # fmt: skip
     # Column and row: S is (1,3), cell 4 is (1,1), cell 10 is (1,4).
-    assert found == [{(1, 3): "3"}, {(1, 3): "1", (1, 1): "1", (1, 4): "1"}]
+    assert counts == [{(1, 3): "3"}, {(1, 3): "1", (1, 1): "1", (1, 4): "1"}]
     assert [len(ax.patches) for ax in figure.axes] == [21, 21]
 
 

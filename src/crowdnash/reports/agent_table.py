@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from crowdnash.reports import html as html_page
-from crowdnash.reports.chart import numbers
+from crowdnash.reports.chart import Axis, Chart, Series
+from crowdnash.reports.plotly import content, numbers
 
 # The page holds every agent up to here; of more, those with the largest gains.
 _MOST_AGENTS = 2000
@@ -97,10 +98,28 @@ class AgentGains:
                 for c in self.columns
             ],
             "sort": self.gain[1],
-            "gain": self.gain,
             "x_names": [n for n in names if n not in fixed] + [n for n in names if n == "group"],
+            "scatter": self._scatter(),
             "standard": self.standard,
         }
+
+    def _scatter(self) -> dict[str, Any]:
+        """The gains as points; the script puts in what they are drawn against."""
+        columns = {column.name: column.values for column in self.columns}
+        low, high = (np.asarray(columns[name], np.float64) for name in self.gain)
+        look = {"dash": "none", "marker": "circle", "error": (high - low) / 2, "opacity": 0.6}
+        series = Series("gain", columns["agent"], (low + high) / 2, **look)
+        chart = content(Chart(self.standard, Axis("agent"), Axis("gain (total reward)"), [series]))
+        (points,) = chart["figure"]["data"]
+        points["text"] = numbers(columns["agent"])
+        gain = "%{y:.4~g}"
+        if self.gain[0] != self.gain[1]:
+            points["customdata"] = list(zip(numbers(low), numbers(high), strict=True))
+            gain = "%{customdata[0]:.4~g} – %{customdata[1]:.4~g}"
+        points["hovertemplate"] = (
+            f"agent %{{text}}<br>%{{xaxis.title.text}}: %{{x:.4~g}}<br>gain: {gain}<extra></extra>"
+        )
+        return chart
 
     def section(self) -> list[str]:
         """Return the part of the page, with the first rows for readers without scripts."""

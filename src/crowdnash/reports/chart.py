@@ -1,128 +1,214 @@
-"""Charts that a report's script draws in the page: what is in them, and as JSON.
+"""Charts as plain records: what is in them, not how they are drawn.
 
-The script is ours, some five hundred lines in `assets/`, and not one of the libraries: those
-that can do this weigh megabytes, which every page would carry, and bring far more than read-outs,
-zoom and a table. A chart always stands in for a picture, which stays for readers without scripts.
+A chart is described once. `still` draws it with matplotlib, for the picture files and for readers
+without scripts; `plotly` writes it for the page. Neither adds data of its own.
 
-Axes: n values along x.
+Axes: n values along x, R rows and T columns of a heat map.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Num
+from matplotlib.figure import Figure
 
-_DIGITS = 6
+Dash = Literal["solid", "dashed", "dotted", "dash-dotted", "long", "none"]
+Marker = Literal["", "circle", "square", "triangle-up", "triangle-down", "diamond", "x"]
+
+COLOURS = ("blue", "red", "green", "purple", "yellow", "cyan")
+DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dash-dotted")
+"""In this order where a chart has several lines that are alike."""
+
 _MAX_POINTS = 1500
+_MAX_MARKERS = 60
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis.
+
+    Attributes:
+        name: what is on it, with units.
+        unit: how its numbers are written: "count" in whole numbers, "share" in per cent.
+        scale: how they are spaced.
+        from_zero: whether a linear axis starts at 0.
+        ticks: the numbers to write, instead of round ones.
+        switch: whether the reader of a page may change `scale`.
+    """
+
+    name: str = ""
+    unit: Literal["number", "count", "share"] = "number"
+    scale: Literal["linear", "log"] = "linear"
+    from_zero: bool = False
+    ticks: Sequence[float] = ()
+    switch: bool = False
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line, one layer of bars, or one set of points.
+    """One line, one layer of a stack, or one set of points.
 
     Attributes:
-        name: for the legend.
-        y: the values, [n]; NaN where there is none.
-        colour: a colour of the page by name ("blue", "red", "green", "yellow", "cyan", "purple",
-            "grey"), which suits day and night, or "#rrggbb".
-        interval: lower and upper ends around `y`, [n,2], or None.
-        dash: of a line: "solid", "dashed", "dotted", "dash-dotted".
-        reference: a thin dashed line to compare with; its interval is read out but not drawn.
+        name: for the legend; series of one name share an entry.
+        x: positions, [n].
+        y: values, [n]; NaN where there is none.
+        colour: a name in `style.COLOURS`, which suits day and night, or "#rrggbb".
+        dash: of the line; "none" draws the markers alone.
+        marker: its shape, left out where there are many points; "" for none.
+        interval: lower and upper ends around `y`, [n,2], or None; drawn as a band.
+        error: standard errors of `y`, [n], or None; drawn as bars.
+        reference: a thin line to compare with; its interval is read out but not drawn.
+        opacity: of everything, 0 to 1.
     """
 
     name: str
-    y: Float[np.ndarray, " n"]
+    x: Num[np.ndarray, " n"]
+    y: Num[np.ndarray, " n"]
     colour: str = "blue"
-    interval: Float[np.ndarray, "n 2"] | None = None
-    dash: Literal["solid", "dashed", "dotted", "dash-dotted"] = "solid"
+    dash: Dash = "solid"
+    marker: Marker = ""
+    interval: Num[np.ndarray, "n 2"] | None = None
+    error: Num[np.ndarray, " n"] | None = None
     reference: bool = False
+    opacity: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("y", "interval", "error"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.x):
+                raise ValueError(
+                    f"{name} must be as long as x, {len(self.x)}, but that of {self.name!r} has "
+                    f"{len(values)} values"
+                )
+
+    @property
+    def symbol(self) -> Marker:
+        """The marker, if there are few enough points to draw it."""
+        return self.marker if len(self.x) <= _MAX_MARKERS or self.dash == "none" else ""
+
+    @property
+    def middle_and_ends(self) -> Float[np.ndarray, "3 n"]:
+        """`y` and both ends of its interval, which are `y` again where there is none."""
+        ends = np.stack([self.y, self.y], 1) if self.interval is None else self.interval
+        return np.stack([self.y, *ends.T]).astype(np.float64)
+
+    def thinned(self) -> Series:
+        """At most 1500 of many points, evenly spaced, with both ends."""
+        if len(self.x) <= _MAX_POINTS:
+            return self
+        kept = np.linspace(0, len(self.x) - 1, _MAX_POINTS).round().astype(int)
+        columns = ("x", "y", "interval", "error")
+        some = {name: v[kept] for name in columns if (v := getattr(self, name)) is not None}
+        return replace(self, **some)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart; all series are over the same x.
+    """Lines or points, or bars that are stacked, one at each whole x.
 
     Attributes:
         title: what it shows.
-        x_name: what x is.
-        y_name: what the values are, with units.
-        x: positions, [n], increasing.
+        x: the axis.
+        y: the axis of the values.
         series: at least one.
-        kind: "lines", or "bars", which are stacked, one each whole x.
-        x_whole: whether x counts something, so that ticks are whole numbers.
-        x_share: whether x is a share, shown in per cent.
-        share: whether the values are.
-        from_zero: whether the axis of values starts at 0.
-        choice: which choice of the figure's menu shows it, if there is a menu.
+        kind: "lines" (points too) or "stack".
+        verticals: x at which a thin line is drawn.
+        choice: which entry of its picture's menu shows it, if there is a menu.
     """
 
     title: str
-    x_name: str
-    y_name: str
-    x: Num[np.ndarray, " n"]
+    x: Axis
+    y: Axis
     series: Sequence[Series]
-    kind: Literal["lines", "bars"] = "lines"
-    x_whole: bool = True
-    x_share: bool = False
-    share: bool = False
-    from_zero: bool = False
+    kind: Literal["lines", "stack"] = "lines"
+    verticals: Sequence[float] = ()
     choice: str = ""
 
-    def __post_init__(self) -> None:
-        for series in self.series:
-            if len(series.y) != len(self.x):
-                raise ValueError(
-                    f"series must be as long as x, {len(self.x)}, but {series.name!r} has "
-                    f"{len(series.y)} values"
-                )
-
-    def content(self) -> dict[str, Any]:
-        """Return the chart as JSON can hold it, long lines thinned out, six digits a number."""
-        kept = np.arange(len(self.x))
-        if self.kind == "lines" and len(kept) > _MAX_POINTS:
-            kept = np.linspace(0, len(kept) - 1, _MAX_POINTS).round().astype(int)
-        return {
-            "title": self.title,
-            "x_name": self.x_name,
-            "y_name": self.y_name,
-            "kind": self.kind,
-            "x_whole": self.x_whole,
-            "x_share": self.x_share,
-            "share": self.share,
-            "from_zero": self.from_zero,
-            "choice": self.choice,
-            "x": numbers(self.x[kept]),
-            "series": [_series(one, kept) for one in self.series],
-        }
+    @property
+    def floor(self) -> float:
+        """What stands for 0 and below on a logarithmic axis: half the least positive value."""
+        values = np.concatenate([series.y for series in self.series])
+        positive = values[values > 0]
+        return float(positive.min()) / 2 if positive.size else 0.5
 
 
-def _series(series: Series, kept: np.ndarray) -> dict[str, Any]:
-    content = {
-        "name": series.name,
-        "colour": series.colour,
-        "dash": series.dash,
-        "reference": series.reference,
-        "y": numbers(series.y[kept]),
-    }
-    if series.interval is not None:
-        content["low"], content["high"] = (numbers(end[kept]) for end in series.interval.T)
-    return content
+@dataclass(frozen=True)
+class HeatMap:
+    """Values by row and column, as colours from 0 to `top`.
+
+    Attributes:
+        title: what it shows.
+        x: the axis of the columns, which are counted from 0.
+        rows: the names of the rows, the first on top.
+        values: the values, [R,T].
+        unit: what the values are.
+        top: the value of the strongest colour.
+        colour: of that, "blue" or "red".
+        choice: which entry of its picture's menu shows it, if there is a menu.
+    """
+
+    title: str
+    x: Axis
+    rows: Sequence[str]
+    values: Float[np.ndarray, "R T"]
+    unit: str
+    top: float = 1.0
+    colour: Literal["blue", "red"] = "blue"
+    choice: str = ""
 
 
-def numbers(values: Num[np.ndarray, " n"]) -> list[int | float | None]:
-    """Return numbers for JSON: whole ones as they are, others to six digits, None if not finite."""
-    if np.issubdtype(values.dtype, np.integer):
-        return [int(value) for value in values]
-    return [float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None for value in values]
+@dataclass(frozen=True)
+class Panels:
+    """Charts that belong together, row by row.
+
+    Attributes:
+        charts: the charts.
+        title: of all of them; one chart has its own.
+        columns: how many stand beside each other.
+        size: width and height of one of them, inches.
+        share_y: whether charts in a row have one range of values.
+        legend: where the names of all series stand in the picture: "inside" of every chart, or
+            once for all "right" of or "below" them.
+    """
+
+    charts: Sequence[Chart | HeatMap]
+    title: str = ""
+    columns: int = 1
+    size: tuple[float, float] = (7.6, 3.8)
+    share_y: bool = False
+    legend: Literal["inside", "right", "below"] = "inside"
 
 
-def page_data(content: Mapping[str, Any]) -> str:
-    """Return JSON that can stand inside a script element, whatever text is in it."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    # ASCII only (as json.dumps writes), and nothing that could open or close an element.
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a report.
+
+    Attributes:
+        name: its file name without suffix.
+        caption: what it shows and how to read it.
+        content: its charts, or a drawing that only matplotlib can make.
+        choice_name: what the reader of the page picks, if the charts have different `choice`s.
+        choices: those that the still picture shows; all if empty.
+        still_note: what the still picture needs said.
+    """
+
+    name: str
+    caption: str
+    content: Panels | Figure
+    choice_name: str = ""
+    choices: Sequence[str] = field(default=())
+    still_note: str = ""
+
+    @property
+    def title(self) -> str:
+        """The title over all its charts."""
+        return "" if isinstance(self.content, Figure) else self.content.title
+
+    @property
+    def charts(self) -> Sequence[Chart | HeatMap]:
+        """The charts, none for a drawing."""
+        return () if isinstance(self.content, Figure) else self.content.charts

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from crowdnash.interval import Interval
-from crowdnash.reports.chart import Chart, page_data
+from crowdnash.reports.chart import Picture
+from crowdnash.reports.plotly import content, page_data
 
-_SCRIPTS = ("drawing.js", "marks.js", "chart.js", "agents.js", "start.js")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of a report.
-
-    Attributes:
-        name: its file name without suffix.
-        caption: what it shows and how to read it.
-        figure: itself.
-        charts: what a page with a script shows in its place; none: the picture.
-        choice_name: what the reader picks, if the charts have different `choice`s.
-        still_note: what the picture needs said that the charts do not.
-    """
-
-    name: str
-    caption: str
-    figure: Figure
-    charts: tuple[Chart, ...] = ()
-    choice_name: str = ""
-    still_note: str = ""
+_SCRIPTS = ("agents.js", "report.js")
 
 
 def document(
@@ -55,26 +33,33 @@ def document(
     """
     figures = {
         picture.name: {
+            "title": picture.title,
             "choice_name": picture.choice_name,
-            "charts": [chart.content() for chart in picture.charts],
+            "charts": [content(chart) for chart in picture.charts],
         }
         for picture in pictures
         if picture.charts
     }
-    script = "\n" + '"use strict";\n' + "\n".join(_asset(name) for name in _SCRIPTS)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = "\n" + '"use strict";\n' + "\n".join(_asset(name).decode() for name in _SCRIPTS)
+    library = _asset("plotly-cartesian.min.js.gz")
     return _TEMPLATE.format(
         title=escape(title),
-        style=_asset("report.css"),
-        digest=digest,
+        style=_asset("report.css").decode(),
+        allowed=f"{_source(script.encode())} {_source(gzip.decompress(library))}",
         body="\n".join(sections),
         data=page_data({"figures": figures, "agents": agents}),
+        library=base64.b64encode(library).decode(),
         script=script,
     )
 
 
-def _asset(name: str) -> str:
-    return (files("crowdnash.reports") / "assets" / name).read_text(encoding="utf-8")
+def _asset(name: str) -> bytes:
+    return (files("crowdnash.reports") / "assets" / name).read_bytes()
+
+
+def _source(script: bytes) -> str:
+    """A script as a page's policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -158,13 +143,13 @@ def image(
     )
 
 
-# The page says itself that it may load nothing and run nothing but its own script.
+# The page says itself that it may load nothing and run nothing but its own script and Plotly.
 _TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'">
+style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
@@ -176,6 +161,7 @@ style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-a
 {body}
 </main>
 <script type="application/json" id="report-data">{data}</script>
+<script type="text/plain" id="plotly">{library}</script>
 <script>{script}</script>
 </body>
 </html>

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -15,14 +16,16 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-BLUE, RED, GREEN, YELLOW, CYAN, PURPLE, GREY = (
-    "#4477AA",
-    "#EE6677",
-    "#228833",
-    "#CCBB44",
-    "#66CCEE",
-    "#AA3377",
-    "#8A8A8A",
+COLOURS = MappingProxyType(
+    {
+        "blue": "#4477AA",
+        "red": "#EE6677",
+        "green": "#228833",
+        "yellow": "#CCBB44",
+        "cyan": "#66CCEE",
+        "purple": "#AA3377",
+        "grey": "#8A8A8A",
+    }
 )
 _INK = "#333333"
 STYLE: Any = {

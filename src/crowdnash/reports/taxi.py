@@ -22,46 +22,29 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from crowdnash.games.taxi_map import TaxiMap
-from crowdnash.reports.style import BLUE, GREY, RED, STYLE, heading, new_figure
+from crowdnash.reports.chart import Panels
+from crowdnash.reports.figures import zone_shares
+from crowdnash.reports.style import COLOURS, STYLE, heading, new_figure
 
-_ZONE_COLOURS = (GREY, BLUE, RED)
+_ZONE_COLOURS = tuple(COLOURS[name] for name in ("grey", "blue", "red"))
 _ZONE_NAMES = ("start", "zone 1", "zone 2")
 _WALL = "#5A5A5A"
 _HALF = 0.46
 _MAX_DOTS = 1000
 _SHOWN = (1, 0, 2)
-"""Zone 1 on top, the start between the zones, as on the paper's map."""
 
 
-def zone_occupancy(positions: Integer[np.ndarray, "H N"], city: TaxiMap) -> Figure:
-    """Draw the share of taxis in each zone over the steps of one or more episodes, stacked.
+def zone_occupancy(positions: Integer[np.ndarray, "H N"], city: TaxiMap) -> Panels:
+    """Return the chart of the share of taxis in each zone over the steps, stacked.
 
     Args:
         positions: of every taxi at every step; episodes may lie side by side along N.
         city: the map they drive on.
 
-    **Raises:** `ValueError` if a position is not on the map.
+    Raises:
+        ValueError: a position is not on the map.
     """
-    shares = _zone_shares(positions, city)
-    edges = np.arange(len(shares) + 1) - 0.5
-    with new_figure(7.6, 3.6) as (figure, axes):
-        ax = axes[0, 0]
-        bottom = np.zeros(len(shares))
-        for zone in _SHOWN[::-1]:
-            top = bottom + shares[:, zone]
-            colour, name = _ZONE_COLOURS[zone], _ZONE_NAMES[zone]
-            ax.stairs(top, edges, baseline=bottom, fill=True, color=colour, label=name)
-            bottom = top
-        ax.set_xlim(edges[0], edges[-1])
-        ax.set_ylim(0, 1)
-        ax.set_xlabel("step")
-        ax.set_ylabel("share of taxis")
-        ax.set_title("Where the fleet is")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        handles, names = ax.get_legend_handles_labels()
-        figure.legend(handles[::-1], names[::-1], loc="outside right center")
-    return figure
+    return zone_shares(_zone_shares(positions, city))
 
 
 def fleet_on_map(
@@ -74,7 +57,8 @@ def fleet_on_map(
         city: the map they drive on.
         steps: which steps to show, each in 0..H-1.
 
-    **Raises:** `ValueError` if a position is not on the map or a step not in the episode.
+    Raises:
+        ValueError: a position is not on the map or a step not in the episode.
     """
     _check_positions(positions, city)
     if len(steps) == 0 or not all(0 <= step < len(positions) for step in steps):
@@ -113,7 +97,8 @@ def save_animation(
         city: the map they drive on.
         frames_per_second: steps shown in a second.
 
-    **Raises:** `ValueError` if a position is not on the map or `frames_per_second` < 1.
+    Raises:
+        ValueError: a position is not on the map or `frames_per_second` < 1.
     """
     if frames_per_second < 1:
         raise ValueError(f"frames_per_second must be at least 1, not {frames_per_second}")

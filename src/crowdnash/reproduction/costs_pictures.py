@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from crowdnash.reports.style import BLUE, RED, new_figure
+from crowdnash.reports.style import COLOURS, new_figure
 from crowdnash.runs.metrics_log import Row
 
 _UNITS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -33,14 +33,19 @@ def draw(_rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Figure]:
                 [low, high],
                 [place, place],
                 "o-",  # a single time has no length
-                color=RED,
+                color=COLOURS["red"],
                 linewidth=5,
                 markersize=5,
                 label="paper" if label else None,
             )
             ours = claim["ours"]
             ax.plot(
-                ours, place, "o", color=BLUE, markersize=8, label="crowdnash" if label else None
+                ours,
+                place,
+                "o",
+                color=COLOURS["blue"],
+                markersize=8,
+                label="crowdnash" if label else None,
             )
             ax.annotate(
                 duration(ours), (ours, place), (0, 8), textcoords="offset points", ha="center"

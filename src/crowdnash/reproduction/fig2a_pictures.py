@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from crowdnash.reports.style import BLUE, GREY, RED
-from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, panels, plot
+from crowdnash.reports.chart import Axis, Chart, Series
+from crowdnash.reports.still import draw as draw_panels
+from crowdnash.reproduction.pictures import EXPLOITABILITY, panels
 from crowdnash.runs.metrics_log import Row
 
 SWEEPS = MappingProxyType(
@@ -22,34 +23,26 @@ SWEEPS = MappingProxyType(
 """What is swept: title and symbol."""
 
 POLICIES = MappingProxyType(
-    {"exact": ("exact MFG-NE", BLUE), "learned": ("learned by Symm-PMD", RED)}
+    {"exact": ("exact MFG-NE", "blue"), "learned": ("learned by Symm-PMD", "red")}
 )
 """Whose exploitability: title and colour."""
 
-_COLUMNS = {"largest": ("o", "-"), "mean": ("s", DASHED)}
+_COLUMNS: Any = {"largest": ("solid", "circle"), "mean": ("dashed", "square")}
 
 
 def draw(_rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Figure]:
     """A panel for either sweep: largest and mean over agents, exact and learned."""
+    charts = []
+    for sweep, (name, symbol) in SWEEPS.items():
+        series = []
+        for policy, (who, colour) in POLICIES.items():
+            fact = facts[sweep][policy]
+            for column, look in _COLUMNS.items():
+                mean, low, high = (np.asarray(fact[column][end]) for end in ("mean", "low", "high"))
+                label = f"{who}, {column} over agents"
+                x, ends = np.asarray(fact["difference"]), np.stack([low, high], 1)
+                series.append(Series(label, x, mean, colour, *look, interval=ends))
+        y = Axis(EXPLOITABILITY, from_zero=True)
+        charts.append(Chart(name, Axis(symbol), y, series, verticals=(0.1,)))
     title = "A-SIS: N-player exploitability as agents differ (Fig. 2a)"
-    with panels(len(SWEEPS), len(SWEEPS), title, height=3.6) as (figure, axes):
-        for ax, (sweep, (name, symbol)) in zip(axes, SWEEPS.items(), strict=True):
-            for policy, (who, colour) in POLICIES.items():
-                fact = facts[sweep][policy]
-                for column, (marker, dash) in _COLUMNS.items():
-                    mean, low, high = (
-                        np.asarray(fact[column][end]) for end in ("mean", "low", "high")
-                    )
-                    label = f"{who}, {column} over agents"
-                    x = np.asarray(fact["difference"])
-                    plot(ax, Curve(x, mean, label, colour, marker, dash, ends=(low, high)))
-            ax.axvline(0.1, color=GREY, linestyle=DOTTED, linewidth=1.2)
-            ax.set_title(name, fontsize=10.5)
-            ax.set_xlabel(symbol)
-            ax.set_ylabel("exploitability (total reward)")
-            ax.set_ylim(bottom=0)
-            ax.grid(True)
-        highest = max(ax.get_ylim()[1] for ax in axes)
-        for ax in axes:
-            ax.set_ylim(0, highest)
-    return {"fig2a": figure}
+    return {"fig2a": draw_panels(panels(charts, len(SWEEPS), title, 3.6, share_y=True))}

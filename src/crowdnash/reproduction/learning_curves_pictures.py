@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from crowdnash.reports.style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
+from crowdnash.reports.chart import Chart, Series
+from crowdnash.reports.still import draw as draw_panels
 from crowdnash.reproduction.fits import sample
-from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, log_log, panels, plot
+from crowdnash.reproduction.pictures import log, panels
 from crowdnash.reproduction.robust_means import RobustMean, interquartile_mean
 from crowdnash.runs.metrics_log import Row
 
@@ -29,8 +29,13 @@ OUTPUTS = MappingProxyType(
 )
 """What is looked at: a preset and which of its policies."""
 
-_ENDS = MappingProxyType({"symmetric": (BLUE, "o", "-"), "independent": (RED, "s", DASHED)})
-_BETWEEN = ((GREEN, "^", (0, (6, 1.5))), (PURPLE, "v", (0, (3, 1, 1, 1))), (YELLOW, "D", DOTTED))
+_ENDS: Any = {"symmetric": ("blue", "solid", "circle"), "independent": ("red", "dashed", "square")}
+_BETWEEN: Any = (
+    ("green", "long", "triangle-up"),
+    ("purple", "dash-dotted", "triangle-down"),
+    ("yellow", "dotted", "diamond"),
+    ("cyan", "solid", "x"),
+)
 
 
 class LearningCurve(NamedTuple):
@@ -48,30 +53,25 @@ def learner_title(groups: Any) -> str:
 
 def curve_of(rows: Sequence[Row], column: str) -> LearningCurve:
     """A column of one learner's rows, over seeds."""
-    found = sample(rows, "epoch", column)
-    return LearningCurve(found.x, interquartile_mean(found.values))
+    evaluated = sample(rows, "epoch", column)
+    return LearningCurve(evaluated.x, interquartile_mean(evaluated.values))
 
 
 def draw(rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Figure]:
     """Largest and mean exploitability over agents, for the three outputs."""
     title = f"{facts['title']}: exploitability while learning"
-    with panels(2 * len(OUTPUTS), len(OUTPUTS), title) as (figure, axes):
-        places = [(column, output) for column in ("largest", "mean") for output in OUTPUTS]
-        for ax, (column, output) in zip(axes, places, strict=True):
+    charts = []
+    for column in ("largest", "mean"):
+        for output, name in OUTPUTS.items():
             part = [row for row in rows if row["output"] == output]
-            between = iter((*_BETWEEN, (CYAN, "x", "-")))
+            between = iter(_BETWEEN)
+            series = []
             for groups in dict.fromkeys(row["groups"] for row in part):
                 look = _ENDS.get(str(groups)) or next(between)
-                mine = [row for row in part if row["groups"] == groups]
-                epochs, found = curve_of(mine, column)
-                ends = (found.low, found.high)
-                plot(ax, Curve(epochs, found.mean, learner_title(groups), *look, ends=ends))
-            log_log(ax, OUTPUTS[output], "epochs", f"{column} exploitability")
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
-        for row in (axes[: len(OUTPUTS)], axes[len(OUTPUTS) :]):
-            lows, highs = zip(*(ax.get_ylim() for ax in row), strict=True)
-            for ax in row:
-                ax.set_ylim(min(lows), max(highs))
-    return {str(facts["figure"]): figure}
+                curve = curve_of([row for row in part if row["groups"] == groups], column)
+                middle, low, high = curve.summary.mean, curve.summary.low, curve.summary.high
+                ends = np.stack([low, high], 1)
+                label = learner_title(groups)
+                series.append(Series(label, curve.epochs, middle, *look, interval=ends))
+            charts.append(Chart(name, log("epochs"), log(f"{column} exploitability"), series))
+    return {str(facts["figure"]): draw_panels(panels(charts, len(OUTPUTS), title, share_y=True))}

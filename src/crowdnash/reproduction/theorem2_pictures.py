@@ -9,31 +9,33 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from crowdnash.reports.style import BLUE, CYAN, GREEN, PURPLE, RED, YELLOW
+from crowdnash.reports.chart import Chart, Panels, Series
+from crowdnash.reports.still import draw as draw_panels
 from crowdnash.reproduction.fits import sample
-from crowdnash.reproduction.pictures import DASHED, DOTTED, Curve, guide, log_log, panels, plot
+from crowdnash.reproduction.pictures import guide, log, measured, panels
 from crowdnash.runs.metrics_log import Row
 
 _TITLES = MappingProxyType(
     {"sis": "A-SIS", "rock-paper-scissors": "A-RPS", "kink": "kink game (2 steps)"}
 )
-_LEARNERS = (
-    ("own", "own data, the theorem's steps", BLUE, "o", "-"),
-    ("pooled", "all agents' data, the theorem's steps", RED, "s", "-"),
-    ("pooled-adaptive", "all agents' data, adaptive steps", GREEN, "^", DASHED),
+_LEARNERS: Any = (
+    ("own", "own data, the theorem's steps", "blue", "circle", "solid"),
+    ("pooled", "all agents' data, the theorem's steps", "red", "square", "solid"),
+    ("pooled-adaptive", "all agents' data, adaptive steps", "green", "triangle-up", "dashed"),
 )
-_SHADES = (BLUE, CYAN, GREEN, YELLOW, RED, PURPLE)
-_ERROR = "squared error (reward²)"
-_TRAJECTORIES = "trajectories M"
+_SHADES = ("blue", "cyan", "green", "yellow", "red", "purple")
+_ERROR = log("squared error (reward²)")
+_TRAJECTORIES = log("trajectories M")
 
 
 def draw(rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Figure]:
     """Error over M, squared bias over N, and what heterogeneity leaves."""
-    return {
+    drawn = {
         "trajectories": _over_trajectories(_sweep(rows, "trajectories")),
         "agents": _over_agents(_sweep(rows, "agents")),
         "differences": _over_differences(_sweep(rows, "differences"), facts),
     }
+    return {name: draw_panels(charts) for name, charts in drawn.items()}
 
 
 def _sweep(rows: Sequence[Row], name: str) -> list[Row]:
@@ -41,77 +43,93 @@ def _sweep(rows: Sequence[Row], name: str) -> list[Row]:
 
 
 def _by(rows: Sequence[Row], column: str) -> dict[Any, list[Row]]:
-    found: dict[Any, list[Row]] = {}
+    parts: dict[Any, list[Row]] = {}
     for row in rows:
-        found.setdefault(row[column], []).append(row)
-    return found
+        parts.setdefault(row[column], []).append(row)
+    return parts
 
 
-def _over_trajectories(rows: Sequence[Row]) -> Figure:
-    by_game = _by(rows, "game")
-    title = f"Error of TD learning against trajectories ({rows[0]['num_agents']} identical agents)"
-    with panels(len(by_game), 2, title) as (figure, axes):
-        for ax, (game, part) in zip(axes, by_game.items(), strict=True):
-            by_learner = _by(part, "learner")
-            for learner, label, colour, marker, dash in _LEARNERS:
-                found = sample(by_learner[learner], "num_epochs", "error")
-                plot(ax, Curve(found.x, found.mean, label, colour, marker, dash, found.error))
-                if learner == "own":
-                    end = (float(found.x[-1]), float(found.mean[-1]))
-                    guide(ax, list(found.x), end, -1.0, "slope of 1/M")
-            log_log(ax, _TITLES[game], _TRAJECTORIES, _ERROR)
-    return figure
-
-
-def _over_agents(rows: Sequence[Row]) -> Figure:
-    by_game = _by(rows, "game")
-    title = f"Error of TD learning against agents ({rows[0]['num_epochs']:,} trajectories)"
-    with panels(len(by_game), min(3, max(2, len(by_game))), title) as (figure, axes):
-        for ax, (game, part) in zip(axes, by_game.items(), strict=True):
-            by_learner = _by(part, "learner")
-            for learner, label, colour, marker in (
-                ("own", "squared bias, own data", BLUE, "o"),
-                ("pooled", "squared bias, all agents' data", RED, "s"),
-            ):
-                found = sample(by_learner[learner], "num_agents", "squared_bias")
-                # What noise hides is left out: its logarithm would say nothing.
-                clear = found.at(found.mean > found.error)
-                curve = Curve(clear.x, clear.mean, label, colour, marker, error=clear.error)
-                plot(ax, curve)
-            whole = sample(by_learner["own"], "num_agents", "error")
-            label = "whole squared error, own data"
-            plot(ax, Curve(whole.x, whole.mean, label, CYAN, "v", DOTTED, whole.error))
-            pooled = sample(by_learner["pooled"], "num_agents", "squared_bias")
-            first = (float(pooled.x[0]), float(pooled.mean[0]))
-            guide(ax, list(pooled.x), first, -1.0, "slope of 1/N")
-            log_log(ax, _TITLES[game], "number of agents N", _ERROR, list(whole.x))
-    return figure
-
-
-def _over_differences(rows: Sequence[Row], facts: Mapping[str, Any]) -> Figure:
-    own = _by([row for row in rows if row["learner"] == "own"], "difference")
-    with panels(2, 2, "A-SIS whose agents differ: error of TD learning") as (figure, axes):
-        for (difference, part), colour in zip(own.items(), _SHADES, strict=False):
-            found = sample(part, "num_epochs", "error")
-            label = f"own data, alpha ≈ beta ≈ {difference:g}"
-            plot(axes[0], Curve(found.x, found.mean, label, colour, "o", error=found.error))
-        log_log(axes[0], "against trajectories", _TRAJECTORIES, _ERROR)
-        for learner, label, colour, marker in (
-            ("own", "own data, mean over agents", BLUE, "o"),
-            ("pooled", "all agents' data", RED, "s"),
-        ):
-            found = [fact for fact in facts["floors"] if fact["learner"] == learner]
-            x = np.asarray([fact["squares"] for fact in found])
-            y = np.asarray([fact["error"] for fact in found])
-            error = np.asarray([fact["standard_error"] for fact in found])
-            curve = Curve(x[x > 0], y[x > 0], label, colour, marker, error=error[x > 0])
-            plot(axes[1], curve)
+def _over_trajectories(rows: Sequence[Row]) -> Panels:
+    charts = []
+    for game, part in _by(rows, "game").items():
+        by_learner = _by(part, "learner")
+        series = []
+        for learner, *look in _LEARNERS:
+            error = sample(by_learner[learner], "num_epochs", "error")
+            series.append(measured(error, *look))
             if learner == "own":
-                largest = np.asarray([fact["largest_error"] for fact in found])
-                label = "own data, worst agent"
-                plot(axes[1], Curve(x[x > 0], largest[x > 0], label, PURPLE, "^", DASHED))
-                end = (float(x[-1]), float(y[-1]))
-                guide(axes[1], list(x[x > 0]), end, 1.0, "slope of alpha² + beta²")
-        title = f"at {facts['longest']:,} trajectories"
-        log_log(axes[1], title, "alpha² + beta²", _ERROR)
-    return figure
+                end = (float(error.x[-1]), float(error.mean[-1]))
+                series.append(guide(error.x, end, -1.0, "slope of 1/M"))
+        charts.append(Chart(_TITLES[game], _TRAJECTORIES, _ERROR, series))
+    title = f"Error of TD learning against trajectories ({rows[0]['num_agents']} identical agents)"
+    return panels(charts, 2, title)
+
+
+def _over_agents(rows: Sequence[Row]) -> Panels:
+    charts = []
+    for game, part in _by(rows, "game").items():
+        by_learner = _by(part, "learner")
+        own, pooled = (
+            sample(by_learner[learner], "num_agents", "squared_bias")
+            for learner in ("own", "pooled")
+        )
+        whole = sample(by_learner["own"], "num_agents", "error")
+        first = (float(pooled.x[0]), float(pooled.mean[0]))
+        series = [
+            # What noise hides is left out: its logarithm would say nothing.
+            measured(own.at(own.mean > own.error), "squared bias, own data", "blue", "circle"),
+            measured(
+                pooled.at(pooled.mean > pooled.error),
+                "squared bias, all agents' data",
+                "red",
+                "square",
+            ),
+            measured(whole, "whole squared error, own data", "cyan", "triangle-down", "dotted"),
+            guide(pooled.x, first, -1.0, "slope of 1/N"),
+        ]
+        x = log("number of agents N", whole.x.tolist())
+        charts.append(Chart(_TITLES[game], x, _ERROR, series))
+    title = f"Error of TD learning against agents ({rows[0]['num_epochs']:,} trajectories)"
+    return panels(charts, min(3, max(2, len(charts))), title)
+
+
+def _over_differences(rows: Sequence[Row], facts: Mapping[str, Any]) -> Panels:
+    own = _by([row for row in rows if row["learner"] == "own"], "difference")
+    series = [
+        measured(
+            sample(part, "num_epochs", "error"),
+            f"own data, alpha ≈ beta ≈ {difference:g}",
+            colour,
+            "circle",
+        )
+        for (difference, part), colour in zip(own.items(), _SHADES, strict=False)
+    ]
+    charts = [
+        Chart("against trajectories", _TRAJECTORIES, _ERROR, series),
+        Chart(
+            f"at {facts['longest']:,} trajectories",
+            log("alpha² + beta²"),
+            _ERROR,
+            [*_floors(facts, "own"), *_floors(facts, "pooled")],
+        ),
+    ]
+    return panels(charts, 2, "A-SIS whose agents differ: error of TD learning")
+
+
+def _floors(facts: Mapping[str, Any], learner: str) -> list[Series]:
+    """What is left at the end over how much agents differ."""
+    floors = [f for f in facts["floors"] if f["learner"] == learner and f["squares"] > 0]
+
+    def column(name: str) -> np.ndarray:
+        return np.asarray([fact[name] for fact in floors])
+
+    x, y, error = column("squares"), column("error"), column("standard_error")
+    if learner == "pooled":
+        return [Series("all agents' data", x, y, "red", marker="square", error=error)]
+    end = (float(x[-1]), float(y[-1]))
+    worst = {"marker": "triangle-up", "dash": "dashed"}
+    return [
+        Series("own data, mean over agents", x, y, "blue", marker="circle", error=error),
+        Series("own data, worst agent", x, column("largest_error"), "purple", **worst),
+        guide(x, end, 1.0, "slope of alpha² + beta²"),
+    ]

@@ -1,5 +1,5 @@
-// The agents' gains: a table to sort, search and page through, and a picture of them against a
-// parameter. `agents` is what agent_gains.py writes: columns of equal length.
+// The agents' gains: a table to sort, search and page through. It gets what agent_table.py writes:
+// columns of equal length.
 
 const PAGE = 50;
 
@@ -84,18 +84,18 @@ class AgentTable {
     });
   }
 
-  found() {
-    const matches = parseSearch(this.search.value, this.columns);
+  matches() {
+    const fits = parseSearch(this.search.value, this.columns);
     const values = this.columns[this.order.column].values;
     const sign = this.order.descending ? -1 : 1;
-    return this.rows.filter(matches).sort((a, b) => sign * (values[a] - values[b]) || a - b);
+    return this.rows.filter(fits).sort((a, b) => sign * (values[a] - values[b]) || a - b);
   }
 
   show() {
     let rows = [];
     let wrong = null;
     try {
-      rows = this.found();
+      rows = this.matches();
     } catch (error) {
       wrong = error.message;
     }
@@ -120,29 +120,4 @@ class AgentTable {
     for (const { values } of this.columns) html(row, "td", {}, readable(values[k]));
     return row;
   }
-}
-
-/** The gains against a column that the reader picks. */
-function addScatter(section, { columns, gain, x_names, standard }) {
-  const of = (name) => columns.find((column) => column.name === name);
-  const [low, high] = gain.map((name) => of(name).values);
-  const middle = low.map((value, k) => (value + high[k]) / 2);
-  const figure = html(null, "figure");
-  section.querySelector(".scroll").before(figure);
-  const controls = html(figure, "div", { class: "controls" });
-  const label = html(controls, "label", {}, "Gain against");
-  const choice = html(label, "select");
-  for (const name of x_names) html(choice, "option", { value: name }, of(name).title);
-  let chart = null;
-  const draw = () => {
-    chart?.remove();
-    const x = of(choice.value);
-    const whole = x.values.every(Number.isInteger);
-    const series = [{ name: "gain", y: middle, low, high, colour: "blue" }];
-    const names = { title: `${standard} against ${x.title}`, x_name: x.title, y_name: "gain (total reward)" };
-    const notes = columns[0].values.map((agent) => `agent ${agent}`);
-    chart = new Chart(figure, { kind: "points", x: x.values, series, x_whole: whole, ...names }, notes);
-  };
-  choice.addEventListener("change", draw);
-  draw();
 }
