@@ -67,12 +67,12 @@ class Series:
 
     name: str
     x: Num[np.ndarray, " n"]
-    y: Num[np.ndarray, " n"]
+    y: Num[np.ndarray, " _"]
     colour: str = "blue"
     dash: Dash = "solid"
     marker: Marker = ""
-    interval: Num[np.ndarray, "n 2"] | None = None
-    error: Num[np.ndarray, " n"] | None = None
+    interval: Num[np.ndarray, "_ 2"] | None = None
+    error: Num[np.ndarray, " _"] | None = None
     reference: bool = False
     opacity: float = 1.0
 
