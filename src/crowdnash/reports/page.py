@@ -103,8 +103,8 @@ def _summary(saved: SavedRun) -> list[str]:
     evaluation, num_epochs = saved.evaluation, saved.config.num_epochs
     if evaluation is None:
         return [
-            f'<p class="lead">This run is not finished: {len(saved.metrics)} of {num_epochs} epochs '
-            "are done, and nothing is certified for the end yet.</p>"
+            f'<p class="lead">This run is not finished: {len(saved.metrics)} of {num_epochs} '
+            "epochs are done, and nothing is certified for the end yet.</p>"
         ]
     name, policy = next(iter(evaluation.policies.items()))
     certificate, symmetry = policy.exploitability, saved.game_record.symmetry
