@@ -115,8 +115,8 @@ def test_page_has_the_summary_settings_and_tables(reported):
     evaluation = SavedRun.load(reported).evaluation
     assert evaluation is not None
     upper = evaluation.policies["last"].exploitability.maximum.upper
-    assert f"<h1>sis: {SIS.summary}</h1>" in page
-    assert "12 agents, 3 steps, one shared policy" in page
+    assert f"<h1>{SIS.summary}</h1>" in page
+    assert "sis, 12 agents, 3 steps, one shared policy" in page
     lead = page[page.index('class="lead"') :]
     assert lead.startswith(
         'class="lead">If all 12 agents play the learned policy (last iterate), no single agent'
@@ -180,7 +180,7 @@ def test_a_lower_return_than_the_uniform_policy_s_is_explained(reported):
         policies["last"] = dataclasses.replace(policies["last"], mean_return=mine)
         page = with_evaluation(saved, policies)
         assert ("pays an agent less on average than the uniform policy" in page) is said
-        assert ("−5.000\u2009–\u2009−4.000 against" in page) is said
+        assert ("−5.000 to −4.000 against" in page) is said
 
 
 def test_a_bound_from_below_or_none_is_said_so(reported):
@@ -444,7 +444,8 @@ def test_numbers_in_the_text():
         "2.000",
     ]
     assert html_page.interval(Interval(0.5, 0.5)) == "0.500"
-    assert html_page.interval(Interval(-0.5, 0.5)) == "−0.500\u2009–\u20090.500"
+    assert html_page.interval(Interval(-0.5, 0.5)) == "−0.500 to 0.500"
+    assert html_page.interval(Interval(0.25, 0.5)) == "0.250\u2009–\u20090.500"
 
 
 def test_gain_quantiles_by_hand():

@@ -365,7 +365,7 @@ def test_names_from_the_data_run_nothing(open_page, run, tmp_path):
     dataclasses.replace(evaluation, state_names=names, action_names=names).save(directory)
     write_arrays(directory.agents, {evil: read_arrays(directory.agents)["recovery"]})
     page = open_page(write_report(copy))
-    assert page.title().startswith("sis: ")
+    assert page.title().startswith("A-SIS")
     part = figure(page, "policy")
     titles = part.locator("h4").all_inner_texts()
     assert titles == ["State </script>", "State <s>a</s>"]

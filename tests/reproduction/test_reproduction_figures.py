@@ -82,7 +82,7 @@ def test_learning_curves_are_those_of_solve(preset):
     build = cn.PolicyMirrorDescent if preset == "theorem" else cn.PolicyMirrorDescent.practical
     result = cn.solve(game, build(num_epochs=3, td_epochs=5, temperature=0.01), key=learning_key)
     # A-RPS is certified exactly, so no random number comes between.
-    expected = cn.exploitability(game, result.policy, key=jax.random.key(9))
+    expected = cn.exploitability(game, result.policies["average"], key=jax.random.key(9))
     (row,) = (
         row
         for row in rows

@@ -71,7 +71,8 @@ def number(value: float, digits: int = 3) -> str:
 def interval(ends: Interval) -> str:
     """Return an interval, or the one number that it is."""
     low, high = (number(end) for end in ends)
-    return high if ends.lower == ends.upper else f"{low}\u2009–\u2009{high}"
+    between = " to " if low.startswith("−") else "\u2009–\u2009"
+    return high if ends.lower == ends.upper else low + between + high
 
 
 def cards(figures: Iterable[tuple[str, str]]) -> str:

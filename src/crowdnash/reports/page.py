@@ -55,8 +55,7 @@ _ANIMATION = "One episode of the trained fleet, a dot for each taxi."
 
 
 def _title(saved: SavedRun) -> str:
-    summary = games.lookup(saved.config.game).summary
-    return f"{saved.config.game}: {summary}" if summary else saved.config.game
+    return games.lookup(saved.config.game).summary or saved.config.game
 
 
 def _head(saved: SavedRun) -> list[str]:
@@ -66,7 +65,7 @@ def _head(saved: SavedRun) -> list[str]:
         for name, words in (("num_agents", "agents"), ("horizon", "steps"))
         if name in parameters
     ]
-    about = ", ".join([*sizes, saved.config.learner.summary()])
+    about = ", ".join([saved.config.game, *sizes, saved.config.learner.summary()])
     return [f"<h1>{escape(_title(saved))}</h1>", f'<p class="about">{escape(about)}</p>']
 
 
