@@ -9,8 +9,7 @@ from .approximate_symmetry.play.estimate import (
     symmetry_from_trajectories as symmetry_from_trajectories,
 )
 from .certificates.certificate import exploitability as exploitability
-from .certificates.q_deviations import model_free_best_response as model_free_best_response
-from .certificates.q_deviations import model_free_best_responses as model_free_best_responses
+from .certificates.q_learning import OptimisticQLearning as OptimisticQLearning
 from .certificates.result import Exploitability as Exploitability
 from .certificates.result import OwnInfluence as OwnInfluence
 from .games.base import DynamicGame as DynamicGame

@@ -63,7 +63,7 @@ def brute_force(game, groups=None) -> tuple[np.ndarray, np.ndarray]:
     """alpha and beta of each group by Defs. 3, 6 and 7, all joint pairs of the others in loops."""
     n, x = game.num_agents, game.num_states * game.num_actions
     groups = np.zeros(n, int) if groups is None else np.asarray(groups)
-    found = []
+    deviations = []
     others = list(itertools.product(range(x), repeat=n - 1))
     for law in all_laws(game):
         law = law.reshape(*law.shape[:4], -1)
@@ -83,8 +83,8 @@ def brute_force(game, groups=None) -> tuple[np.ndarray, np.ndarray]:
                 mean = sums[key][0] / sums[key][1]
                 apart = np.abs(law[:, i, :, o] - mean).sum(-1).max()
                 deviation[g] = max(deviation[g], apart)
-        found.append(deviation)
-    return found[0], found[1]
+        deviations.append(deviation)
+    return deviations[0], deviations[1]
 
 
 def value_at(game, place, law) -> np.ndarray:
@@ -95,8 +95,8 @@ def value_at(game, place, law) -> np.ndarray:
         others = np.repeat(np.arange(counts.size), counts)
     s, a = np.divmod(others, game.num_actions)
     index = [jnp.asarray(k, jnp.int32) for k in (place.agent, place.state, place.action)]
-    found = game.law(*index, jnp.asarray(s), jnp.asarray(a), jnp.asarray(place.step, jnp.int32))
-    return np.asarray(found[law])
+    laws = game.law(*index, jnp.asarray(s), jnp.asarray(a), jnp.asarray(place.step, jnp.int32))
+    return np.asarray(laws[law])
 
 
 # --- the paper's games
@@ -343,9 +343,9 @@ def test_search_finds_what_the_whole_grid_shows(monkeypatch):
     part = symmetry(game)
     assert not part.exact
     for name in ("alpha", "beta"):
-        true, found = getattr(whole, name).lower, getattr(part, name)
-        assert 0.9 * true <= found.lower <= true + 1e-12
-        assert found.upper >= true
+        true, interval = getattr(whole, name).lower, getattr(part, name)
+        assert 0.9 * true <= interval.lower <= true + 1e-12
+        assert interval.upper >= true
     place = part.alpha_attained
     others = np.rint(place.mu * 6)
     np.testing.assert_allclose(place.mu * 6, others, atol=1e-9)
@@ -367,14 +367,14 @@ def test_random_queries_give_an_honest_lower_end():
     assert not sampled.exact
     for name in ("alpha", "beta"):
         error = getattr(sampled, f"{name}_standard_error")
-        true, found = getattr(exact, name).lower, getattr(sampled, name).lower
+        true, estimate = getattr(exact, name).lower, getattr(sampled, name).lower
         assert 0 < error < 0.5
-        assert 0.5 * true - 4 * error <= found <= true + 4 * error
+        assert 0.5 * true - 4 * error <= estimate <= true + 4 * error
     large = DriftByLaw(np.linspace(0.2, 0.9, 100))
-    found = symmetry(large, "symmetric", num_populations=10)
-    assert found.method == "sample"
-    assert found.alpha.upper == 2.0
-    assert found.lipschitz is None
+    sym = symmetry(large, "symmetric", num_populations=10)
+    assert sym.method == "sample"
+    assert sym.alpha.upper == 2.0
+    assert sym.lipschitz is None
 
 
 # --- moduli

@@ -10,8 +10,8 @@ import pytest
 
 import crowdnash as cn
 from crowdnash.approximate_symmetry.bounds import nash_bound
-from crowdnash.approximate_symmetry.lipschitz import LipschitzModuli
 from crowdnash.approximate_symmetry.measurement import Symmetry, symmetry
+from crowdnash.approximate_symmetry.moduli import LipschitzModuli
 from crowdnash.certificates.certificate import Interval
 from random_games import RandomAffineGame, random_population_game
 
@@ -187,11 +187,11 @@ def test_never_violated_where_agents_move_independently(num_agents):
         sym = symmetry(game)
         bound = nash_bound(game, sym, max(delta, 0.0))
         played = cn.TabularPolicy.symmetric(policy, num_agents=num_agents)
-        found = cn.exploitability(game, played, key=jax.random.key(0), method="exact")
+        result = cn.exploitability(game, played, key=jax.random.key(0), method="exact")
         assert bound.certified
-        assert found.maximum.lower <= bound.sharper + 1e-5
+        assert result.maximum.lower <= bound.sharper + 1e-5
         assert bound.sharper <= bound.value + 1e-12
-        assert found.maximum.lower <= bound.trivial + 1e-5
+        assert result.maximum.lower <= bound.trivial + 1e-5
         meaningful += not bound.sharper_vacuous
     assert num_agents < 300 or meaningful >= 10
 
@@ -221,8 +221,8 @@ def test_never_violated_where_the_crowd_moves_agents():
         delta = mean_field_gain(game, policy)
         bound = nash_bound(game, symmetry(game), delta)
         played = cn.TabularPolicy.symmetric(policy, num_agents=3)
-        found = cn.exploitability(game, played, key=jax.random.key(0), method="enumerate")
-        assert found.maximum.lower <= min(bound.sharper, bound.value) + 1e-5
+        result = cn.exploitability(game, played, key=jax.random.key(0), method="enumerate")
+        assert result.maximum.lower <= min(bound.sharper, bound.value) + 1e-5
         assert bound.certified
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -81,10 +81,10 @@ def test_what_an_agent_meets_is_as_near_as_the_proof_says():
         strayed = shares @ np.abs(counts / sizes[:, None] - mu).sum(1)
         for g, size in enumerate(sizes):
             own = np.eye(3)[pairs[g][0]]
-            met = (counts.sum(0) - own) / (n - 1)
+            population = (counts.sum(0) - own) / (n - 1)
             meant = (n * shares @ mu - mu[g]) / (n - 1)
             c = 2 + 2 * (n - size) / (n - 1)
-            slack = strayed + c / n - np.abs(met - meant).sum()
+            slack = strayed + c / n - np.abs(population - meant).sum()
             assert slack >= -1e-12
             tightest = min(tightest, slack)
     assert tightest < 0.05
@@ -114,11 +114,11 @@ def test_never_violated_where_agents_move_independently(num_agents, num_groups):
         delta = np.maximum(mean_field.evaluate(induced, policy).exploitability, 0.0)
         bound = cn.nash_bound(game, cn.symmetry(game, groups), np.asarray(delta))
         played = cn.TabularPolicy.grouped(policy, groups)
-        found = cn.exploitability(game, played, key=KEY, method="exact")
+        result = cn.exploitability(game, played, key=KEY, method="exact")
         assert bound.certified
-        assert (found.lower <= bound.group_sharper[groups] + 1e-5).all()
+        assert (result.lower <= bound.group_sharper[groups] + 1e-5).all()
         assert (bound.group_sharper <= bound.group_values + 1e-12).all()
-        assert found.maximum.lower <= bound.best + 1e-5
+        assert result.maximum.lower <= bound.best + 1e-5
         meaningful += not bound.sharper_vacuous
     assert num_agents < 300 or meaningful >= 5
 
@@ -135,9 +135,9 @@ def test_never_violated_where_the_crowd_moves_agents():
         delta = np.maximum(mean_field.evaluate(induced, policy).exploitability, 0.0)
         bound = cn.nash_bound(game, cn.symmetry(game, groups), np.asarray(delta))
         played = cn.TabularPolicy.grouped(policy, groups)
-        found = cn.exploitability(game, played, key=KEY, method="enumerate")
+        result = cn.exploitability(game, played, key=KEY, method="enumerate")
         ends = np.minimum(bound.group_sharper, bound.group_values)[groups]
-        assert (found.lower <= ends + 1e-5).all()
+        assert (result.lower <= ends + 1e-5).all()
         assert bound.certified
 
 
@@ -191,15 +191,15 @@ def test_leaving_out_the_own_share_breaks_monotonicity_by_one_over_n(num_agents)
     """Alike agents in two groups of a game that is monotone along flows for one group."""
     game, groups = rock_paper_scissors(num_agents), np.arange(num_agents) % 3 // 2
     assert cn.symmetry(game).monotone.whole_population is None
-    found = cn.symmetry(game, groups).monotone
-    assert found.along_flows.status == "not monotone"
-    assert "vanishes if agents meet their own share too" in found.along_flows.reason
-    assert found.whole_population.along_flows
+    result = cn.symmetry(game, groups).monotone
+    assert result.along_flows.status == "not monotone"
+    assert "vanishes if agents meet their own share too" in result.along_flows.reason
+    assert result.whole_population.along_flows
     # Groups moving in opposite ways: -d' B d / (N-1), at most 3 c (the same shift of actions in
     # all three states, only crowding counts) per unit of mass; c = 3.5.
-    assert found.along_flows.eigenvalue * (num_agents - 1) == pytest.approx(10.5, rel=0.01)
+    assert result.along_flows.eigenvalue * (num_agents - 1) == pytest.approx(10.5, rel=0.01)
     induced = cn.induced_game(game, groups)
-    pair = found.along_flows.counterexample
+    pair = result.along_flows.counterexample
     flows = [np.asarray(mean_field.population_flow(induced, x)) for x in pair[:2]]
     total = sum(sum_of_def_10(induced, *(x[:, h] for x in flows), h) for h in range(3))
     assert total == pytest.approx(pair.violation, rel=1e-6)
@@ -208,18 +208,18 @@ def test_leaving_out_the_own_share_breaks_monotonicity_by_one_over_n(num_agents)
 
 def test_counterexample_for_all_populations():
     game, groups = rock_paper_scissors(30, 1.0), np.arange(30) % 2
-    found = cn.symmetry(game, groups).monotone
-    pair = found.everywhere.counterexample
+    result = cn.symmetry(game, groups).monotone
+    pair = result.everywhere.counterexample
     assert pair.mu.shape == (2, 3, 3)
     np.testing.assert_allclose(pair.mu.sum((1, 2)), 1)
     assert min(pair.mu.min(), pair.other.min()) >= 0
     total = sum_of_def_10(cn.induced_game(game, groups), pair.mu, pair.other, pair.step)
     assert total == pytest.approx(pair.violation, rel=1e-6)
     assert total > 0.1
-    assert found.whole_population.everywhere.status == "not monotone"
+    assert result.whole_population.everywhere.status == "not monotone"
     # Two groups moving as one are one group.
     one = cn.symmetry(game).monotone
-    assert found.whole_population.everywhere.eigenvalue == pytest.approx(one.everywhere.eigenvalue)
+    assert result.whole_population.everywhere.eigenvalue == pytest.approx(one.everywhere.eigenvalue)
 
 
 class Antisymmetric(RandomAffineGame):
@@ -239,23 +239,23 @@ def test_verdicts_agree_with_random_populations():
         game = random_population_game(0, 8, 2, 2, 2, kind=Antisymmetric)
         game = eqx.tree_at(lambda g: g.crowd, game, crowd)
         groups = np.array([0, 0, 1, 1, 1, 1, 0, 2])
-        found = cn.symmetry(game, groups).monotone
+        result = cn.symmetry(game, groups).monotone
         induced = cn.induced_game(game, groups)
         rng = np.random.default_rng(0)
         totals = [
             sum_of_def_10(induced, *rng.dirichlet(np.full(4, 0.3), (2, 3)).reshape(2, 3, 2, 2), 0)
             for _ in range(60)
         ]
-        assert found.everywhere.status == expected
+        assert result.everywhere.status == expected
         assert (max(totals) > 1e-9) == (expected == "not monotone")
-        assert bool(found.whole_population.everywhere) == (crowd >= 0)
+        assert bool(result.whole_population.everywhere) == (crowd >= 0)
 
 
 def test_moving_transitions_are_not_monotone():
-    found = cn.symmetry(cn.games.SIS.sample(KEY, num_agents=20), np.arange(20) % 2).monotone
-    assert found.everywhere.status == found.along_flows.status == "not monotone"
-    assert "P depends on the population" in found.along_flows.reason
-    assert found.along_flows.counterexample.mu.shape == (2, 2, 2)
+    result = cn.symmetry(cn.games.SIS.sample(KEY, num_agents=20), np.arange(20) % 2).monotone
+    assert result.everywhere.status == result.along_flows.status == "not monotone"
+    assert "P depends on the population" in result.along_flows.reason
+    assert result.along_flows.counterexample.mu.shape == (2, 2, 2)
 
 
 class Bending(RandomAffineGame):
@@ -270,8 +270,8 @@ class Bending(RandomAffineGame):
 def test_bending_rewards_are_refuted():
     game = random_population_game(1, 9, 2, 2, 2, kind=Bending)
     groups = np.arange(9) % 2
-    found = cn.symmetry(game, groups).monotone
-    pair = found.everywhere.counterexample
+    result = cn.symmetry(game, groups).monotone
+    pair = result.everywhere.counterexample
     total = sum_of_def_10(cn.induced_game(game, groups), pair.mu, pair.other, pair.step)
     assert total == pytest.approx(pair.violation, rel=1e-5)
     assert total > 0
@@ -279,9 +279,9 @@ def test_bending_rewards_are_refuted():
 
 def test_too_many_groups_are_not_decided():
     game = rock_paper_scissors(300)
-    found = cn.symmetry(game, "independent").monotone
-    assert found.everywhere.status == found.along_flows.status == "unknown"
-    assert "too many" in found.everywhere.reason
+    result = cn.symmetry(game, "independent").monotone
+    assert result.everywhere.status == result.along_flows.status == "unknown"
+    assert "too many" in result.everywhere.reason
 
 
 # --- symmetry against G
@@ -309,9 +309,9 @@ def test_against_groups_puts_together_what_each_gives():
         assert one.trivial_bound == pytest.approx(3 * (1 + game.isolation_aversion.max()))
         probs = solution.policy if solution.policy.ndim == 4 else solution.policy[None]
         played = cn.TabularPolicy.grouped(probs, sym.groups)
-        found = cn.exploitability(game, played, key=KEY, own_influence_agents=0)
-        assert one.maximum == found.maximum
-        assert one.mean == found.mean
+        result = cn.exploitability(game, played, key=KEY, own_influence_agents=0)
+        assert one.maximum == result.maximum
+        assert one.mean == result.mean
     assert results[0].alpha.upper < results[1].alpha.upper
     figure = symmetry_over_groups(results, "sis", 30, 0.95)
     alike, measured, bounds = figure.axes
@@ -371,3 +371,52 @@ def test_the_command_prints_the_bound_of_several_groups(capsys):
     assert len(record["theorem_1"]["group_mended"]) == len(record["group_alpha"]) == 2
     assert record["theorem_1"]["mended"] == max(record["theorem_1"]["group_mended"])
     assert record["monotone"]["everywhere"] == "not monotone"
+
+
+# --- many groups, and errors that are none of the theorem's
+
+
+class Tastes(NamedTuple):
+    liking: Any
+
+
+class Ridge(cn.PopulationGame):
+    """Half of the agents are paid (to be in state 1) where a third of the others is in state 1."""
+
+    agents: Tastes
+    horizon: int = 1
+    num_states: int = 2
+    num_actions: int = 2
+    transition_in_aggregate: ClassVar = "free"
+
+    @property
+    def initial_distribution(self):
+        return jnp.array([0.5, 0.5])
+
+    def transition(self, agent, state, action, aggregate, step):
+        return jnp.array([0.5, 0.5])
+
+    def reward(self, agent, state, action, aggregate, step):
+        apart = aggregate - jnp.array([0.3, 0.36, 0.13, 0.21])
+        return agent.liking * jnp.exp(-30 * (apart**2).sum())
+
+
+def test_a_search_climbs_from_every_group():
+    """Twelve groups that are copies of each other have one beta; the last were not climbed from."""
+    game = Ridge(agents=Tastes(jnp.tile(jnp.array([0.0, 1.0]), 30)))
+    sym = cn.symmetry(game, np.arange(60) // 2 % 12, num_populations=4)
+    beta = sym.group_beta[:, 0]
+    assert 0.45 < beta[0] <= 0.5  # within a group the mean is at 1/2, and the ridge is of height 1
+    np.testing.assert_allclose(beta, beta[0], rtol=1e-6)
+
+
+def test_an_error_of_the_game_is_not_taken_for_a_bound_that_does_not_apply(monkeypatch):
+    """Any ValueError was, a GameError among them."""
+
+    def broken(*arguments):
+        raise cn.GameError("the game is broken")
+
+    monkeypatch.setattr("crowdnash.approximate_symmetry.against_groups.nash_bound", broken)
+    game = cn.games.RockPaperScissors.sample(KEY, num_agents=4, horizon=2)
+    with pytest.raises(cn.GameError, match="the game is broken"):
+        symmetry_against_groups(game, [1], key=KEY, num_trajectories=2, num_iterations=10)

@@ -15,6 +15,7 @@ from brute_force import brute_force
 from random_games import (
     RandomAffineGame,
     RandomFreeGame,
+    RandomPopulationGame,
     groupings,
     permuted,
     random_policy,
@@ -26,17 +27,17 @@ KEY = jax.random.key(0)
 GROUPINGS = ["symmetric", "grouped", "independent"]
 
 
-def assert_equals_reference(found, reference, *, atol=1e-5):
-    np.testing.assert_allclose(found.value, reference.value, rtol=0, atol=atol)
+def assert_equals_reference(certificate, reference, *, atol=1e-5):
+    np.testing.assert_allclose(certificate.value, reference.value, rtol=0, atol=atol)
     np.testing.assert_allclose(
-        found.best_response_value, reference.best_response_values, rtol=0, atol=atol
+        certificate.best_response_value, reference.best_response_values, rtol=0, atol=atol
     )
-    np.testing.assert_allclose(found.lower, reference.exploitability, rtol=0, atol=atol)
-    np.testing.assert_array_equal(found.upper, found.lower)
-    np.testing.assert_array_equal(found.standard_error, np.zeros(len(found.lower)))
+    np.testing.assert_allclose(certificate.lower, reference.exploitability, rtol=0, atol=atol)
+    np.testing.assert_array_equal(certificate.upper, certificate.lower)
+    np.testing.assert_array_equal(certificate.standard_error, np.zeros(len(certificate.lower)))
     largest, mean = reference.exploitability.max(), reference.exploitability.mean()
-    np.testing.assert_allclose(found.maximum, (largest, largest), rtol=0, atol=atol)
-    np.testing.assert_allclose(found.mean, (mean, mean), rtol=0, atol=atol)
+    np.testing.assert_allclose(certificate.maximum, (largest, largest), rtol=0, atol=atol)
+    np.testing.assert_allclose(certificate.mean, (mean, mean), rtol=0, atol=atol)
 
 
 # --- enumerate ----------------------------------------------------------------------------------
@@ -56,18 +57,18 @@ def test_enumeration_equals_brute_force(name, seed):
     game = TINY_GAMES[name](seed)
     for grouping in GROUPINGS:
         policy = random_policy(seed, game, groupings(game.num_agents)[grouping])
-        found = cn.exploitability(game, policy, key=KEY, method="enumerate")
-        assert found.method == "enumerate"
-        np.testing.assert_array_equal(found.agents, np.arange(game.num_agents))
-        assert_equals_reference(found, brute_force(game, policy))
+        certificate = cn.exploitability(game, policy, key=KEY, method="enumerate")
+        assert certificate.method == "enumerate"
+        np.testing.assert_array_equal(certificate.agents, np.arange(game.num_agents))
+        assert_equals_reference(certificate, brute_force(game, policy))
 
 
 def test_enumeration_of_the_largest_tiny_game_equals_brute_force():
     """N = S = A = H = 3: 19,683 deterministic policies of each agent."""
     game = random_tabular_game(2, 3, 3, 3, 3)
     policy = random_policy(2, game, groupings(3)["independent"])
-    found = cn.exploitability(game, policy, key=KEY, method="enumerate")
-    assert_equals_reference(found, brute_force(game, policy))
+    certificate = cn.exploitability(game, policy, key=KEY, method="enumerate")
+    assert_equals_reference(certificate, brute_force(game, policy))
 
 
 def test_enumeration_of_the_librarys_games_equals_brute_force():
@@ -75,16 +76,16 @@ def test_enumeration_of_the_librarys_games_equals_brute_force():
     rps = cn.games.RockPaperScissors.sample(jax.random.key(2), num_agents=2, horizon=3)
     for game in (sis, rps):
         policy = random_policy(3, game, groupings(game.num_agents)["independent"])
-        found = cn.exploitability(game, policy, key=KEY, method="enumerate")
-        assert_equals_reference(found, brute_force(game, policy))
+        certificate = cn.exploitability(game, policy, key=KEY, method="enumerate")
+        assert_equals_reference(certificate, brute_force(game, policy))
 
 
 def test_a_deterministic_policy_is_enumerated_too():
     game = random_tabular_game(3, 2, 2, 2, 3)
     probs = np.random.default_rng(0).integers(2, size=(2, 3, 2))[..., None] == np.arange(2)
     policy = cn.TabularPolicy.independent(probs.astype(np.float32))
-    found = cn.exploitability(game, policy, key=KEY, method="enumerate")
-    assert_equals_reference(found, brute_force(game, policy))
+    certificate = cn.exploitability(game, policy, key=KEY, method="enumerate")
+    assert_equals_reference(certificate, brute_force(game, policy))
 
 
 # --- exact --------------------------------------------------------------------------------------
@@ -135,9 +136,9 @@ def test_exact_equals_brute_force(num_agents, grouping):
     affine = random_population_game(1, num_agents, 2, 2, 3, kind=RandomAffineGame, weighted=True)
     for game in (rps, affine):
         policy = random_policy(4, game, groupings(num_agents)[grouping])
-        found = cn.exploitability(game, policy, key=KEY, method="exact")
-        assert found.method == "exact"
-        assert_equals_reference(found, brute_force(game, policy), atol=3e-6)
+        certificate = cn.exploitability(game, policy, key=KEY, method="exact")
+        assert certificate.method == "exact"
+        assert_equals_reference(certificate, brute_force(game, policy), atol=3e-6)
 
 
 @pytest.mark.parametrize("num_agents", [2, 50, 2000])
@@ -146,22 +147,22 @@ def test_exact_rps_equals_the_closed_form(num_agents, grouping):
     game = random_rps(num_agents)
     maps = {"symmetric": np.zeros(num_agents, int), "independent": np.arange(num_agents)}
     policy = random_policy(5, game, maps[grouping])
-    found = cn.exploitability(game, policy, key=KEY, method="exact")
+    certificate = cn.exploitability(game, policy, key=KEY, method="exact")
     value, best = rps_closed_form(game, policy)
-    np.testing.assert_allclose(found.value, value, rtol=1e-6)
-    np.testing.assert_allclose(found.best_response_value, best, rtol=1e-6)
-    np.testing.assert_allclose(found.lower, best - value, rtol=1e-6)
-    assert found.maximum.lower == pytest.approx((best - value).max(), rel=1e-6)
-    assert found.mean.upper == pytest.approx((best - value).mean(), rel=1e-6)
+    np.testing.assert_allclose(certificate.value, value, rtol=1e-6)
+    np.testing.assert_allclose(certificate.best_response_value, best, rtol=1e-6)
+    np.testing.assert_allclose(certificate.lower, best - value, rtol=1e-6)
+    assert certificate.maximum.lower == pytest.approx((best - value).max(), rel=1e-6)
+    assert certificate.mean.upper == pytest.approx((best - value).mean(), rel=1e-6)
 
 
 def test_uniform_play_of_identical_rps_agents_by_hand():
     """All marginals are 1/3: a step in state s pays -c/3 - u_s/3 + v_s/3 = -4/3, -5/3, -2 for
     R, P, S; uniform play earns -5/3 a step, and staying in R from step 1 on 1/3 a step more."""
     game = cn.games.RockPaperScissors.sample(KEY, num_agents=7, horizon=10, heterogeneity=0.0)
-    found = cn.exploitability(game, cn.TabularPolicy.uniform(game), key=KEY)
-    np.testing.assert_allclose(found.value, -50 / 3, rtol=1e-6)
-    np.testing.assert_allclose(found.lower, 3.0, rtol=1e-6)
+    certificate = cn.exploitability(game, cn.TabularPolicy.uniform(game), key=KEY)
+    np.testing.assert_allclose(certificate.value, -50 / 3, rtol=1e-6)
+    np.testing.assert_allclose(certificate.lower, 3.0, rtol=1e-6)
 
 
 # --- auto ---------------------------------------------------------------------------------------
@@ -181,8 +182,10 @@ def test_uniform_play_of_identical_rps_agents_by_hand():
 )
 def test_auto_picks_the_method(game, method):
     policy = cn.TabularPolicy.uniform(game)
-    found = cn.exploitability(game, policy, key=KEY, num_trajectories=64, own_influence_agents=0)
-    assert found.method == method
+    certificate = cn.exploitability(
+        game, policy, key=KEY, num_trajectories=64, own_influence_agents=0
+    )
+    assert certificate.method == method
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,7 @@ class Repeated:
         )
         policy = random_policy(seed, game, groupings(num_agents)[grouping])
         self.reference = brute_force(game, policy)
-        self.found = [
+        self.certificates = [
             cn.exploitability(
                 game,
                 policy,
@@ -230,7 +233,7 @@ class Repeated:
 
     def mean_and_error(self, field: str) -> tuple[np.ndarray, np.ndarray]:
         """Over the keys: mean of a per-agent field and its standard error, by their spread."""
-        values = np.stack([getattr(e, field) for e in self.found])
+        values = np.stack([getattr(e, field) for e in self.certificates])
         return values.mean(0), values.std(0, ddof=1) / np.sqrt(REPEATS)
 
 
@@ -257,7 +260,7 @@ def test_frozen_path_value_is_the_return(repeated):
 
 def test_sampled_bounds_hold_within_four_standard_errors(repeated):
     truth = repeated.reference.exploitability
-    for e in repeated.found:
+    for e in repeated.certificates:
         assert (e.lower <= truth + 4 * e.standard_error + 1e-5).all()
         assert (e.upper >= truth - 4 * e.upper_standard_error - 1e-5).all()
         assert (e.lower <= e.upper + 1e-6).all()
@@ -275,8 +278,8 @@ def test_reported_standard_errors_are_the_spread_over_keys(repeated):
     The planned policy may differ from key to key, which can add to the spread but, here, little.
     """
     for field, error in (("lower", "standard_error"), ("upper", "upper_standard_error")):
-        seen = np.stack([getattr(e, field) for e in repeated.found]).std(0, ddof=1)
-        told = np.stack([getattr(e, error) for e in repeated.found]).mean(0)
+        seen = np.stack([getattr(e, field) for e in repeated.certificates]).std(0, ddof=1)
+        told = np.stack([getattr(e, error) for e in repeated.certificates]).mean(0)
         assert (np.abs(seen / told - 1) < 0.46).all()
 
 
@@ -286,12 +289,12 @@ def test_intervals_cover(repeated):
     assert allowed <= 6
     truth = repeated.reference.exploitability
     for field, value in (("maximum", truth.max()), ("mean", truth.mean())):
-        intervals = [getattr(e, field) for e in repeated.found]
+        intervals = [getattr(e, field) for e in repeated.certificates]
         assert sum(not i.lower <= value <= i.upper for i in intervals) <= allowed
         assert all(i.lower <= i.upper for i in intervals)
         # Not by being vacuous: no wider than the clairvoyant's advantage and the noise explain.
-        slack = max((e.upper - e.lower).max() for e in repeated.found)
-        noise = max(e.upper_standard_error.max() for e in repeated.found)
+        slack = max((e.upper - e.lower).max() for e in repeated.certificates)
+        noise = max(e.upper_standard_error.max() for e in repeated.certificates)
         assert all(i.upper - i.lower < slack + 8 * noise for i in intervals)
 
 
@@ -307,7 +310,7 @@ def test_lower_end_of_the_maximum_is_not_biased_by_picking_the_worst_agent():
     game = random_population_game(3, 500, 1, 2, 20, kind=RandomAffineGame)
     centred = game.agents._replace(pay=-game.agents.pay_slope.sum(-1) / 2)
     game = type(game)(centred, game.initial_distribution, 20, 1, 2, False)
-    found = [
+    certificates = [
         cn.exploitability(
             game,
             cn.TabularPolicy.uniform(game),
@@ -318,12 +321,12 @@ def test_lower_end_of_the_maximum_is_not_biased_by_picking_the_worst_agent():
         )
         for k in range(20)
     ]
-    above = [e.maximum.lower > 0 for e in found]
+    above = [e.maximum.lower > 0 for e in certificates]
     assert sum(above) <= 3
     tail = scipy.stats.t.ppf(0.975, 15)
-    naive = [(e.lower - tail * e.standard_error).max() > 0 for e in found]
+    naive = [(e.lower - tail * e.standard_error).max() > 0 for e in certificates]
     assert sum(naive) >= 12  # so the game does tell the two apart
-    assert all(e.maximum.upper >= 0 for e in found)
+    assert all(e.maximum.upper >= 0 for e in certificates)
 
 
 @pytest.mark.slow
@@ -331,11 +334,11 @@ def test_sampled_certificate_of_rps_agrees_with_the_exact_one():
     game = random_rps(50)
     policy = random_policy(6, game, np.arange(50) % 7)
     exact = cn.exploitability(game, policy, key=KEY, method="exact")
-    found = on_paths(game, policy, num_trajectories=256)
-    assert (found.lower <= exact.lower + 4 * found.standard_error).all()
-    assert (found.upper >= exact.lower - 4 * found.upper_standard_error).all()
-    assert found.maximum.lower <= exact.maximum.lower <= found.maximum.upper
-    assert found.mean.lower <= exact.mean.lower <= found.mean.upper
+    certificate = on_paths(game, policy, num_trajectories=256)
+    assert (certificate.lower <= exact.lower + 4 * certificate.standard_error).all()
+    assert (certificate.upper >= exact.lower - 4 * certificate.upper_standard_error).all()
+    assert certificate.maximum.lower <= exact.maximum.lower <= certificate.maximum.upper
+    assert certificate.mean.lower <= exact.mean.lower <= certificate.mean.upper
 
 
 @pytest.mark.slow
@@ -362,16 +365,16 @@ def on_paths(game, policy, **arguments):
 
 def test_intervals_widen_with_confidence(sis):
     policy = random_policy(8, sis, np.arange(40))
-    found = [on_paths(sis, policy, confidence=c) for c in (0.5, 0.9, 0.99)]
+    certificates = [on_paths(sis, policy, confidence=c) for c in (0.5, 0.9, 0.99)]
     for field in ("maximum", "mean"):
-        lower, upper = zip(*(getattr(e, field) for e in found), strict=True)
+        lower, upper = zip(*(getattr(e, field) for e in certificates), strict=True)
         assert lower[0] > lower[1] > lower[2]
         assert upper[0] < upper[1] < upper[2]
-    assert [e.confidence for e in found] == [0.5, 0.9, 0.99]
-    for e in found:
+    assert [e.confidence for e in certificates] == [0.5, 0.9, 0.99]
+    for e in certificates:
         assert (e.lower <= e.upper + 1e-6).all()
         assert (e.standard_error > 0).all()
-        np.testing.assert_array_equal(e.lower, found[0].lower)
+        np.testing.assert_array_equal(e.lower, certificates[0].lower)
 
 
 @pytest.mark.slow
@@ -443,16 +446,16 @@ def test_own_influence_closes_the_gap_to_the_true_gain(num_agents, seed, groupin
     game = random_population_game(seed, num_agents, 2, 2, 3, weighted=True)
     policy = random_policy(seed, game, groupings(num_agents)[grouping])
     reference = brute_force(game, policy)
-    found = on_paths(game, policy, num_trajectories=4000, own_influence_agents=num_agents)
-    influence = found.own_influence
+    certificate = on_paths(game, policy, num_trajectories=4000, own_influence_agents=num_agents)
+    influence = certificate.own_influence
     assert sorted(influence.agents) == list(range(num_agents))
     for agent, difference, error in zip(
         influence.agents, influence.difference, influence.standard_error, strict=True
     ):
         plan = reference.mean_model_best_response(agent)
         true_gain = reference.deviation_values(agent, plan[None])[0] - reference.value[agent]
-        tolerance = 4 * (error + found.standard_error[agent])
-        assert abs(found.lower[agent] + difference - true_gain) < tolerance
+        tolerance = 4 * (error + certificate.standard_error[agent])
+        assert abs(certificate.lower[agent] + difference - true_gain) < tolerance
         assert tolerance < 0.06
         # What it gains in truth, no one can exceed.
         assert true_gain <= reference.exploitability[agent] + 1e-6
@@ -533,6 +536,41 @@ def test_laws_that_break_the_rules(method, fault, text):
 def test_symmetry_of_laws_that_break_the_rules(fault):
     with pytest.raises(cn.GameError, match=r"agent 2 at step 1: (transition|reward) must"):
         cn.symmetry(Broken(fault))
+
+
+class FalselyFree(RandomPopulationGame):
+    """Its transitions bend with the aggregate."""
+
+    transition_in_aggregate: ClassVar = "free"
+    reward_in_aggregate: ClassVar = "free"
+
+    def reward(self, agent, state, action, aggregate, step):
+        return agent.pay[step, state, action]
+
+
+class FalselyAffine(RandomFreeGame):
+    """Its rewards bend with the aggregate."""
+
+    reward_in_aggregate: ClassVar = "affine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (FalselyFree, "transition_in_aggregate is declared 'free'"),
+        (FalselyAffine, "reward_in_aggregate is declared 'affine'"),
+    ],
+)
+def test_declarations_that_are_not_true(kind, text):
+    game = random_population_game(0, 6, 2, 2, 2, kind=kind)
+    policy = random_policy(0, game, groupings(6)["symmetric"])
+    for call in (
+        lambda: cn.exploitability(game, policy, key=KEY),
+        lambda: cn.symmetry(game),
+        lambda: cn.induced_game(game),
+    ):
+        with pytest.raises(cn.GameError, match=text):
+            call()
 
 
 def test_laws_of_another_shape():

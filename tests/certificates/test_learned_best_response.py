@@ -10,12 +10,10 @@ import pytest
 
 import crowdnash as cn
 from crowdnash.certificates.enumeration import enumerate_values
-from crowdnash.certificates.q_deviations import (
-    model_free_best_response,
-    model_free_best_responses,
-)
+from crowdnash.certificates.q_deviations import TableDeviation, learn_table, measure_tables
 from crowdnash.certificates.q_learning import (
     Episode,
+    OptimisticQLearning,
     QTables,
     actions_to_try,
     bonus_factor,
@@ -28,7 +26,29 @@ from small_games import random_policy as drift_policy
 
 KEY = jax.random.key(0)
 DRIFT_POLICY = drift_policy(1, [0, 0, 0, 0], horizon=4, num_states=3, num_actions=2)
-SHORT = {"num_episodes": 200, "num_evaluation_episodes": 5000, "batch_size": 16}
+SHORT = {"num_episodes": 200, "batch_size": 16}
+
+
+def certificate(game, policy, agents, num_trajectories=10_000, **settings) -> cn.Exploitability:
+    """What the agents gain with tables that they learned."""
+    return cn.exploitability(
+        game,
+        policy,
+        key=KEY,
+        method="learned",
+        agents=agents,
+        num_trajectories=num_trajectories,
+        learner=OptimisticQLearning(**settings),
+    )
+
+
+def learn(game, policy, agent, **settings) -> TableDeviation:
+    return learn_table(game, policy, agent, key=KEY, learner=OptimisticQLearning(**settings))
+
+
+def table(game, deviation: TableDeviation) -> np.ndarray:
+    """The deviation as action probabilities, [H,S,A]."""
+    return np.eye(game.num_actions)[deviation.actions]
 
 
 def exact_value(game, policy, agent, deviation=None):
@@ -40,11 +60,23 @@ def exact_value(game, policy, agent, deviation=None):
     return enumerate_values(game, tables).value[agent]
 
 
-def assert_lower_bound(found, exact_gain, exploitability, gap):
-    """The estimate is right for the policy it is about, below the best, and not far below."""
-    assert abs(found.gain - exact_gain) <= 4.5 * found.standard_error + 1e-6
-    assert exact_gain <= exploitability + 1e-5
-    assert exact_gain >= exploitability - gap
+def judged_deviation(
+    game, policy, agent, laws, exploitability, gap, **settings
+) -> tuple[TableDeviation, np.ndarray]:
+    """A deviation and its gains: right for the policy it is about, below the best, not far below.
+
+    `laws` is a game whose laws are those of `game`.
+    """
+    deviation = learn(game, policy, agent, **settings)
+    played = measure_tables(
+        game, policy, np.array([agent]), [deviation.actions], key=KEY, num_trajectories=10_000
+    )
+    value, gain = exact_value(laws, policy, agent), played.gain[0]
+    exact = exact_value(laws, policy, agent, table(laws, deviation)) - value
+    assert abs(played.value.mean() - value) < 0.05
+    assert abs(gain.mean() - exact) <= 4.5 * gain.std(ddof=1) / 100 + 1e-6
+    assert exploitability - gap <= exact <= exploitability + 1e-5
+    return deviation, gain
 
 
 # --- the learner --------------------------------------------------------------------------------
@@ -86,11 +118,8 @@ def test_a_tiny_game_by_enumeration(seed):
     game = random_tabular_game(seed, 3, 2, 2, 3)
     policy = random_policy(seed, game, np.array([1, 0, 1]))
     best = cn.exploitability(game, policy, key=KEY, method="enumerate")
-    for found in model_free_best_responses(game, policy, agents=[0, 2], key=KEY):
-        value = exact_value(game, policy, found.agent)
-        gain = exact_value(game, policy, found.agent, found.policy) - value
-        assert abs(found.value - value) < 0.05
-        assert_lower_bound(found, gain, best.lower[found.agent], gap=0.02)
+    for agent in (0, 2):
+        judged_deviation(game, policy, agent, game, best.lower[agent], gap=0.02)
 
 
 @pytest.mark.slow
@@ -98,13 +127,12 @@ def test_sis_agrees_with_the_certificate():
     game = cn.games.SIS.sample(jax.random.key(3), num_agents=100, horizon=15)
     policy = cn.TabularPolicy.uniform(game)
     best = cn.exploitability(game, policy, key=KEY, agents=[5, 60], own_influence_agents=0)
-    found = model_free_best_responses(game, policy, agents=[5, 60], key=KEY)
-    for k, one in enumerate(found):
-        # Frozen paths leave the agent's own influence out: about 0.01 here, 1/N in general.
-        error = 4.5 * (best.upper_standard_error[k] + one.standard_error) + 0.02
-        assert one.interval.lower <= one.gain <= best.upper[k] + error
-        # The certificate's deviation gains 2 to 3: at most 0.05 of it is missed.
-        assert one.gain >= best.lower[k] - 0.05 - error
+    learned = certificate(game, policy, [5, 60])
+    # Frozen paths leave the agent's own influence out: about 0.01 here, 1/N in general.
+    error = 4.5 * (best.upper_standard_error + learned.standard_error) + 0.02
+    assert np.all(learned.lower <= best.upper + error)
+    # The certificate's deviation gains 2 to 3: at most 0.05 of it is missed.
+    assert np.all(learned.lower >= best.lower - 0.05 - error)
 
 
 @pytest.mark.slow
@@ -113,10 +141,10 @@ def test_rock_paper_scissors_agrees_with_the_certificate():
     policy = cn.TabularPolicy.uniform(game)
     best = cn.exploitability(game, policy, key=KEY)
     assert best.method == "exact"
-    one = model_free_best_response(game, policy, agent=7, key=KEY, num_episodes=5_000)
-    assert one.interval.lower <= best.upper[7]
-    assert one.gain >= best.lower[7] - 0.02 - 4.5 * one.standard_error
-    assert one.best_response_value == one.value + one.gain
+    learned = certificate(game, policy, [7], num_episodes=5_000)
+    assert learned.maximum.lower <= best.upper[7]
+    assert learned.lower[0] >= best.lower[7] - 0.02 - 4.5 * learned.standard_error[0]
+    assert learned.best_response_value[0] == learned.value[0] + learned.lower[0]
 
 
 @pytest.mark.slow
@@ -126,28 +154,27 @@ def test_a_trained_policy_leaves_little_and_that_is_found():
     policy = cn.solve(game, learner, key=KEY).last_policy
     best = cn.exploitability(game, policy, key=KEY, num_trajectories=512)
     worst = int(np.argmax(best.lower))
-    one = model_free_best_response(game, policy, agent=worst, key=KEY, num_episodes=50_000)
-    assert one.interval.lower <= best.maximum.upper
-    assert one.gain >= best.lower[worst] - 0.1 - 4.5 * one.standard_error
+    learned = certificate(game, policy, [worst], num_episodes=50_000)
+    assert learned.maximum.lower <= best.maximum.upper
+    assert learned.lower[0] >= best.lower[worst] - 0.1 - 4.5 * learned.standard_error[0]
 
 
 @pytest.mark.slow
 def test_a_bare_simulator_gives_what_its_white_box_twin_gives():
     policy = drift_policy(1, [0, 1, 0, 1], horizon=4, num_states=3, num_actions=2)
     known = cn.exploitability(Drift(), policy, key=KEY, method="enumerate")
+    settings = {"gap": 0.01, "num_episodes": 5_000, "batch_size": 16}
     runs = [
-        model_free_best_response(game, policy, agent=1, key=KEY, **SHORT | {"num_episodes": 5_000})
+        judged_deviation(game, policy, 1, Drift(), known.lower[1], **settings)
         for game in (Drift(), DriftSimulator())
     ]
-    for run in runs:
-        value = exact_value(Drift(), policy, 1)
-        gain = exact_value(Drift(), policy, 1, run.policy) - value
-        assert_lower_bound(run, gain, known.lower[1], gap=0.01)
-        lowest, highest = run.reward_range  # estimated: the games declare none
+    deviations, gains = zip(*runs, strict=True)
+    for deviation in deviations:
+        lowest, highest = deviation.reward_range  # estimated: the games declare none
         assert -0.2 - 1e-6 <= lowest < 0.0 < highest <= 0.9 + 0.15 + 1e-6
-    difference = abs(runs[0].gain - runs[1].gain)
+    error = sum(gain.std(ddof=1) / 100 for gain in gains)
     # Two policies, each within 0.01 of the best.
-    assert difference <= 0.01 + 4.5 * (runs[0].standard_error + runs[1].standard_error)
+    assert abs(gains[0].mean() - gains[1].mean()) <= 0.01 + 4.5 * error
 
 
 # --- promises -----------------------------------------------------------------------------------
@@ -156,36 +183,30 @@ def test_a_bare_simulator_gives_what_its_white_box_twin_gives():
 @pytest.mark.slow
 def test_the_record():
     game, policy = Drift(), DRIFT_POLICY
-    one = model_free_best_response(game, policy, agent=2, key=KEY, confidence=0.9, **SHORT)
-    again = model_free_best_responses(game, policy, agents=[2], key=KEY, confidence=0.9, **SHORT)[0]
-    assert one.interval == again.interval
-    np.testing.assert_array_equal(one.policy, again.policy)
-    assert (one.agent, one.num_episodes, one.num_evaluation_episodes) == (2, 200, 5000)
-    assert one.policy.shape == one.visits.shape == (4, 3, 2)
-    np.testing.assert_array_equal(one.policy.sum(-1), 1)
-    assert set(np.unique(one.policy)) == {0.0, 1.0}
+    one, again = (learn(game, policy, 2, **SHORT) for _ in range(2))
+    np.testing.assert_array_equal(one.actions, again.actions)
+    assert one.actions.shape == (4, 3)
+    assert one.visits.shape == (4, 3, 2)
     # Every episode counts once at every step, also in the last, unfilled round (200 = 12*16 + 8).
     np.testing.assert_array_equal(one.visits.sum((1, 2)), 200)
-    curve = one.learning_curve
-    assert curve.num_episodes[-1] == 200
-    assert (np.diff(curve.num_episodes) > 0).all()
-    assert np.isfinite(curve.mean_return).all()
-    half = 1.64516 * one.standard_error  # Student's t, 4999 degrees of freedom, 95 %
-    np.testing.assert_allclose(one.interval, (one.gain - half, one.gain + half), rtol=1e-3)
+    one, again = (certificate(game, policy, [2], 5000, **SHORT) for _ in range(2))
+    assert (one.method, one.num_trajectories) == ("learned", 5000)
+    np.testing.assert_array_equal(one.lower, again.lower)
+    # Student's t, 4999 degrees of freedom, 95 % two-sided: 1.9604.
+    end = one.lower[0] - 1.96044 * one.standard_error[0]
+    np.testing.assert_allclose([one.maximum.lower, one.mean.lower], end, rtol=1e-4)
+    assert (one.maximum.upper, one.mean.upper, one.upper[0]) == (np.inf,) * 3
 
 
 def test_the_agents_own_action_as_a_deviation_gains_exactly_nothing():
     """One action: the deviation is the base policy, and the draws are the same."""
-    table = random_tabular_game(0, 2, 2, 1, 2)
-    policy = cn.TabularPolicy.uniform(table)
-    one = model_free_best_response(table, policy, agent=0, key=KEY, **SHORT)
-    assert (one.gain, one.standard_error) == (0.0, 0.0)
+    game = random_tabular_game(0, 2, 2, 1, 2)
+    one = certificate(game, cn.TabularPolicy.uniform(game), [0], 100, **SHORT)
+    assert (one.lower[0], one.standard_error[0]) == (0.0, 0.0)
 
 
 def test_a_large_bonus_still_tries_every_action():
-    one = model_free_best_response(
-        Drift(), DRIFT_POLICY, agent=0, key=KEY, bonus_scale=100.0, **SHORT
-    )
+    one = learn(Drift(), DRIFT_POLICY, 0, bonus_scale=100.0, **SHORT)
     share = one.visits.sum((0, 1)) / one.visits.sum()
     assert share.min() > 0.3
 
@@ -235,12 +256,12 @@ class NoStates(cn.DynamicGame):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"agent": 4}, r"agent must lie in 0\.\.3, not 4"),
-        ({"agent": -1}, r"agent must lie in 0\.\.3, not -1"),
+        ({"agents": [4]}, r"agents must lie in 0\.\.3"),
+        ({"agents": [-1]}, r"agents must lie in 0\.\.3"),
+        ({"agents": []}, "agents must be"),
         ({"num_episodes": 0}, "num_episodes must be at least 1, not 0"),
-        ({"num_evaluation_episodes": 1}, "num_evaluation_episodes must be at least 2, not 1"),
+        ({"num_trajectories": 1}, "num_trajectories must be at least 2, not 1"),
         ({"bonus_scale": -1.0}, "bonus_scale must be a finite number >= 0, not -1.0"),
-        ({"confidence": 1.0}, r"confidence must be in \(0, 1\), not 1.0"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"reward_range": (1.0, 1.0)}, r"reward_range must be \(lowest, highest\)"),
         ({"reward_range": (0.0, float("inf"))}, r"reward_range must be \(lowest, highest\)"),
@@ -248,47 +269,33 @@ class NoStates(cn.DynamicGame):
 )
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
-        model_free_best_response(Drift(), DRIFT_POLICY, **{"agent": 0, "key": KEY} | options)
-
-
-def test_no_agents():
-    with pytest.raises(ValueError, match="agents must name at least one agent"):
-        model_free_best_responses(Drift(), DRIFT_POLICY, agents=[], key=KEY)
+        certificate(Drift(), DRIFT_POLICY, **{"agents": [0]} | options)
 
 
 def test_a_policy_of_another_shape():
     policy = drift_policy(1, [0, 0, 0], horizon=4, num_states=3, num_actions=2)
     for game in (Drift(), DriftSimulator()):
         with pytest.raises(ValueError, match="policy must fit the game"):
-            model_free_best_response(game, policy, agent=0, key=KEY)
+            certificate(game, policy, [0])
 
 
 def test_games_without_integer_observations():
     uniform = cn.TabularPolicy.symmetric(np.full((2, 2, 2), 0.5), 2)
     with pytest.raises(ValueError, match="game must have num_states for tables; NoStates has none"):
-        model_free_best_response(NoStates(), uniform, agent=0, key=KEY)
+        certificate(NoStates(), uniform, [0])
     with pytest.raises(ValueError, match="observe one integer"):
-        model_free_best_response(Broken("float"), DRIFT_POLICY, agent=0, key=KEY)
+        certificate(Broken("float"), DRIFT_POLICY, [0])
 
 
 @pytest.mark.slow
 def test_faults_of_the_game_are_named():
     with pytest.raises(cn.GameError, match=r"'broken': agent 1 at step 2: reward .* nan"):
-        model_free_best_response(Broken("reward"), DRIFT_POLICY, agent=0, key=KEY, **SHORT)
+        learn(Broken("reward"), DRIFT_POLICY, 0, **SHORT)
     with pytest.raises(cn.GameError, match=r"agent 3 at step 2 observes 7: must lie in 0\.\.2"):
-        model_free_best_response(
-            Broken("observation"),
-            DRIFT_POLICY,
-            agent=0,
-            key=KEY,
-            reward_range=(-1.0, 2.0),
-            **SHORT,
-        )
+        learn(Broken("observation"), DRIFT_POLICY, 0, reward_range=(-1.0, 2.0), **SHORT)
 
 
 def test_a_reward_outside_the_declared_range():
     message = r"'drift': agent 0 was paid .* outside the reward range \[0.0, 2.0\] declared by"
     with pytest.raises(ValueError, match=message):
-        model_free_best_response(
-            Drift(), DRIFT_POLICY, agent=0, key=KEY, reward_range=(0.0, 2.0), **SHORT
-        )
+        learn(Drift(), DRIFT_POLICY, 0, reward_range=(0.0, 2.0), **SHORT)

@@ -40,8 +40,8 @@ CASES = [(*shape, kind) for shape in SHAPES for kind in KINDS]
 def test_it_interpolates(num_pairs, total, size, kind):
     points = grid(num_pairs, total)
     values = data(kind, points, size, seed=1)
-    found = kirszbraun_extension(points, values)(points)
-    np.testing.assert_allclose(found, values, atol=1e-6 * max(1.0, np.abs(values).max()))
+    image = kirszbraun_extension(points, values)(points)
+    np.testing.assert_allclose(image, values, atol=1e-6 * max(1.0, np.abs(values).max()))
 
 
 @pytest.mark.parametrize(("num_pairs", "total", "size", "kind"), CASES)
@@ -61,11 +61,11 @@ def test_modulus_is_never_exceeded_and_values_stay_in_the_hull(num_pairs, total,
     run = np.linalg.norm(left - right, axis=1)
     scale = max(1.0, np.abs(values).max())
     assert (rise <= extension.lipschitz * run * (1 + 1e-9) + 1e-9 * scale).all()
-    for found in (f_left, f_right):
-        assert (found >= values.min(0) - 1e-12 * scale).all()
-        assert (found <= values.max(0) + 1e-12 * scale).all()
+    for image in (f_left, f_right):
+        assert (image >= values.min(0) - 1e-12 * scale).all()
+        assert (image <= values.max(0) + 1e-12 * scale).all()
         if kind in ("random", "affine", "jump"):
-            np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-12)
+            np.testing.assert_allclose(image.sum(1), 1.0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,8 +95,8 @@ def test_weights_solve_the_quadratic_program_of_the_paper(kind, factor):
 def test_two_points_by_hand():
     """Data 0 -> 0, 1 -> 1 and L = 2: lambda = (4x - 3/4) / (5/2), clipped to [0,1]."""
     extension = kirszbraun_extension([[0.0], [1.0]], [0.0, 1.0], 2.0)
-    found = extension([[0.3], [0.5], [0.1], [0.95]])
-    np.testing.assert_allclose(found, [0.18, 0.5, 0.0, 1.0], atol=1e-9)
+    image = extension([[0.3], [0.5], [0.1], [0.95]])
+    np.testing.assert_allclose(image, [0.18, 0.5, 0.0, 1.0], atol=1e-9)
     tight = kirszbraun_extension([[0.0], [1.0]], [0.0, 1.0])
     np.testing.assert_allclose(tight([[0.3], [-1.0], [5.0]]), [0.3, 0.0, 1.0], atol=1e-9)
 

@@ -29,15 +29,15 @@ def loops(mfg, probs, other, temperature):
             after += mu[s, a] * laws[h].transition[s, a]
         if h + 1 < H:
             mu = after[:, None] * probs[h + 1]
-    found = np.zeros((H + 1, S, A))
+    result = np.zeros((H + 1, S, A))
     for h in reversed(range(H)):
         for s, a in np.ndindex(S, A):
             entropy = -sum(p * np.log(p) for p in other[h, s] if p > 0)
-            found[h, s, a] = laws[h].reward[s, a] + temperature * entropy
+            result[h, s, a] = laws[h].reward[s, a] + temperature * entropy
             if h + 1 < H:
-                ahead = (other[h + 1] * found[h + 1]).sum(-1)
-                found[h, s, a] += laws[h].transition[s, a] @ ahead
-    return np.asarray(flow), found[:H]
+                ahead = (other[h + 1] * result[h + 1]).sum(-1)
+                result[h, s, a] += laws[h].transition[s, a] @ ahead
+    return np.asarray(flow), result[:H]
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def loops(mfg, probs, other, temperature):
 )
 def test_reference_values_of_the_uniform_policy(mfg, value, exploitability):
     uniform = np.full((mfg.horizon, mfg.num_states, mfg.num_actions), 1 / mfg.num_actions)
-    found = mean_field.evaluate(mfg, uniform)
-    assert found.value[0] == pytest.approx(value, abs=1e-8)
-    assert found.exploitability[0] == pytest.approx(exploitability, abs=1e-8)
-    assert mean_field.exploitability(mfg, uniform) == found.exploitability[0]
+    result = mean_field.evaluate(mfg, uniform)
+    assert result.value[0] == pytest.approx(value, abs=1e-8)
+    assert result.exploitability[0] == pytest.approx(exploitability, abs=1e-8)
+    assert mean_field.exploitability(mfg, uniform) == result.exploitability[0]
 
 
 def test_values_and_flow_against_loops():
@@ -61,14 +61,14 @@ def test_values_and_flow_against_loops():
     probs, other = random_probs(1, mfg), random_probs(2, mfg)
     flow, q_values = loops(mfg, probs, other, 0.3)
     np.testing.assert_allclose(mean_field.population_flow(mfg, probs), flow, atol=1e-12)
-    found = mean_field.q_values(mfg, other, temperature=0.3, flow=flow)
-    np.testing.assert_allclose(found, q_values, atol=1e-12)
+    result = mean_field.q_values(mfg, other, temperature=0.3, flow=flow)
+    np.testing.assert_allclose(result, q_values, atol=1e-12)
     plain = mean_field.q_values(mfg, other, temperature=0.3, flow=flow, own_entropy=False)
     entropy = -(other * np.log(other)).sum(-1, keepdims=True)
     np.testing.assert_allclose(plain, q_values - 0.3 * entropy, atol=1e-12)
     values = mean_field.values(mfg, other, temperature=0.3, flow=flow)
     np.testing.assert_allclose(values, (other * q_values).sum(-1), atol=1e-12)
-    assert found.dtype == values.dtype == np.float64
+    assert result.dtype == values.dtype == np.float64
 
 
 def test_best_response_against_every_deterministic_policy():
@@ -81,11 +81,11 @@ def test_best_response_against_every_deterministic_policy():
         best = max(best, mfg.initial_distribution @ mean_field.values(mfg, rival, flow=flow)[0])
     response = mean_field.best_response(mfg, flow)
     achieved = mfg.initial_distribution @ mean_field.values(mfg, response.policy, flow=flow)[0]
-    found = mean_field.evaluate(mfg, probs)
+    result = mean_field.evaluate(mfg, probs)
     assert achieved == pytest.approx(best, abs=1e-12)
-    assert found.best_response_value[0] == pytest.approx(best, abs=1e-12)
+    assert result.best_response_value[0] == pytest.approx(best, abs=1e-12)
     own = mfg.initial_distribution @ mean_field.values(mfg, probs)[0]
-    assert found.value[0] == pytest.approx(own, abs=1e-12)
+    assert result.value[0] == pytest.approx(own, abs=1e-12)
 
 
 def test_a_flow_stays_a_distribution_over_long_horizons():
@@ -114,8 +114,8 @@ def test_populations_that_are_alike_are_one_population():
     np.testing.assert_allclose(mean_field.population_flow(two, twice), [flow, flow], atol=1e-12)
     both = mean_field.evaluate(two, twice)
     single = mean_field.evaluate(one, probs)
-    for found, wanted in zip(both, single, strict=True):
-        np.testing.assert_allclose(found, np.repeat(wanted, 2), atol=1e-12)
+    for result, reference in zip(both, single, strict=True):
+        np.testing.assert_allclose(result, np.repeat(reference, 2), atol=1e-12)
     np.testing.assert_allclose(
         mean_field.q_values(two, twice)[1], mean_field.q_values(one, probs), atol=1e-12
     )
@@ -128,10 +128,10 @@ def test_several_populations_with_different_laws():
     flow = mean_field.population_flow(mfg, probs)
     mixture = np.tensordot(mfg.group_weights, flow[:, 1], 1)
     corner = mfg.transition_law.vertices[1].reshape(6, 3, 3, 2, 3)
-    wanted = np.einsum("x,xgsat->gsat", mixture.ravel(), corner)
-    found = mean_field.laws_at(mfg, flow[:, 1], 1)
-    np.testing.assert_allclose(found.transition, wanted, atol=1e-12)
-    after = np.einsum("gsa,gsat->gt", flow[:, 1], wanted)
+    reference = np.einsum("x,xgsat->gsat", mixture.ravel(), corner)
+    result = mean_field.laws_at(mfg, flow[:, 1], 1)
+    np.testing.assert_allclose(result.transition, reference, atol=1e-12)
+    after = np.einsum("gsa,gsat->gt", flow[:, 1], reference)
     np.testing.assert_allclose(flow[:, 2].sum(-1), after, atol=1e-12)
     each = mean_field.evaluate(mfg, probs).exploitability
     assert each.shape == (3,)
@@ -168,8 +168,8 @@ def test_gradients_against_differences():
     with jax.enable_x64(True):
 
         def value(x):
-            found = mean_field.values(mfg, jax.nn.softmax(x), temperature=0.1)
-            return found[0] @ jnp.asarray(mfg.initial_distribution)
+            result = mean_field.values(mfg, jax.nn.softmax(x), temperature=0.1)
+            return result[0] @ jnp.asarray(mfg.initial_distribution)
 
         def gain(x):
             return mean_field.exploitability(mfg, jax.nn.softmax(x))

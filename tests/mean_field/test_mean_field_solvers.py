@@ -17,13 +17,13 @@ from mean_field_games import random_probs, random_tables, rps_tables, sis_tables
 
 def test_rps_equilibrium():
     mfg = rps_tables()
-    found = mean_field.solve(mfg, tolerance=1e-8)
-    assert found.converged
-    assert found.exploitability <= 1e-8
-    assert mean_field.exploitability(mfg, found.policy) == pytest.approx(
-        found.exploitability, abs=1e-11
+    solution = mean_field.solve(mfg, tolerance=1e-8)
+    assert solution.converged
+    assert solution.exploitability <= 1e-8
+    assert mean_field.exploitability(mfg, solution.policy) == pytest.approx(
+        solution.exploitability, abs=1e-11
     )
-    shares = mean_field.population_flow(mfg, found.policy).sum(1)
+    shares = mean_field.population_flow(mfg, solution.policy).sum(1)
     np.testing.assert_allclose(shares[:9], np.tile([0.3372, 0.4070, 0.2558], (9, 1)), atol=6e-5)
     np.testing.assert_allclose(shares[9], 1 / 3, atol=1e-6)
 
@@ -39,9 +39,9 @@ def test_rps_equilibrium():
 def test_sis_equilibrium(options):
     """Not monotone: large steps with a little entropy get there, and constant weights of play."""
     mfg = sis_tables(0.81)
-    found = mean_field.solve(mfg, num_iterations=5000, tolerance=1e-3, **options)
-    assert found.converged
-    assert mean_field.exploitability(mfg, found.policy) <= 1e-3
+    solution = mean_field.solve(mfg, num_iterations=5000, tolerance=1e-3, **options)
+    assert solution.converged
+    assert mean_field.exploitability(mfg, solution.policy) <= 1e-3
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_sis_equilibrium(options):
 )
 def test_step_sizes_as_measured_elsewhere(options, last, average):
     """After 100 epochs, by another program; whether pi_0 is averaged in moves it by 1/100."""
-    for output, wanted in (("last", last), ("average", average)):
-        found = mean_field.solve(
+    for output, reference in (("last", last), ("average", average)):
+        solution = mean_field.solve(
             sis_tables(0.81), num_iterations=100, tolerance=0.0, output=output, **options
         )
-        assert found.num_iterations == 100
-        assert found.exploitability == pytest.approx(wanted, rel=0.08)
+        assert solution.num_iterations == 100
+        assert solution.exploitability == pytest.approx(reference, rel=0.08)
 
 
 class CrowdModelling(mean_field.MeanFieldGame):
@@ -93,7 +93,7 @@ def test_online_mirror_descent_on_openspiels_crowd_modelling():
     for h in range(1, 10):
         effort[h, (3 - 2 * h) % 10] = 0
     mfg = CrowdModelling(effort, np.stack([s @ noise for s in step], axis=1))
-    found = mean_field.solve(
+    solution = mean_field.solve(
         mfg,
         "online_mirror_descent",
         num_iterations=10,
@@ -102,21 +102,21 @@ def test_online_mirror_descent_on_openspiels_crowd_modelling():
         tolerance=0.0,
     )
     # The first two equal OpenSpiel's: its first iteration starts from nothing accumulated.
-    assert found.history.exploitability[0] == pytest.approx(2.8135365543870385, abs=1e-9)
-    assert found.history.exploitability[1] == pytest.approx(2.7532561307876513, abs=1e-9)
-    assert found.exploitability == pytest.approx(2.27366, abs=5e-6)
+    assert solution.history.exploitability[0] == pytest.approx(2.8135365543870385, abs=1e-9)
+    assert solution.history.exploitability[1] == pytest.approx(2.7532561307876513, abs=1e-9)
+    assert solution.exploitability == pytest.approx(2.27366, abs=5e-6)
 
 
 def test_regularised_equilibrium_is_a_fixed_point():
     """At a constant temperature: pi ~ exp(q / tau)."""
     mfg, tau = rps_tables(), 0.5
-    found = mean_field.solve(mfg, temperature=tau, num_iterations=500, tolerance=0.0)
-    q = mean_field.q_values(mfg, found.policy, temperature=tau, own_entropy=False)
-    wanted = np.exp(q / tau - (q / tau).max(-1, keepdims=True))
-    wanted /= wanted.sum(-1, keepdims=True)
-    np.testing.assert_allclose(found.policy, wanted, atol=1e-8)
+    solution = mean_field.solve(mfg, temperature=tau, num_iterations=500, tolerance=0.0)
+    q = mean_field.q_values(mfg, solution.policy, temperature=tau, own_entropy=False)
+    reference = np.exp(q / tau - (q / tau).max(-1, keepdims=True))
+    reference /= reference.sum(-1, keepdims=True)
+    np.testing.assert_allclose(solution.policy, reference, atol=1e-8)
     # Lemma 11
-    assert 0 < found.exploitability <= 2 * tau * mfg.horizon * np.log(3)
+    assert 0 < solution.exploitability <= 2 * tau * mfg.horizon * np.log(3)
 
 
 def test_fictitious_play_averages_flows_where_moves_are_free():
@@ -126,13 +126,15 @@ def test_fictitious_play_averages_flows_where_moves_are_free():
         policy = flow / flow.sum(-1, keepdims=True)
         best = mean_field.best_response(mfg, mean_field.population_flow(mfg, policy)).policy
         flow = (1 - 1 / (t + 2)) * flow + mean_field.population_flow(mfg, best) / (t + 2)
-    found = mean_field.solve(mfg, "fictitious_play", num_iterations=5, tolerance=0.0)
-    np.testing.assert_allclose(mean_field.population_flow(mfg, found.policy), flow, atol=1e-10)
+    solution = mean_field.solve(mfg, "fictitious_play", num_iterations=5, tolerance=0.0)
+    np.testing.assert_allclose(mean_field.population_flow(mfg, solution.policy), flow, atol=1e-10)
 
 
 def test_fictitious_play_converges_in_a_monotone_game():
-    found = mean_field.solve(rps_tables(), "fictitious_play", num_iterations=2000, tolerance=0.05)
-    assert found.converged
+    solution = mean_field.solve(
+        rps_tables(), "fictitious_play", num_iterations=2000, tolerance=0.05
+    )
+    assert solution.converged
 
 
 def test_schedules_may_be_functions():
@@ -150,13 +152,13 @@ def test_schedules_may_be_functions():
 def test_history_and_stopping():
     mfg = rps_tables(horizon=4)
     start = random_probs(0, mfg)
-    found = mean_field.solve(mfg, tolerance=1e-3, check_every=7, initial=start)
-    history = found.history
-    assert found.num_iterations % 7 == 0
-    np.testing.assert_array_equal(history.iteration, np.arange(0, found.num_iterations + 1, 7))
+    solution = mean_field.solve(mfg, tolerance=1e-3, check_every=7, initial=start)
+    history = solution.history
+    assert solution.num_iterations % 7 == 0
+    np.testing.assert_array_equal(history.iteration, np.arange(0, solution.num_iterations + 1, 7))
     assert history.exploitability[0] == pytest.approx(mean_field.exploitability(mfg, start))
     assert (history.exploitability[:-1] > 1e-3).all()
-    assert history.exploitability[-1] == found.exploitability <= 1e-3
+    assert history.exploitability[-1] == solution.exploitability <= 1e-3
     short = mean_field.solve(mfg, num_iterations=10, check_every=7, tolerance=0.0)
     assert short.history.iteration.tolist() == [0, 7, 10]
     assert not short.converged
@@ -168,14 +170,14 @@ def test_groups_are_populations():
     game = cn.games.SIS.sample(jax.random.key(1), num_agents=60, horizon=8)
     options = {"temperature": 0.003, "step_size": 3.0, "num_iterations": 5000, "tolerance": 1e-3}
     mfg = induced_game(game, 3)
-    found = mean_field.solve(mfg, **options)
-    assert found.policy.shape == (3, 8, 2, 2)
-    assert found.converged
-    assert mean_field.evaluate(mfg, found.policy).exploitability.max() <= 1e-3
+    solution = mean_field.solve(mfg, **options)
+    assert solution.policy.shape == (3, 8, 2, 2)
+    assert solution.converged
+    assert mean_field.evaluate(mfg, solution.policy).exploitability.max() <= 1e-3
     # One population's equilibrium leaves more to gain once groups are told apart.
     alone = mean_field.solve(induced_game(game), **options)
     together = mean_field.exploitability(mfg, np.stack([alone.policy] * 3))
-    assert together > found.exploitability
+    assert together > solution.exploitability
 
 
 def test_sweeps_are_vmaps():
@@ -194,14 +196,14 @@ def test_sweeps_are_vmaps():
         return mean_field.solve(game, num_iterations=400, tolerance=1e-6, initial=probs)
 
     with jax.enable_x64(True):
-        found = jax.jit(jax.vmap(at))(jnp.asarray(strengths, jnp.float64))
-    assert found.converged.all()
+        solution = jax.jit(jax.vmap(at))(jnp.asarray(strengths, jnp.float64))
+    assert solution.converged.all()
     for k, crowding in enumerate(strengths):
         one = mean_field.solve(
             rps_tables(crowding, 4), num_iterations=400, tolerance=1e-6, initial=probs
         )
-        np.testing.assert_allclose(found.policy[k], one.policy, atol=1e-9)
-        assert int(found.num_iterations[k]) == one.num_iterations
+        np.testing.assert_allclose(solution.policy[k], one.policy, atol=1e-9)
+        assert int(solution.num_iterations[k]) == one.num_iterations
 
 
 def test_bad_arguments():
@@ -248,15 +250,15 @@ def test_estimated_game_leads_to_the_same_equilibrium(name):
     game = cn.games.lookup(name).sample(jax.random.key(3), num_agents=500)
     true = induced_game(game)
     options = {"num_states": game.num_states, "num_actions": game.num_actions}
-    found = mean_field.estimate_mean_field_game(play(game, 30, 2), **options)
+    solution = mean_field.estimate_mean_field_game(play(game, 30, 2), **options)
     probs = random_probs(1, true)
     flow = mean_field.population_flow(true, probs)
     for h in (0, game.horizon - 1):
-        one, other = (mean_field.laws_at(mfg, flow[h]) for mfg in (true, found))
+        one, other = (mean_field.laws_at(mfg, flow[h]) for mfg in (true, solution))
         np.testing.assert_allclose(one.transition, other.transition, atol=0.03)
         np.testing.assert_allclose(one.reward, other.reward, atol=0.03)
     step = {"temperature": 0.003, "step_size": 3.0} if name == "sis" else {}
-    equilibrium = mean_field.solve(found, tolerance=0.01, **step)
+    equilibrium = mean_field.solve(solution, tolerance=0.01, **step)
     assert equilibrium.converged
     uniform = np.full(equilibrium.policy.shape, 1 / game.num_actions)
     there = mean_field.exploitability(true, equilibrium.policy)
@@ -268,7 +270,7 @@ def test_estimates_by_group_and_by_step():
     game = cn.games.RockPaperScissors.sample(jax.random.key(4), num_agents=90, horizon=3)
     groups = np.arange(90) % 2
     trajectories = play(game, 30, 2)
-    found = mean_field.estimate_mean_field_game(
+    solution = mean_field.estimate_mean_field_game(
         trajectories,
         num_states=3,
         num_actions=3,
@@ -277,24 +279,24 @@ def test_estimates_by_group_and_by_step():
         shrinkage=0.01,
     )
     true = induced_game(game, groups)
-    assert found.reward_law.vertices.shape == (3, 9, 2, 3, 3)
-    np.testing.assert_allclose(found.group_weights, [0.5, 0.5])
-    np.testing.assert_allclose(found.transition_law.meeting, true.transition_law.meeting)
-    moves = found.transition_law.vertices
+    assert solution.reward_law.vertices.shape == (3, 9, 2, 3, 3)
+    np.testing.assert_allclose(solution.group_weights, [0.5, 0.5])
+    np.testing.assert_allclose(solution.transition_law.meeting, true.transition_law.meeting)
+    moves = solution.transition_law.vertices
     np.testing.assert_allclose(moves[:2, 0], true.transition_law.vertices[[0, 0], 0], atol=1e-9)
     np.testing.assert_allclose(moves[2], 1 / 3)
     flow = mean_field.population_flow(true, random_probs(2, true))
-    one, other = (mean_field.laws_at(mfg, flow[:, 1], 1) for mfg in (true, found))
+    one, other = (mean_field.laws_at(mfg, flow[:, 1], 1) for mfg in (true, solution))
     np.testing.assert_allclose(one.reward, other.reward, atol=0.1)
 
 
 def test_estimated_transitions_stay_distributions():
     """Few visits: plain least squares would leave the simplex at some vertices."""
     game = cn.games.SIS.sample(jax.random.key(5), num_agents=20, horizon=5)
-    found = mean_field.estimate_mean_field_game(
+    solution = mean_field.estimate_mean_field_game(
         play(game, 2, 1), num_states=2, num_actions=2, shrinkage=0.1
     )
-    vertices = found.transition_law.vertices
+    vertices = solution.transition_law.vertices
     assert vertices.min() >= -1e-8
     np.testing.assert_allclose(vertices.sum(-1), 1, atol=1e-8)
 
@@ -311,7 +313,11 @@ def test_bad_trajectories():
         ({"rewards": good.rewards * np.nan}, {}, r"trajectories.rewards must be finite"),
         ({"actions": good.actions * 0}, {}, r"must visit every cell.*\(state, action\) = \(0, 1\)"),
         ({}, {"shrinkage": 0.0}, r"shrinkage must be > 0"),
-        ({}, {"groups": np.zeros(4, int)}, r"groups must be an integer array \[5\]"),
+        (
+            {},
+            {"groups": np.zeros(4, int)},
+            r"groups must have one entry an agent, \[5\]",
+        ),
         ({}, {"groups": np.full(5, 1)}, r"groups must use every number"),
         ({}, {"initial_distribution": [0.5, 0.4]}, r"initial_distribution must be"),
     ):
@@ -324,7 +330,7 @@ def test_random_games_solve_or_say_that_they_do_not():
     """Whatever happens, the numbers reported are the policy's own."""
     for seed in range(3):
         mfg = random_tables(seed, groups=2)
-        found = mean_field.solve(mfg, num_iterations=200, tolerance=1e-4)
-        again = mean_field.exploitability(mfg, found.policy)
-        assert found.exploitability == pytest.approx(again, abs=1e-12)
-        assert found.converged == (found.exploitability <= 1e-4)
+        solution = mean_field.solve(mfg, num_iterations=200, tolerance=1e-4)
+        again = mean_field.exploitability(mfg, solution.policy)
+        assert solution.exploitability == pytest.approx(again, abs=1e-12)
+        assert solution.converged == (solution.exploitability <= 1e-4)

@@ -63,9 +63,9 @@ def test_linear_interpolation_interpolates_and_stays_in_the_hull(num_pairs, tota
         at = jax.jit(jax.vmap(lambda t, x: interpolate_on_grid(t, x, total), (None, 0)))
         np.testing.assert_allclose(at(table, points), table, atol=1e-9)
         inside = rng.dirichlet(0.5 * np.ones(num_pairs), 500)
-        found = np.asarray(at(table, inside))
-        assert found.min() >= 0.0
-        np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-12)
+        result = np.asarray(at(table, inside))
+        assert result.min() >= 0.0
+        np.testing.assert_allclose(result.sum(1), 1.0, atol=1e-12)
         affine = np.asarray(at(points @ slope + offset, inside))
         np.testing.assert_allclose(affine, inside @ slope + offset, atol=1e-9)
 
@@ -104,8 +104,8 @@ def test_linear_interpolation_has_a_gradient():
 def test_own_count_interpolation_by_hand():
     """h = (8, 4, 1), N = 3: u = 0, 1/4, 1/2, 3/4, 1 are the counts 1, 3/2, 2, 5/2, 3 (D.1)."""
     share = jnp.asarray([0.0, 0.25, 0.5, 0.75, 1.0])
-    found = interpolate_own_count(jnp.asarray([8.0, 4.0, 1.0]), share)
-    np.testing.assert_allclose(found, [8.0, 6.0, 4.0, 2.5, 1.0], atol=1e-6)
+    result = interpolate_own_count(jnp.asarray([8.0, 4.0, 1.0]), share)
+    np.testing.assert_allclose(result, [8.0, 6.0, 4.0, 2.5, 1.0], atol=1e-6)
 
 
 @pytest.mark.parametrize("pair", range(4))
@@ -114,8 +114,8 @@ def test_on_the_grid_a_function_of_one_count_is_interpolated_in_that_count(pair)
     h = jnp.asarray(np.sort(rng.uniform(size=total + 1))[::-1], jnp.float32)
     table = h[grid_counts(4, total)[:, pair]]
     mus = jnp.asarray(rng.dirichlet(0.5 * np.ones(4), 100), jnp.float32)
-    found = jax.jit(jax.vmap(lambda mu: interpolate_on_grid(table, mu, total)))(mus)
-    np.testing.assert_allclose(found, interpolate_own_count(h, mus[:, pair]), atol=2e-6)
+    result = jax.jit(jax.vmap(lambda mu: interpolate_on_grid(table, mu, total)))(mus)
+    np.testing.assert_allclose(result, interpolate_own_count(h, mus[:, pair]), atol=2e-6)
 
 
 # --- Sym of explicit tables (Def. 3) -------------------------------------------------------------
@@ -131,9 +131,9 @@ def mean_over_permutations(table: np.ndarray, num_arguments: int) -> np.ndarray:
 def test_symmetrized_table_is_the_mean_over_all_permutations(num_pairs, num_arguments):
     rng = np.random.default_rng(3)
     table = rng.normal(size=(*(num_pairs,) * num_arguments, 2))
-    found = symmetrize_table(table, num_arguments)
-    np.testing.assert_allclose(found, mean_over_permutations(table, num_arguments), atol=1e-12)
-    np.testing.assert_allclose(symmetrize_table(found, num_arguments), found, atol=1e-12)
+    result = symmetrize_table(table, num_arguments)
+    np.testing.assert_allclose(result, mean_over_permutations(table, num_arguments), atol=1e-12)
+    np.testing.assert_allclose(symmetrize_table(result, num_arguments), result, atol=1e-12)
 
 
 def test_symmetric_tables_are_fixed_points_and_lift_to_the_grid():
@@ -177,13 +177,15 @@ def test_enumeration_is_the_mean_over_permutations_of_an_arbitrary_law():
     game = random_tabular_game(0, 4, 2, 2, 2)
     laws = symmetrized_laws(game)
     shape = (2, 4, 2, 2, 4, 4, 4)  # [H,N,S,A] and one axis for each of the others
-    for tables, found in ((game.rewards, laws.reward), (game.probs, laws.transition)):
+    for tables, result in ((game.rewards, laws.reward), (game.probs, laws.transition)):
         values = np.asarray(tables, np.float64).reshape(*shape, *np.shape(tables)[4:])
         for h, i, s, a in np.ndindex(shape[:4]):
             symmetric = mean_over_permutations(values[h, i, s, a], 3)
             for number, row in enumerate(laws.counts):
                 others = tuple(np.repeat(np.arange(4), row))
-                np.testing.assert_allclose(found[h, i, s, a, number], symmetric[others], atol=1e-12)
+                np.testing.assert_allclose(
+                    result[h, i, s, a, number], symmetric[others], atol=1e-12
+                )
     assert laws.reward_standard_error.max() == laws.transition_standard_error.max() == 0.0
 
 
@@ -209,18 +211,18 @@ def test_a_law_and_the_population_game_it_comes_from_have_the_same_sym():
 def sampled():
     """Seven agents: 29 permutations are fewer than the arrangements of most grid points."""
     game = random_tabular_game(2, 7, 2, 2, 1)
-    found = symmetrized_laws(game, method="monte_carlo", key=KEY, num_permutations=29)
-    return game, symmetrized_laws(game), found
+    result = symmetrized_laws(game, method="monte_carlo", key=KEY, num_permutations=29)
+    return game, symmetrized_laws(game), result
 
 
 def test_monte_carlo_lies_within_four_standard_errors_of_enumeration(sampled):
-    _, exact, found = sampled
+    _, exact, result = sampled
     pairs = [
-        (exact.induced_reward, found.induced_reward, found.induced_reward_standard_error),
+        (exact.induced_reward, result.induced_reward, result.induced_reward_standard_error),
         (
             exact.induced_transition,
-            found.induced_transition,
-            found.induced_transition_standard_error,
+            result.induced_transition,
+            result.induced_transition_standard_error,
         ),
     ]
     for true, estimate, error in pairs:
@@ -230,20 +232,20 @@ def test_monte_carlo_lies_within_four_standard_errors_of_enumeration(sampled):
         score = (estimate - true)[drawn] / error[drawn]
         assert np.abs(score).max() <= 4.0
         assert 0.8 < (score**2).mean() < 1.25  # the standard errors are neither small nor large
-    score = (found.reward - exact.reward)[found.reward_standard_error > 0]
-    score = score / found.reward_standard_error[found.reward_standard_error > 0]
+    score = (result.reward - exact.reward)[result.reward_standard_error > 0]
+    score = score / result.reward_standard_error[result.reward_standard_error > 0]
     assert 0.8 < (score**2).mean() < 1.25
 
 
 def test_monte_carlo_is_exact_where_all_arrangements_are_asked_for(sampled):
-    _, exact, found = sampled
-    for number, row in enumerate(found.counts):
+    _, exact, result = sampled
+    for number, row in enumerate(result.counts):
         orders = math.factorial(6) // math.prod(math.factorial(c) for c in row)
-        error = found.reward_standard_error[..., number]
+        error = result.reward_standard_error[..., number]
         assert (error > 0).all() if orders > 29 else (error == 0).all()
         if orders <= 29:
             np.testing.assert_allclose(
-                found.reward[..., number], exact.reward[..., number], atol=1e-12
+                result.reward[..., number], exact.reward[..., number], atol=1e-12
             )
 
 
@@ -277,8 +279,8 @@ def at_grid(mfg: Any, grid: np.ndarray, horizon: int) -> tuple[np.ndarray, np.nd
     with jax.enable_x64(True):
         over_points = jax.vmap(mfg.laws, in_axes=(0, None))
         over_steps = jax.jit(jax.vmap(over_points, in_axes=(None, 0)))
-        found = over_steps(jnp.asarray(mus), jnp.arange(horizon, dtype=jnp.int32))
-        return tuple(np.asarray(x) for x in found)
+        result = over_steps(jnp.asarray(mus), jnp.arange(horizon, dtype=jnp.int32))
+        return tuple(np.asarray(x) for x in result)
 
 
 ROUTES = [
@@ -299,21 +301,21 @@ def test_closed_form_and_queries_agree_at_grid_points(
     laws = symmetrized_laws(game)
     by_queries = at_grid(extend_laws(game, laws, extension=extension), laws.grid, 2)
     in_closed_form = at_grid(induced_game(game), laws.grid, 2)
-    for found, expected, table in zip(
+    for result, expected, table in zip(
         by_queries, in_closed_form, (laws.induced_transition, laws.induced_reward), strict=True
     ):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-        np.testing.assert_allclose(found, np.moveaxis(table, 3, 1), atol=1e-6)
+        np.testing.assert_allclose(result, expected, atol=1e-6)
+        np.testing.assert_allclose(result, np.moveaxis(table, 3, 1), atol=1e-6)
 
 
 def test_affine_laws_agree_everywhere_by_linear_interpolation():
     game = random_population_game(6, 4, 2, 2, 1, kind=RandomAffineGame)
     mfg, closed = induced_game_from_queries(game, extension="linear"), induced_game(game)
     for mu in np.random.default_rng(0).dirichlet(np.ones(4), 20).reshape(-1, 2, 2):
-        for found, expected in zip(
+        for result, expected in zip(
             mean_field.laws_at(mfg, mu), mean_field.laws_at(closed, mu), strict=True
         ):
-            np.testing.assert_allclose(found, expected, atol=1e-6)
+            np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 def test_congestion_is_interpolated_in_the_own_count():
@@ -327,8 +329,8 @@ def test_congestion_is_interpolated_in_the_own_count():
     )
     mfg, closed = induced_game_from_queries(game, extension="linear"), induced_game(game)
     for mu in rng.dirichlet(0.5 * np.ones(4), 20).reshape(-1, 2, 2):
-        found, expected = (mean_field.laws_at(g, mu).reward for g in (mfg, closed))
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        result, expected = (mean_field.laws_at(g, mu).reward for g in (mfg, closed))
+        np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -384,8 +386,8 @@ def test_mean_field_tools_take_the_game(asymmetric, extension):
     mapped = jax.jit(jax.vmap(mfg.laws))(mus, steps)
     for k in range(2):
         single = mean_field.laws_at(mfg, np.asarray(mus[k], np.float64), k)
-        for found, expected in zip(mapped, single, strict=True):
-            np.testing.assert_allclose(found[k], expected, atol=2e-5)
+        for result, expected in zip(mapped, single, strict=True):
+            np.testing.assert_allclose(result[k], expected, atol=2e-5)
 
 
 def test_laws_that_do_not_change_with_the_step_are_kept_once():
@@ -483,7 +485,7 @@ class Leaky(DriftByLaw):
 
 
 def test_a_law_that_is_no_distribution_is_named():
-    message = r"Leaky: law\(agent=2, state=0, action=1, step=0\) .* sum to 1"
+    message = r"law\(agent=2, state=0, action=1, step=0\) .* sum to 1"
     with pytest.raises(cn.GameError, match=message):
         symmetrized_laws(Leaky())
 

@@ -26,16 +26,16 @@ def identical(game_type, **centre):
 )
 def test_uniform_policy_of_the_sis_mean_field(susceptibility, value, exploitability):
     centre = sis_centre(susceptibility)
-    found = mean_field_reference(identical(cn.games.SIS), centre, np.full((20, 2, 2), 0.5))
-    assert found.value == pytest.approx(value, abs=1e-8)
-    assert found.exploitability == pytest.approx(exploitability, abs=1e-8)
+    result = mean_field_reference(identical(cn.games.SIS), centre, np.full((20, 2, 2), 0.5))
+    assert result.value == pytest.approx(value, abs=1e-8)
+    assert result.exploitability == pytest.approx(exploitability, abs=1e-8)
 
 
 def test_uniform_policy_of_the_rps_mean_field():
     game = identical(cn.games.RockPaperScissors)
-    found = mean_field_reference(game, RPS_PRINTED, np.full((10, 3, 3), 1 / 3))
-    assert found.value == pytest.approx(-16.666666667, abs=1e-8)
-    assert found.exploitability == pytest.approx(3.0, abs=1e-8)
+    result = mean_field_reference(game, RPS_PRINTED, np.full((10, 3, 3), 1 / 3))
+    assert result.value == pytest.approx(-16.666666667, abs=1e-8)
+    assert result.exploitability == pytest.approx(3.0, abs=1e-8)
 
 
 def test_the_equilibrium_of_the_rps_mean_field():
@@ -47,9 +47,9 @@ def test_the_equilibrium_of_the_rps_mean_field():
     game = identical(cn.games.RockPaperScissors)
     policy = np.empty((10, 3, 3))
     policy[:9], policy[9] = np.array([0.3372, 0.4070, 0.2558]), 1 / 3
-    found = mean_field_reference(game, RPS_PRINTED, policy)
-    assert 0 <= found.exploitability < 10 * 2 * 3 * 12 * 5e-5
-    assert found.exploitability < 0.01  # what the digits really leave
+    result = mean_field_reference(game, RPS_PRINTED, policy)
+    assert 0 <= result.exploitability < 10 * 2 * 3 * 12 * 5e-5
+    assert result.exploitability < 0.01  # what the digits really leave
 
 
 @pytest.mark.parametrize("payoffs", ["printed", "cited"])
@@ -75,8 +75,8 @@ def test_default_centres_are_the_reference_games():
     assert (sis.horizon, rps.horizon) == (20, 10)
     for game, centre in [(sis, sis_centre(0.81)), (rps, RPS_PRINTED)]:
         for name, value in centre.items():
-            wanted = np.broadcast_to(np.float32(value), np.shape(getattr(game, name)))
-            np.testing.assert_array_equal(getattr(game, name), wanted)
+            reference = np.broadcast_to(np.float32(value), np.shape(getattr(game, name)))
+            np.testing.assert_array_equal(getattr(game, name), reference)
         states = game.num_states
         np.testing.assert_allclose(game.initial_distribution, np.full(states, 1 / states))
 
@@ -91,7 +91,7 @@ def test_certificate_of_identical_sis_agents_is_near_the_mean_field():
     """
     game = cn.games.SIS.sample(jax.random.key(0), num_agents=1000, heterogeneity=0.0)
     policy = cn.TabularPolicy.uniform(game)
-    found = cn.exploitability(
+    result = cn.exploitability(
         game,
         policy,
         key=jax.random.key(1),
@@ -99,14 +99,14 @@ def test_certificate_of_identical_sis_agents_is_near_the_mean_field():
         method="paths",
         own_influence_agents=0,
     )
-    assert found.method == "paths"
+    assert result.method == "paths"
     # All agents are alike and share the paths: their values differ only by their own pairs.
-    tolerance = 0.02 + 4 * found.standard_error.mean()
+    tolerance = 0.02 + 4 * result.standard_error.mean()
     assert tolerance < 0.1
-    assert found.value.mean() == pytest.approx(-8.120365845, abs=tolerance)
-    assert found.lower.mean() == pytest.approx(3.789724034, abs=tolerance)
-    assert found.upper.mean() == pytest.approx(3.789724034, abs=tolerance)
-    assert found.mean.lower - 0.02 <= 3.789724034 <= found.mean.upper + 0.02
+    assert result.value.mean() == pytest.approx(-8.120365845, abs=tolerance)
+    assert result.lower.mean() == pytest.approx(3.789724034, abs=tolerance)
+    assert result.upper.mean() == pytest.approx(3.789724034, abs=tolerance)
+    assert result.mean.lower - 0.02 <= 3.789724034 <= result.mean.upper + 0.02
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_the_gap_to_the_mean_field_shrinks_like_one_over_n():
     gaps = []
     for num_agents, paths in ((20, 4000), (10_000, 64)):
         game = cn.games.SIS.sample(jax.random.key(0), num_agents=num_agents, heterogeneity=0.0)
-        found = cn.exploitability(
+        result = cn.exploitability(
             game,
             cn.TabularPolicy.uniform(game),
             key=jax.random.key(2),
@@ -124,7 +124,7 @@ def test_the_gap_to_the_mean_field_shrinks_like_one_over_n():
             own_influence_agents=0,
             agents=np.arange(20),
         )
-        gaps.append((found.lower.mean() - 3.789724034, found.standard_error.mean()))
+        gaps.append((result.lower.mean() - 3.789724034, result.standard_error.mean()))
     (small_game, _), (large_game, error) = gaps
     assert abs(large_game) < 4 * error + 0.002
     assert abs(large_game) < abs(small_game) / 5

@@ -146,8 +146,8 @@ def test_a_reduced_aggregate_and_bending_rewards():
         for s, a in np.ndindex(3, 2):
             drawn = 0.1 + 0.5 * pull.mean() * x
             moved = 0.3 * (a == 1)
-            wanted = [1 - drawn - moved, moved, drawn]
-            np.testing.assert_allclose(laws.transition[s, a], wanted, atol=1e-7)
+            reference = [1 - drawn - moved, moved, drawn]
+            np.testing.assert_allclose(laws.transition[s, a], reference, atol=1e-7)
             pay = pull.mean() * y**2 - 0.1 * s + 0.05 * step
             assert laws.reward[s, a] == pytest.approx(pay, abs=1e-7)
 

@@ -71,13 +71,20 @@ def symmetry_against_groups(
 ) -> list[GroupCountResult]:
     """Measure symmetry (Def. 7) and the quality of the exact MFG-NE for several group counts.
 
-    **Arguments:** `group_counts` distinct integers in 1..N, clustered by the agents' parameters;
-    `key` of the certificates, the same for all; `num_trajectories`, `confidence` as in
-    `exploitability`; `num_iterations`, `tolerance` of every attempt to solve the induced game (the
-    best of up to four recipes is taken; what is left is in `mean_field_exploitability`); `seed`
-    of the search for alpha and beta; `callback` is called with every result as it comes.
+    Args:
+        game: The game.
+        group_counts: Distinct integers in 1..N; agents are clustered by their parameters.
+        key: Of the certificates, the same for all.
+        num_trajectories: As in `exploitability`.
+        confidence: As in `exploitability`.
+        num_iterations: Of every attempt to solve the induced game; the best of up to four recipes
+            is taken, and what is left is in `mean_field_exploitability`.
+        tolerance: Of every attempt.
+        seed: Of the search for alpha and beta.
+        callback: Called with every result as it comes.
 
-    **Raises:** `ValueError` naming the argument, the rule and the value.
+    Raises:
+        ValueError: Names the argument, the rule and the value.
     """
     counts = [int(count) for count in group_counts]
     if not counts:
@@ -87,7 +94,7 @@ def symmetry_against_groups(
     wrong = [count for count in counts if not 1 <= count <= game.num_agents]
     if wrong:
         raise ValueError(f"group_counts must be in 1..{game.num_agents}, not {wrong[0]}")
-    found = []
+    results = []
     for count in counts:
         groups = assign_groups(game, count)
         induced = induced_game(game, groups)
@@ -106,7 +113,7 @@ def symmetry_against_groups(
             own_influence_agents=0,
         )
         low, high = sym.reward_range
-        found.append(
+        results.append(
             GroupCountResult(
                 num_groups=count,
                 smallest_group=int(np.bincount(groups).min()),
@@ -122,8 +129,8 @@ def symmetry_against_groups(
             )
         )
         if callback is not None:
-            callback(found[-1])
-    return found
+            callback(results[-1])
+    return results
 
 
 def nearly_exact_equilibrium(

@@ -1,16 +1,16 @@
-"""All agents' laws at given populations, in float64: what `symmetry` works on.
+"""All agents' laws at populations, in float64: what `symmetry` works on.
 
 At the population mu (a distribution over the X = S*A pairs, pair s*A + a) agent i meets the
 aggregate sum_x mu(x) c_i(x), where c_i(x) is the mean contribution of the others if all of them
 are in pair x. If contributions do not differ between agents, that is the aggregate of every joint
-action of the others whose empirical distribution is mu; if they do, it is the mean over all
-assignments of mu to the others (Def. 3), for laws that are affine in the aggregate exactly so.
+action of the others whose empirical distribution is mu. If they do, it is the mean over all
+assignments of mu to the others (Def. 3), which is exact for laws affine in the aggregate.
 
 Axes: N agents, T steps, V populations, X pairs, K components of the aggregate, G groups;
 D = S for transitions, D = 1 for rewards.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,9 +20,15 @@ from jaxtyping import Array, Float, Int
 
 from crowdnash.games.base import GameError, PopulationGame, is_distribution
 from crowdnash.games.checks import named
+from crowdnash.games.declarations import reads_step
 from crowdnash.games.double_precision import as_double
-
-Law = Literal["transition", "reward"]
+from crowdnash.games.vectorised import (
+    Law,
+    contribution_table,
+    laws_of_agents,
+    rewards,
+    transitions,
+)
 
 NUM_PROJECTIONS = 3
 _NUMBERS_AT_ONCE = 2**22
@@ -47,15 +53,15 @@ class LawTable(NamedTuple):
 class Reader(eqx.Module):
     """A game in float64 with its agents' groups and contributions. Use under `jax.enable_x64`.
 
-    `given` [N,X,K] are the agents' contributions ([1,X,K] if all agents' are the same), `met`
-    [N,X,K] or [1,X,K] the mean contributions of the others.
+    `contributions` [N,X,K] are the agents' own ([1,X,K] if all agents' are the same), and
+    `of_others` [N,X,K] or [1,X,K] the means over the other agents.
     """
 
     game: PopulationGame
     groups: Int[Array, " N"]
     first: Int[Array, " G"]
-    given: Float[Array, "n X K"]
-    met: Float[Array, "m X K"]
+    contributions: Float[Array, "n X K"]
+    of_others: Float[Array, "n X K"]
     num_groups: int = eqx.field(static=True)
 
     @property
@@ -66,7 +72,7 @@ class Reader(eqx.Module):
     @property
     def same_contributions(self) -> bool:
         """Whether all agents contribute alike, so that laws see sigma(rho^-i) only."""
-        return self.given.shape[0] == 1
+        return self.contributions.shape[0] == 1
 
     def dependence(self, law: Law) -> str:
         """What the game declares of the law: "free", "affine" or "nonlinear"."""
@@ -76,14 +82,32 @@ class Reader(eqx.Module):
         """D, the number of numbers in one value of the law."""
         return self.game.num_states if law == "transition" else 1
 
+    def steps(self, law: Law) -> Int[np.ndarray, " T"]:
+        """All steps, or step 0 alone if the law does not read the step."""
+        return np.arange(self.game.horizon if reads_step(self.game, law) else 1)
+
     def at(self, law: Law, aggregates: Array, step: Array) -> Float[Array, "N S A D"]:
         """Every agent's law at the aggregates it meets, [N,K] or [1,K]."""
-        aggregates = jnp.broadcast_to(aggregates, (self.game.num_agents, aggregates.shape[-1]))
-        return _over_pairs(self.game, law, self.game.agents, aggregates, step)
+        game = self.game
+        return _vectors(law, laws_of_agents(game, law, game.agents, self._each(aggregates), step))
 
     def at_population(self, law: Law, mu: Float[Array, " X"], step: Array) -> Array:
         """Every agent's law at the population mu, [N,S,A,D]."""
-        return self.at(law, jnp.einsum("x,nxk->nk", mu, self.met), step)
+        return self.at(law, jnp.einsum("x,nxk->nk", mu, self.of_others), step)
+
+    def at_pair(self, law: Law, pair: Array, mu: Array, step: Array) -> Float[Array, "N D"]:
+        """Every agent's law in one pair at the population mu."""
+        game = self.game
+        aggregates = self._each(jnp.einsum("x,nxk->nk", mu, self.of_others)).T[:, None]
+        function = transitions if law == "transition" else rewards
+        state, action = (
+            jnp.full((1, game.num_agents), k) for k in jnp.divmod(pair, game.num_actions)
+        )
+        values = function(game, game.agents, state, action, aggregates, step)[..., 0, :]
+        return _vectors(law, jnp.moveaxis(values, -1, 0))
+
+    def _each(self, aggregates: Array) -> Array:
+        return jnp.broadcast_to(aggregates, (self.game.num_agents, aggregates.shape[-1]))
 
     def group_mean(self, values: Float[Array, "N ..."]) -> Float[Array, "G ..."]:
         """Mean over each group; exactly the common value where a group's agents agree."""
@@ -94,34 +118,25 @@ class Reader(eqx.Module):
         return reference + sums / sizes.reshape(-1, *(1,) * (values.ndim - 1))
 
 
+def _vectors(law: Law, values: Array) -> Array:
+    """Values of a law with the axis D, which rewards lack."""
+    return (values if law == "transition" else values[..., None]).astype(jnp.float64)
+
+
 def open_reader(game: PopulationGame, groups: Int[np.ndarray, " N"]) -> Reader:
     """Read the game's contributions; call it, and use the result, under `jax.enable_x64`."""
     double = as_double(game)
-    given = _contributions(double)
-    if not bool(jnp.isfinite(given).all()):
+    own = _contribution_table(double)
+    if not bool(jnp.isfinite(own).all()):
         raise GameError(f"{named(game)}: contribution must be finite")
-    n = game.num_agents
-    if bool((given == given[:1]).all()):
-        given = given[:1]
-        met = given
+    if bool((own == own[:1]).all()):
+        own = own[:1]
+        of_others = own
     else:
-        met = (given.sum(0) - given) / (n - 1)
+        of_others = (own.sum(0) - own) / (game.num_agents - 1)
     first = np.unique(groups, return_index=True)[1]
     index = jnp.asarray(groups, jnp.int32)
-    return Reader(double, index, jnp.asarray(first), given, met, int(groups.max()) + 1)
-
-
-def steps_that_matter(game: PopulationGame, law: Law) -> Int[np.ndarray, " T"]:
-    """All steps, or step 0 alone if the law does not read the step."""
-    agent = jax.tree_util.tree_map(lambda x: x[0], game.agents)
-    zero = jnp.asarray(0, jnp.int32)
-    width = jax.eval_shape(game.contribution, agent, zero, zero).shape[-1]
-    traced = jax.make_jaxpr(
-        lambda step: getattr(game, law)(agent, zero, zero, jnp.zeros(width, jnp.float32), step)
-    )(zero).jaxpr
-    step = traced.invars[0]
-    used = step in traced.outvars or any(step in e.invars for e in traced.eqns)
-    return np.arange(game.horizon if used else 1)
+    return Reader(double, index, jnp.asarray(first), own, of_others, int(groups.max()) + 1)
 
 
 def tabulate_law(
@@ -131,18 +146,19 @@ def tabulate_law(
     steps: Int[np.ndarray, " T"],
     mixed: Float[np.ndarray, "X K"] | None = None,
 ) -> LawTable:
-    """The law at every population and step; `mixed` replaces the contributions met.
+    """The law at every population and step; `mixed` replaces the others' contributions.
 
-    **Raises:** `GameError` naming agent and step of a reward that is not finite or a transition
-    that is not a distribution (with `mixed`, which nobody need ever meet, that is not finite).
+    Raises:
+        GameError: A reward is not finite or a transition is not a distribution (with `mixed`,
+            which nobody need ever meet: is not finite); names agent and step.
     """
     game = reader.game
     if mixed is not None:
-        same = jnp.broadcast_to(jnp.asarray(mixed), reader.met.shape)  # nothing new to compile
-        reader = eqx.tree_at(lambda r: r.met, reader, same)
+        same = jnp.broadcast_to(jnp.asarray(mixed), reader.of_others.shape)  # compiles nothing
+        reader = eqx.tree_at(lambda r: r.of_others, reader, same)
     size = game.num_agents * reader.num_pairs * reader.width(law)
     distributions = law == "transition" and mixed is None
-    found = _tabulate(
+    table = _tabulate(
         reader,
         law,
         jnp.asarray(populations),
@@ -151,7 +167,7 @@ def tabulate_law(
         max(1, _NUMBERS_AT_ONCE // size),
         distributions,
     )
-    mean, deviation, pair, low, high, projection, right = jax.device_get(found)
+    mean, deviation, pair, low, high, projection, right = jax.device_get(table)
     if not right.all():
         step, _, agent = np.argwhere(~right)[0]
         rule = "be probabilities that sum to 1" if distributions else "be finite"
@@ -186,29 +202,8 @@ def _tabulate(
         return mean, apart.max(1), pair, values.min(), values.max(), projection, right
 
     t, v = jnp.divmod(jnp.arange(count[0] * count[1], dtype=jnp.int32), count[1])
-    found = jax.lax.map(one, (t, v), batch_size=min(at_once, count[0] * count[1]))
-    return tuple(x.reshape(*count, *x.shape[1:]) for x in found)
-
-
-def one_law(
-    game: PopulationGame, law: Law, agent: Any, pair: Array, aggregate: Array, step: Array
-) -> Float[Array, " D"]:
-    """One agent's law at its pair s*A + a, as a vector."""
-    state, action = jnp.divmod(pair, game.num_actions)
-    function = game.transition if law == "transition" else game.reward
-    return jnp.atleast_1d(function(agent, state, action, aggregate, step)).astype(jnp.float64)
-
-
-def _over_pairs(
-    game: PopulationGame, law: Law, agents: Any, aggregates: Array, step: Array
-) -> Float[Array, "N S A D"]:
-    pairs = jnp.arange(game.num_states * game.num_actions, dtype=jnp.int32)
-
-    def one(agent: Any, aggregate: Array) -> Array:
-        return jax.vmap(lambda pair: one_law(game, law, agent, pair, aggregate, step))(pairs)
-
-    values = jax.vmap(one)(agents, aggregates)
-    return values.reshape(-1, game.num_states, game.num_actions, values.shape[-1])
+    values = jax.lax.map(one, (t, v), batch_size=min(at_once, count[0] * count[1]))
+    return tuple(x.reshape(*count, *x.shape[1:]) for x in values)
 
 
 class Slopes(NamedTuple):
@@ -223,8 +218,8 @@ def tabulate_slopes(
 ) -> Slopes:
     """Slopes of a law at some populations, for laws that are not affine."""
     weights = _projection_weights(reader, law)
-    found = _slopes(reader, law, jnp.asarray(points), jnp.asarray(steps, jnp.int32), weights)
-    return Slopes(*(np.asarray(x) for x in found))
+    slopes = _slopes(reader, law, jnp.asarray(points), jnp.asarray(steps, jnp.int32), weights)
+    return Slopes(*(np.asarray(x) for x in slopes))
 
 
 @eqx.filter_jit
@@ -246,8 +241,8 @@ def _slopes(
 
     count = (steps.shape[0], points.shape[0])
     t, z = jnp.divmod(jnp.arange(count[0] * count[1], dtype=jnp.int32), count[1])
-    found = jax.lax.map(one, (t, z))
-    mean, projection = (x.reshape(*count, *x.shape[1:]) for x in found)
+    values = jax.lax.map(one, (t, z))
+    mean, projection = (x.reshape(*count, *x.shape[1:]) for x in values)
     return mean, projection
 
 
@@ -257,9 +252,5 @@ def _projection_weights(reader: Reader, law: Law) -> Array:
 
 
 @eqx.filter_jit
-def _contributions(game: PopulationGame) -> Float[Array, "N X K"]:
-    pairs = jnp.arange(game.num_states * game.num_actions, dtype=jnp.int32)
-    state, action = jnp.divmod(pairs, game.num_actions)
-    over_pairs = jax.vmap(game.contribution, in_axes=(None, 0, 0))
-    given = jax.vmap(over_pairs, in_axes=(0, None, None))(game.agents, state, action)
-    return given.astype(jnp.float64)
+def _contribution_table(game: PopulationGame) -> Float[Array, "N X K"]:
+    return contribution_table(game, game.agents).astype(jnp.float64)

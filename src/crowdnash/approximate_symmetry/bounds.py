@@ -138,14 +138,18 @@ def nash_bound(
 ) -> NashBound:
     """Bound every agent's exploitability when all play their group's policy (Theorem 1).
 
-    **Arguments:** `sym` is `symmetry(game)`, for one group or several; `mean_field_exploitability`
-    delta >= 0 of the policy in the induced game (0: an exact MFG-NE), one for all groups or [G];
-    `end` the end of the intervals of alpha and beta to use: "upper" for a bound, "lower" to see
-    what searched or estimated values would give.
+    Args:
+        game: The game.
+        sym: `symmetry(game)`, for one group or several.
+        mean_field_exploitability: delta >= 0 of the policy in the induced game (0: an exact
+            MFG-NE), one for all groups or [G].
+        end: The end of the intervals of alpha and beta to use: "upper" for a bound, "lower" to see
+            what searched or estimated values would give.
 
-    **Raises:** `ValueError` if `sym` is of another game or has no Lipschitz moduli, if agents of
-    several groups contribute differently to the aggregate (the proof needs sigma(rho^-i)), or if an
-    argument is out of range.
+    Raises:
+        ValueError: `sym` is of another game or has no Lipschitz moduli, agents of several groups
+            contribute differently to the aggregate (the proof needs sigma(rho^-i)), or an argument
+            is out of range.
     """
     if len(sym.groups) != game.num_agents:
         raise ValueError(
@@ -196,12 +200,12 @@ def _bound(game: DynamicGame, sym: Symmetry, delta: np.ndarray, end: int) -> Nas
     pairs = states_for_tables(game) * game.num_actions
     mended = _Form(moduli.L_pop, moduli.L_s + moduli.L_a, float(pairs), 3.0, np.inf)
     sharp = _Form(moduli.L_pop_sharper, 2 * moduli.reward_spread, float(pairs - 1) ** 0.5, 2.0, 2.0)
-    found = []
+    both = []
     for form in (mended, sharp):
         every = _terms(game.horizon, sym, end, form)
         values = delta + np.array([float(terms.total.sum()) for terms in every])
-        found.append((values, every[int(values.argmax())]))
-    (values, terms), (sharper, sharper_terms) = found
+        both.append((values, every[int(values.argmax())]))
+    (values, terms), (sharper, sharper_terms) = both
     low, high = sym.reward_range
     return NashBound(
         value=float(values.max()),
@@ -234,11 +238,11 @@ def _terms(horizon: int, sym: Symmetry, end: int, form: _Form) -> list[BoundTerm
     once = sampling + (2 + float((shares * own_weight).sum()) * K_mu) / n
     population_gap = np.minimum(growth * (once + float((shares * alpha).sum())), form.cap)
     before = np.concatenate([[0.0], np.cumsum(population_gap)[:-1]])
-    found = []
+    by_group = []
     for g in range(len(sizes)):
         own_law_gap = steps * (alpha[g] + own_weight[g] * K_mu / n) + K_mu * before
         own_law_gap = np.minimum(own_law_gap, form.cap)
-        found.append(
+        by_group.append(
             BoundTerms(
                 population_gap=population_gap,
                 own_law_gap=own_law_gap,
@@ -248,7 +252,7 @@ def _terms(horizon: int, sym: Symmetry, end: int, form: _Form) -> list[BoundTerm
                 from_rewards=np.full(horizon, 2.0 * beta[g]),
             )
         )
-    return found
+    return by_group
 
 
 def _regime(L_pop: float) -> Regime:

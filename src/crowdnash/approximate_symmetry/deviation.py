@@ -22,14 +22,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from crowdnash.approximate_symmetry.agent_laws import (
-    Law,
     LawTable,
     Reader,
-    one_law,
-    steps_that_matter,
     tabulate_law,
 )
-from crowdnash.mean_field.simplex_grid import grid_size
+from crowdnash.games.vectorised import Law
+from crowdnash.mean_field.simplex_grid import grid_counts, grid_size
 
 _MAX_WORK = 200_000_000
 _MAX_GRID = 5_000
@@ -54,9 +52,9 @@ class Deviation(NamedTuple):
 
 
 class LawStudy(NamedTuple):
-    """alpha (or beta) of each group, and the table of the mean law that it was found with.
+    """alpha (or beta) of each group, and the table of the mean law behind it.
 
-    `low` and `high` bound the values of the law that were met; `exact` says whether lower = upper.
+    `low` and `high` bound the values in the table; `exact` says whether lower = upper.
     """
 
     lower: Float[np.ndarray, " G"]
@@ -78,18 +76,18 @@ class SearchEffort(NamedTuple):
 
 def study_law(reader: Reader, law: Law, effort: SearchEffort, trivial: float) -> LawStudy:
     """alpha or beta of every group where all agents contribute alike."""
-    steps = steps_that_matter(reader.game, law)
+    steps = reader.steps(law)
     populations, exact = _populations(reader, law, len(steps), effort)
     table = tabulate_law(reader, law, populations, steps)
-    found = best_deviations(reader, table, populations, steps)
+    attained = best_deviations(reader, table, populations, steps)
     if identical(reader):
         zero = np.zeros(reader.num_groups)
-        return LawStudy(zero, zero, found, table, populations, steps, True)
+        return LawStudy(zero, zero, attained, table, populations, steps, True)
     if not exact:
-        found = _climb(reader, law, table, populations, steps, found)
-    lower = np.array([d.value for d in found])
+        attained = _climb(reader, law, table, populations, steps, attained)
+    lower = np.array([d.value for d in attained])
     upper = lower if exact else _upper_end(reader, law, steps, effort, trivial, lower)
-    return LawStudy(lower, upper, found, table, populations, steps, exact)
+    return LawStudy(lower, upper, attained, table, populations, steps, exact)
 
 
 def identical(reader: Reader) -> bool:
@@ -109,15 +107,15 @@ def best_deviations(
 ) -> tuple[Deviation, ...]:
     """The largest entry of the table for each group."""
     groups = np.asarray(reader.groups)
-    found = []
+    attained = []
     for g in range(reader.num_groups):
         members = np.flatnonzero(groups == g)
         part = table.deviation[:, :, members]
         t, v, n = np.unravel_index(int(part.argmax()), part.shape)
         agent = int(members[n])
         pair = int(table.pair[t, v, agent])
-        found.append(_deviation(reader, part[t, v, n], agent, pair, steps[t], populations[v]))
-    return tuple(found)
+        attained.append(_deviation(reader, part[t, v, n], agent, pair, steps[t], populations[v]))
+    return tuple(attained)
 
 
 def _deviation(reader, value, agent, pair, step, mu) -> Deviation:
@@ -128,7 +126,7 @@ def _deviation(reader, value, agent, pair, step, mu) -> Deviation:
 
 def distinct_vertices(reader: Reader) -> tuple[Int[np.ndarray, " V"], Int[np.ndarray, " X"]]:
     """Pairs with different contributions, and for every pair which of them it equals."""
-    rows = np.moveaxis(np.asarray(reader.given), 1, 0).reshape(reader.num_pairs, -1)
+    rows = np.moveaxis(np.asarray(reader.contributions), 1, 0).reshape(reader.num_pairs, -1)
     _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return first, inverse.reshape(-1)
 
@@ -145,7 +143,7 @@ def _populations(
     others = reader.game.num_agents - 1
     affordable = _affordable(reader, law, num_steps)
     if grid_size(reader.num_pairs, others) <= min(_MAX_GRID, affordable):
-        return compositions(reader.num_pairs, others) / others, True
+        return grid_counts(reader.num_pairs, others) / others, True
     count = int(np.clip(effort.num_populations, 1, max(8, affordable)))
     return search_populations(reader.num_pairs, others, count, effort.seed, vertices), False
 
@@ -153,17 +151,6 @@ def _populations(
 def _affordable(reader: Reader, law: Law, num_steps: int) -> int:
     size = reader.num_pairs * reader.width(law) * num_steps
     return _MAX_WORK // max(reader.game.num_agents * size, 1)
-
-
-def compositions(num_pairs: int, count: int) -> Int[np.ndarray, "V X"]:
-    """All ways to put `count` agents into the pairs."""
-    if num_pairs == 1:
-        return np.full((1, 1), count)
-    rows = []
-    for first in range(count + 1):
-        rest = compositions(num_pairs - 1, count - first)
-        rows.append(np.concatenate([np.full((len(rest), 1), first), rest], axis=1))
-    return np.concatenate(rows)
 
 
 def search_populations(
@@ -204,11 +191,11 @@ def _upper_end(
     fineness = 1
     while grid_size(reader.num_pairs, fineness + 1) <= limit and fineness < 1000:
         fineness += 1
-    cover = compositions(reader.num_pairs, fineness) / fineness
+    cover = grid_counts(reader.num_pairs, fineness) / fineness
     table = tabulate_law(reader, law, cover, steps)
-    seen = np.array([d.value for d in best_deviations(reader, table, cover, steps)])
+    largest = np.array([d.value for d in best_deviations(reader, table, cover, steps)])
     between = 2 * effort.modulus * min(reader.num_pairs / (2 * fineness), 2.0)
-    return np.maximum(np.minimum(bound, seen + between), lower)
+    return np.maximum(np.minimum(bound, largest + between), lower)
 
 
 def _climb(
@@ -217,15 +204,20 @@ def _climb(
     table: LawTable,
     populations: np.ndarray,
     steps: np.ndarray,
-    found: tuple[Deviation, ...],
+    attained: tuple[Deviation, ...],
 ) -> tuple[Deviation, ...]:
-    """Improve each group's deviation by ascent in mu from its best populations."""
+    """Improve each group's deviation by ascent in mu from its best populations.
+
+    Every group has a start; where there are too many groups, those that deviate most so far.
+    """
     groups = np.asarray(reader.groups)
-    per_group = max(1, _NUM_CLIMBS // reader.num_groups)
+    affordable = _affordable(reader, law, 1) * reader.num_pairs // _CLIMB_STEPS
+    count = max(_NUM_CLIMBS, min(reader.num_groups, affordable))
+    climbing = np.argsort([-d.value for d in attained], kind="stable")[:count]
     starts = []
-    for g in range(min(reader.num_groups, _NUM_CLIMBS)):
+    for g in np.sort(climbing):
         part = np.where(groups == g, table.deviation, -1.0)
-        flat = np.argsort(-part.max((0, 2)), kind="stable")[:per_group]
+        flat = np.argsort(-part.max((0, 2)), kind="stable")[: max(1, count // reader.num_groups)]
         for v in flat:
             t, agent = np.unravel_index(int(part[:, v].argmax()), (len(steps), len(groups)))
             starts.append((int(agent), int(table.pair[t, v, agent]), int(steps[t]), v))
@@ -237,7 +229,7 @@ def _climb(
     values = np.asarray(
         _distances(reader, law, *(jnp.asarray(x) for x in (agents, pairs, times, rounded)))
     )
-    best = list(found)
+    best = list(attained)
     for k, value in enumerate(values):
         g = groups[agents[k]]
         if value > best[g].value:
@@ -247,10 +239,7 @@ def _climb(
 
 def _distance(reader: Reader, law: Law, agent: Array, pair: Array, step: Array, mu: Array) -> Array:
     """L1 distance of one agent's law at one pair from its group's mean, at mu."""
-    game = reader.game
-    aggregates = jnp.einsum("x,nxk->nk", mu, reader.met)
-    aggregates = jnp.broadcast_to(aggregates, (game.num_agents, aggregates.shape[-1]))
-    values = jax.vmap(lambda a, g: one_law(game, law, a, pair, g, step))(game.agents, aggregates)
+    values = reader.at_pair(law, pair, mu, step)
     mean = reader.group_mean(values)[reader.groups[agent]]
     return jnp.abs(values[agent] - mean).sum()
 

@@ -11,23 +11,20 @@ numbers of one law (transition, then reward).
 import itertools
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from crowdnash.approximate_symmetry.deviation import Deviation
-from crowdnash.approximate_symmetry.lipschitz import LipschitzModuli, Sparsity, own_variation
+from crowdnash.approximate_symmetry.moduli import LipschitzModuli, Sparsity, own_variation
 from crowdnash.approximate_symmetry.monotonicity import (
     Monotonicity,
     PopulationPair,
     Verdict,
     moving_population,
 )
-from crowdnash.games.base import GameError, TabularGame
-from crowdnash.games.checks import named
+from crowdnash.games.base import TabularGame
 from crowdnash.games.double_precision import as_double
+from crowdnash.mean_field.queries import query_laws
 
 _MAX_ENTRIES = 5_000_000
 _SAME = 1e-9
@@ -52,29 +49,6 @@ def can_enumerate_laws(game: TabularGame) -> bool:
     pairs = game.num_states * game.num_actions
     entries = game.horizon * game.num_agents * (game.num_states + 1.0) * pairs**game.num_agents
     return entries <= _MAX_ENTRIES
-
-
-@eqx.filter_jit
-def _query(game: TabularGame, agent: Array, others: Array, step: Array) -> Float[Array, "O X D"]:
-    """The law of one agent at every own pair and the others' pairs [O,N-1]."""
-    pairs = jnp.arange(game.num_states * game.num_actions, dtype=jnp.int32)
-
-    def one(pair: Array, rest: Array) -> Array:
-        state, action = jnp.divmod(pair, game.num_actions)
-        states, actions = jnp.divmod(rest, game.num_actions)
-        probs, reward = game.law(agent, state, action, states, actions, step)
-        return jnp.append(probs.astype(jnp.float64), jnp.asarray(reward, jnp.float64))
-
-    return jax.vmap(lambda rest: jax.vmap(one, (0, None))(pairs, rest))(others)
-
-
-def ask(game: TabularGame, agent: int, others: np.ndarray, step: int) -> np.ndarray:
-    """The law of one agent at the others' pairs [O,N-1] and every own pair, [O,X,D]."""
-    place = (jnp.asarray(agent, jnp.int32), jnp.asarray(others, jnp.int32))
-    values = np.asarray(_query(game, *place, jnp.asarray(step, jnp.int32)))
-    if not np.isfinite(values).all():
-        raise GameError(f"{named(game)}: agent {agent} at step {step}: law must be finite numbers")
-    return values
 
 
 def deviation_at(
@@ -110,7 +84,7 @@ def enumerate_laws(game: TabularGame, groups: Int[np.ndarray, " N"]) -> QueryStu
     tables: list[np.ndarray] = []
     grid = np.zeros((0, pairs))
     for step in range(game.horizon):
-        values = np.stack([ask(game, i, others, step) for i in range(n)])  # [N,O,X,D]
+        values = np.stack([query_laws(game, i, step, others) for i in range(n)])  # [N,O,X,D]
         low, high = min(low, values[..., -1].min()), max(high, values[..., -1].max())
         apart = np.maximum(apart, _entry_differences(values, n, pairs))
         for g in range(num_groups):
@@ -144,7 +118,7 @@ def enumerate_laws(game: TabularGame, groups: Int[np.ndarray, " N"]) -> QueryStu
 def _symmetrized(
     values: np.ndarray, others: np.ndarray, members: np.ndarray, groups: np.ndarray, pairs: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group mean of Sym at every population [V,X,D], which population is met [n,O], and all of it.
+    """Group mean of Sym at every population [V,X,D], each row's population [n,O], and all of them.
 
     A population counts, for every group, the others in every pair; for one group it is mu [V,X].
     """
@@ -163,14 +137,14 @@ def _symmetrized(
 
 def _entry_differences(values: np.ndarray, n: int, pairs: int) -> np.ndarray:
     """How much moving one other agent from pair x to x' changes P, R: [2,X,X,X] by own pair."""
-    found = np.zeros((2, pairs, pairs, pairs))
+    largest = np.zeros((2, pairs, pairs, pairs))
     shaped = values.reshape(n, *(pairs,) * (n - 1), pairs, values.shape[-1])
     for axis in range(1, n):
         moved = np.moveaxis(shaped, axis, 0).reshape(pairs, -1, pairs, values.shape[-1])
         for x in range(pairs):
             for law, distance in enumerate(_distances(moved, moved[x])):
-                found[law, :, x] = np.maximum(found[law, :, x], distance.max(1).T)
-    return found
+                largest[law, :, x] = np.maximum(largest[law, :, x], distance.max(1).T)
+    return largest
 
 
 def _sparse(apart: np.ndarray, game: TabularGame) -> Sparsity:
@@ -222,6 +196,6 @@ def _grid_monotone(table: np.ndarray, grid: np.ndarray) -> Monotonicity:
         if terms.max() > _TINY:
             step, other = np.unravel_index(int(terms.argmax()), terms.shape)
             pair = (grid[v].reshape(shape), grid[other].reshape(shape))
-            found = PopulationPair(*pair, int(step), float(terms.max()))
-            return Monotonicity(Verdict("not monotone", "on the grid", None, found), unknown)
+            violation = PopulationPair(*pair, int(step), float(terms.max()))
+            return Monotonicity(Verdict("not monotone", "on the grid", None, violation), unknown)
     return Monotonicity(Verdict("unknown", "no counterexample on the grid"), unknown)

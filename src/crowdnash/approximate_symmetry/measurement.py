@@ -11,7 +11,7 @@ Axes: N agents, G groups, S states, A actions, X = S*A pairs, T steps.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -25,8 +25,14 @@ from crowdnash.approximate_symmetry.deviation import (
     study_law,
 )
 from crowdnash.approximate_symmetry.enumerated import QueryStudy, can_enumerate_laws, enumerate_laws
-from crowdnash.approximate_symmetry.lipschitz import LipschitzModuli, Sparsity, sparsity
-from crowdnash.approximate_symmetry.moduli import LawVariation, moduli_of, monotonicity_of
+from crowdnash.approximate_symmetry.moduli import (
+    LawVariation,
+    LipschitzModuli,
+    Sparsity,
+    moduli_of,
+    monotonicity_of,
+    sparsity,
+)
 from crowdnash.approximate_symmetry.monotonicity import Monotonicity
 from crowdnash.approximate_symmetry.play.estimate import (
     SymmetryFromPlay,
@@ -36,6 +42,7 @@ from crowdnash.approximate_symmetry.sampled import sample_laws
 from crowdnash.approximate_symmetry.weighted_deviation import study_weighted_law
 from crowdnash.games.base import DynamicGame, PopulationGame, TabularGame
 from crowdnash.games.checks import fingerprint, states_for_tables
+from crowdnash.games.declarations import check_declarations
 from crowdnash.games.grouping import Groups, assign_groups
 from crowdnash.interval import Interval
 from crowdnash.policies.tabular import Policy
@@ -51,7 +58,7 @@ class Symmetry:
 
     - `alpha` (L1, in [0,2]) and `beta` (reward per step): intervals that contain Def. 7's values,
       lower = upper where exact; `relative_beta` is beta over the width of `reward_range`.
-    - `alpha_attained`, `beta_attained`: where the lower ends are met (None: not searched).
+    - `alpha_attained`, `beta_attained`: where the lower ends are attained (None: not searched).
     - `group_alpha`, `group_beta` [G,2]: the same per group; `groups` [N].
     - `exact`: alpha and beta are; `lipschitz.exact` and `sparsity.exact` say so of those.
     - `reward_range`: (lowest, highest) reward; as declared by the game if it is not exact.
@@ -62,7 +69,7 @@ class Symmetry:
       contribute differently to the aggregate or whose law had to be queried.
     - `method`: "population", "enumerate", "sample" or "trajectories"; with the last two the lower
       ends are estimates with `alpha_standard_error`, `beta_standard_error`, otherwise 0.
-    - `play`: what trajectories showed (method "trajectories"), with intervals for what was met.
+    - `play`: what trajectories showed (method "trajectories"), with intervals for that.
     - `fingerprint`: of the game, by which `nash_bound` knows it; "" if it may be of any.
     """
 
@@ -121,21 +128,29 @@ def symmetry(
     in Def. 3); "sample" queries some, so that the lower ends carry a standard error. "auto" takes
     the first that applies.
 
-    **Arguments:** `groups` as in `PolicyMirrorDescent` (default: one group);
-    `num_populations` >= 1 to search; `num_permutations` >= 2 of the others for each ("sample");
-    `transition_modulus`, `reward_modulus` L1 Lipschitz moduli in sigma(rho^-i) that hold for every
-    P^i(s,a,.), R^i(s,a,.); `policy` one or several to be played for "trajectories" (default:
-    uniform and seven random ones, so that populations differ), `num_trajectories` >= 16 of all of
-    them, rounded up to an even number of each; `seed` >= 0 of the search or of the play.
+    Args:
+        game: The game.
+        groups: As in `PolicyMirrorDescent` (default: one group).
+        method: "population", "enumerate", "sample", "trajectories" or "auto".
+        num_populations: >= 1, to search.
+        num_permutations: >= 2 of the others for each population ("sample").
+        transition_modulus: An L1 Lipschitz modulus in sigma(rho^-i) of every P^i(s,a,.).
+        reward_modulus: The same of every R^i(s,a,.).
+        policy: One or several to be played for "trajectories" (default: uniform and seven random
+            ones, so that populations differ).
+        num_trajectories: >= 16 of all policies, rounded up to an even number of each.
+        seed: >= 0, of the search or of the play.
 
-    **Raises:** `ValueError` naming the argument, the rule and the value; `GameError` if a law or a
-    contribution is not finite.
+    Raises:
+        ValueError: Names the argument, the rule and the value.
+        GameError: A law or a contribution is not finite, or what the game declares of its laws is
+            not true.
     """
     _check_arguments(num_populations, num_permutations, seed)
     members = assign_groups(game, "symmetric" if groups is None else groups)
     if method == "trajectories" or (method == "auto" and not isinstance(game, TabularGame)):
-        found = _of_play(game, members, explore(game, policy, num_trajectories, seed))
-        return dataclasses.replace(found, fingerprint=fingerprint(game))
+        sym = _of_play(game, members, explore(game, policy, num_trajectories, seed))
+        return dataclasses.replace(sym, fingerprint=fingerprint(game))
     if not isinstance(game, TabularGame):
         raise ValueError(
             f"method={method!r} needs a TabularGame, whose laws can be queried, not a "
@@ -151,14 +166,15 @@ def symmetry(
     with jax.enable_x64(True):
         if used == "population":
             assert isinstance(game, PopulationGame)  # _resolve has seen to it
+            check_declarations(game)
             moduli = (transition_modulus, reward_modulus)
-            found = _of_population_game(game, members, num_populations, seed, moduli)
+            sym = _of_population_game(game, members, num_populations, seed, moduli)
         elif used == "enumerate":
-            found = _of_queries(game, members, enumerate_laws(game, members), used)
+            sym = _of_queries(game, members, enumerate_laws(game, members), used)
         else:
-            studied = sample_laws(game, members, num_populations, num_permutations, seed)
-            found = _of_queries(game, members, studied, used)
-    return dataclasses.replace(found, fingerprint=fingerprint(game))
+            study = sample_laws(game, members, num_populations, num_permutations, seed)
+            sym = _of_queries(game, members, study, used)
+    return dataclasses.replace(sym, fingerprint=fingerprint(game))
 
 
 def _check_arguments(num_populations: int, num_permutations: int, seed: int) -> None:
@@ -230,12 +246,12 @@ def _reward_range(reader: Reader, pays: LawStudy, declared: tuple[float, float] 
 
 
 def _top(study: LawStudy) -> Deviation | None:
-    found = [d for d in study.attained if d is not None]
-    return max(found, key=lambda d: d.value) if found else None
+    deviations = [d for d in study.attained if d is not None]
+    return max(deviations, key=lambda d: d.value, default=None)
 
 
 def _of_play(game: DynamicGame, groups: Int[np.ndarray, " N"], played: Trajectories) -> Symmetry:
-    found = symmetry_from_trajectories(
+    play = symmetry_from_trajectories(
         played,
         num_states=states_for_tables(game),
         num_actions=game.num_actions,
@@ -244,14 +260,14 @@ def _of_play(game: DynamicGame, groups: Int[np.ndarray, " N"], played: Trajector
     declared = game.reward_range if isinstance(game, TabularGame) else None
     width = np.inf if declared is None else float(declared[1] - declared[0])
     ends = []
-    for parts, trivial in ((found.group_alpha, 2.0), (found.group_beta, width)):
+    for parts, trivial in ((play.group_alpha, 2.0), (play.group_beta, width)):
         lower = np.array([max(np.nan_to_num(part.estimate), 0.0) for part in parts])
         ends.append(np.stack([lower, np.maximum(lower, trivial)], 1))
     best = [
         None
         if one.mu is None
         else Deviation(max(one.estimate, 0.0), one.agent, one.state, one.action, one.step, one.mu)
-        for one in (found.alpha, found.beta)
+        for one in (play.alpha, play.beta)
     ]
     return _assemble(
         groups=groups,
@@ -259,56 +275,51 @@ def _of_play(game: DynamicGame, groups: Int[np.ndarray, " N"], played: Trajector
         beta=ends[1],
         attained=(best[0], best[1]),
         exact=False,
-        reward_range=found.reward_range if declared is None else Interval(*map(float, declared)),
-        lipschitz=found.lipschitz,
+        reward_range=play.reward_range if declared is None else Interval(*map(float, declared)),
+        lipschitz=play.lipschitz,
         sparsity=None,
         monotone=None,
         method="trajectories",
-        errors=(found.alpha.standard_error, found.beta.standard_error),
-        play=found,
+        errors=(play.alpha.standard_error, play.beta.standard_error),
+        play=play,
     )
 
 
 def _of_queries(
-    game: TabularGame, groups: Int[np.ndarray, " N"], studied: QueryStudy, method: str
+    game: TabularGame, groups: Int[np.ndarray, " N"], study: QueryStudy, method: str
 ) -> Symmetry:
     declared = game.reward_range
-    low, high = studied.reward_range if method == "enumerate" or declared is None else declared
+    low, high = study.reward_range if method == "enumerate" or declared is None else declared
     width = max(high - low, 0.0) if method == "enumerate" or declared is not None else np.inf
     ends = []
-    for lower, trivial in ((studied.alpha, 2.0), (studied.beta, width)):
+    for lower, trivial in ((study.alpha, 2.0), (study.beta, width)):
         upper = lower if method == "enumerate" else np.maximum(lower, trivial)
         ends.append(np.stack([lower, upper], 1))
     return _assemble(
         groups=groups,
         alpha=ends[0],
         beta=ends[1],
-        attained=studied.attained,
+        attained=study.attained,
         exact=method == "enumerate",
         reward_range=Interval(float(low), float(high)),
-        lipschitz=studied.lipschitz,
-        sparsity=studied.sparsity,
-        monotone=studied.monotone,
+        lipschitz=study.lipschitz,
+        sparsity=study.sparsity,
+        monotone=study.monotone,
         method=method,
-        errors=studied.standard_errors,
+        errors=study.standard_errors,
     )
 
 
 def _assemble(
     *,
-    groups: np.ndarray,
     alpha: np.ndarray,
     beta: np.ndarray,
     attained: tuple[Deviation | None, Deviation | None],
-    exact: bool,
     reward_range: Interval,
-    lipschitz: LipschitzModuli | None,
-    sparsity: Sparsity | None,
-    monotone: Monotonicity | None,
-    method: str,
     errors: tuple[float, float] = (0.0, 0.0),
-    play: SymmetryFromPlay | None = None,
+    **fields: Any,
 ) -> Symmetry:
+    """The record, from `group_alpha`, `group_beta` and pairs of what concerns alpha and beta."""
     ends = [Interval(*(float(x) for x in part.max(0))) for part in (alpha, beta)]
     width = reward_range.upper - reward_range.lower
     relative = [end / width if width > 0 else 0.0 if end == 0 else np.inf for end in ends[1]]
@@ -316,18 +327,12 @@ def _assemble(
         alpha=ends[0],
         beta=ends[1],
         relative_beta=Interval(*relative),
-        exact=exact,
         reward_range=reward_range,
         alpha_attained=attained[0],
         beta_attained=attained[1],
         group_alpha=alpha,
         group_beta=beta,
-        groups=groups,
-        lipschitz=lipschitz,
-        sparsity=sparsity,
-        monotone=monotone,
-        method=method,
         alpha_standard_error=errors[0],
         beta_standard_error=errors[1],
-        play=play,
+        **fields,
     )

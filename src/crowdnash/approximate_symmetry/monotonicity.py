@@ -62,7 +62,7 @@ class PolicyPair(NamedTuple):
 class Verdict:
     """Whether a game is monotone in one of the two senses, and why.
 
-    `eigenvalue` is the largest that was found (<= 0 up to rounding if monotone), in reward per
+    `eigenvalue` is the largest computed (<= 0 up to rounding if monotone), in reward per
     unit of mass (a group's mass counts with its share); None if none was computed.
     `counterexample` is there if not monotone.
     """
@@ -130,7 +130,7 @@ def moving_population(pair: tuple[np.ndarray, np.ndarray, int, float]) -> Monoto
     mu, other, step, apart = pair
     reason = (
         f"P depends on the population (by {apart:.3g} in L1 at step {step} between the two "
-        "populations given), which Def. 10 excludes"
+        "populations), which Def. 10 excludes"
     )
     both = Verdict("not monotone", reason, None, PopulationPair(mu, other, step, 0.0))
     if mu.ndim == 2:
@@ -144,9 +144,9 @@ def check_monotone(
     initial: Float[np.ndarray, " S"],
 ) -> Monotonicity:
     """Both verdicts for a game whose transitions are free of the population."""
-    found = _both_senses(model, transition, initial)
+    induced = _both_senses(model, transition, initial)
     if len(model.shares) == 1:
-        return found
+        return induced
     whole = model._replace(meeting=np.broadcast_to(model.shares, model.meeting.shape))
     limit = _both_senses(whole, transition, initial)
     senses = [
@@ -154,8 +154,8 @@ def check_monotone(
         if one.status == "not monotone" and other.status == "monotone"
         else one
         for one, other in (
-            (found.everywhere, limit.everywhere),
-            (found.along_flows, limit.along_flows),
+            (induced.everywhere, limit.everywhere),
+            (induced.along_flows, limit.along_flows),
         )
     ]
     return Monotonicity(*senses, whole_population=limit)
@@ -188,10 +188,10 @@ def _everywhere(model: RewardModel, shape: tuple[int, ...]) -> Verdict:
     direction = (zero_sum @ vector).reshape(groups, size)
     direction = direction / np.sqrt(model.shares)[:, None]
     middle = np.full(size, 1 / size) if model.affine else model.points[point]
-    found = _pair_along(model, np.tile(middle, (groups, 1)), direction, step)
-    if found is None:
+    pair = _pair_along(model, np.tile(middle, (groups, 1)), direction, step)
+    if pair is None:
         return Verdict("unknown", "a slope is positive, but no pair of populations shows it")
-    mu, other, violation = found
+    mu, other, violation = pair
     shape = shape if groups == 1 else (groups, *shape)
     pair = PopulationPair(mu.reshape(shape), other.reshape(shape), step, violation)
     return Verdict("not monotone", "positive eigenvalue", largest, pair)
@@ -301,6 +301,6 @@ def _policies_along(
 
 
 def _policy_of(flow: np.ndarray) -> np.ndarray:
-    """A policy with the given flow, of the same shape; uniform where nobody comes."""
+    """A policy with this flow, of the same shape; uniform where nobody comes."""
     mass = flow.sum(-1, keepdims=True)
     return np.where(mass > 0, flow / np.where(mass > 0, mass, 1.0), 1 / flow.shape[-1])

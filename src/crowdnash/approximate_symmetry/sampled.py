@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crowdnash.approximate_symmetry.deviation import search_populations
-from crowdnash.approximate_symmetry.enumerated import QueryStudy, ask, deviation_at
+from crowdnash.approximate_symmetry.enumerated import QueryStudy, deviation_at
 from crowdnash.games.base import TabularGame
 from crowdnash.games.double_precision import as_double
+from crowdnash.mean_field.queries import query_laws
 
 _MAX_QUERIED = 100_000_000
 _MAX_AGENTS = 32
@@ -57,10 +58,10 @@ def sample_laws(
             for values in (halves[0][2], halves[1][2]):
                 low, high = min(low, values[..., -1].min()), max(high, values[..., -1].max())
             for law in range(2):
-                found = _judge(halves, law, step)
+                estimate = _judge(halves, law, step)
                 old = best[law][g]
-                if old is None or found.selected > old.selected:
-                    best[law][g] = found
+                if old is None or estimate.selected > old.selected:
+                    best[law][g] = estimate
     return _study_of(game, best, (float(low), float(high)))
 
 
@@ -68,9 +69,9 @@ def _study_of(
     game: TabularGame, best: list[list[_Estimate | None]], reward_range: tuple[float, float]
 ) -> QueryStudy:
     ends, errors, places = [], [], []
-    for found in best:
-        assert all(e is not None for e in found)
-        estimates = [e for e in found if e is not None]
+    for by_group in best:
+        estimates = [e for e in by_group if e is not None]
+        assert len(estimates) == len(by_group)
         top = max(estimates, key=lambda e: e.selected)
         places.append(deviation_at(game, max(top.fresh, 0.0), top.place, top.others))
         ends.append(np.array([max(e.fresh, 0.0) for e in estimates]))
@@ -116,7 +117,7 @@ def _two_halves(
             for row in others[k]:
                 for g, content in enumerate(lists):
                     row[label == g] = rng.permutation(content)
-        values = [ask(game, int(i), o, step) for i, o in zip(agents, others, strict=True)]
+        values = [query_laws(game, int(i), step, o) for i, o in zip(agents, others, strict=True)]
         halves.append((agents, others, np.stack(values)))
     return halves
 

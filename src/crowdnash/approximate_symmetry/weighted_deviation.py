@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from crowdnash.approximate_symmetry.agent_laws import Law, Reader, steps_that_matter, tabulate_law
+from crowdnash.approximate_symmetry.agent_laws import Reader, tabulate_law
 from crowdnash.approximate_symmetry.deviation import (
     Deviation,
     LawStudy,
@@ -29,6 +29,7 @@ from crowdnash.approximate_symmetry.deviation import (
     best_deviations,
     search_populations,
 )
+from crowdnash.games.vectorised import Law
 
 _MAX_WORK = 4_000_000_000
 _MAX_SIGNED = 8
@@ -37,7 +38,7 @@ _MAX_PROFILES = 5_000
 
 def study_weighted_law(reader: Reader, law: Law, effort: SearchEffort, trivial: float) -> LawStudy:
     """alpha or beta of every group where contributions differ between agents."""
-    steps = steps_that_matter(reader.game, law)
+    steps = reader.steps(law)
     dependence = reader.dependence(law)
     others, num_pairs = reader.game.num_agents - 1, reader.num_pairs
     vertices = np.eye(num_pairs)
@@ -48,9 +49,9 @@ def study_weighted_law(reader: Reader, law: Law, effort: SearchEffort, trivial: 
         populations = vertices if dependence == "affine" else vertices[:1]
     table = tabulate_law(reader, law, populations, steps)
     if dependence == "free":
-        found = best_deviations(reader, table, populations, steps)
-        values = np.array([d.value for d in found])
-        return LawStudy(values, values, found, table, populations, steps, True)
+        attained = best_deviations(reader, table, populations, steps)
+        values = np.array([d.value for d in attained])
+        return LawStudy(values, values, attained, table, populations, steps, True)
     if dependence == "affine":
         lower, attained, settled = _signed_search(reader, law, steps, table.deviation)
         upper = lower if settled else _spread_bound(reader, law, steps, table.deviation, trivial)
@@ -88,14 +89,14 @@ class _AffineParts(eqx.Module):
 
 @eqx.filter_jit
 def _affine_parts(reader: Reader, law: Law, step: Array) -> _AffineParts:
-    size = reader.given.shape[-1]
+    size = reader.contributions.shape[-1]
     base = reader.at(law, jnp.zeros((1, size)), step)
     columns = jax.lax.map(lambda g: reader.at(law, g[None], step) - base, jnp.eye(size))
     slope = jnp.moveaxis(columns, 0, -1)
     count = jax.ops.segment_sum(jnp.ones(reader.groups.shape[0]), reader.groups, reader.num_groups)
-    total = jax.ops.segment_sum(reader.given, reader.groups, reader.num_groups)
+    total = jax.ops.segment_sum(reader.contributions, reader.groups, reader.num_groups)
     # What the others of an agent's own group contribute on average; nobody, if it is alone.
-    rest = total[reader.groups] - reader.given
+    rest = total[reader.groups] - reader.contributions
     rest = rest / jnp.maximum(count - 1, 1)[reader.groups][:, None, None]
     own = jax.ops.segment_sum(
         jnp.einsum("nsadk,nxk->nsadx", slope, rest), reader.groups, reader.num_groups
@@ -125,7 +126,7 @@ def _best_assignments(
         mean = jnp.einsum("d,dk->k", sign, parts.mean_slope[group, state, action])
         theirs = jnp.einsum("gxk,k->gx", parts.centre, mean)
         theirs = theirs.at[group].set(sign @ parts.own[group, state, action])
-        return jnp.einsum("jxk,k->jx", reader.given, slope) - theirs[reader.groups]
+        return jnp.einsum("jxk,k->jx", reader.contributions, slope) - theirs[reader.groups]
 
     def one(agent: Array) -> tuple[Array, Array, Array]:
         group = reader.groups[agent]
@@ -150,7 +151,7 @@ def _signed_search(
     reader: Reader, law: Law, steps: np.ndarray, at_vertices: np.ndarray
 ) -> tuple[np.ndarray, tuple[Deviation | None, ...], bool]:
     signs, all_signs = _signs(reader.width(law))
-    n, num_pairs, size = reader.given.shape
+    n, num_pairs, size = reader.contributions.shape
     groups = np.asarray(reader.groups)
     affordable = int(_MAX_WORK // (n * num_pairs**2 * size * len(signs) * len(steps)))
     agents = np.arange(n)
@@ -160,8 +161,8 @@ def _signed_search(
     attained: list[Deviation | None] = [None] * reader.num_groups
     for step in steps:
         parts = _affine_parts(reader, law, jnp.asarray(step, jnp.int32))
-        found = _best_assignments(reader, parts, jnp.asarray(agents), jnp.asarray(signs))
-        values, places, pairs = (np.asarray(x) for x in found)
+        best = _best_assignments(reader, parts, jnp.asarray(agents), jnp.asarray(signs))
+        values, places, pairs = (np.asarray(x) for x in best)
         for g in range(reader.num_groups):
             members = np.flatnonzero(groups[agents] == g)
             if not len(members):
@@ -189,10 +190,10 @@ def _spread_bound(
     """|D| <= deviation at mean contributions (convex in mu) + slope times their spread."""
     if reader.num_groups > 1:
         return np.full(reader.num_groups, trivial)
-    spread = jnp.abs(reader.given[None] - reader.given.mean(0)).max(2)[0]  # [N,K]
+    spread = jnp.abs(reader.contributions[None] - reader.contributions.mean(0)).max(2)[0]  # [N,K]
     n = reader.game.num_agents
     # c_i-bar leaves agent i out: its distance from the mean of all is at most 2 max|c| / (N-1).
-    shift = jnp.abs(reader.met - reader.given.mean(0)).max((0, 1))
+    shift = jnp.abs(reader.of_others - reader.contributions.mean(0)).max((0, 1))
     apart = spread.sum(0) / (n - 1) + shift
     bound = 0.0
     for k, step in enumerate(steps):
@@ -213,13 +214,13 @@ def _profile_search(
     if all_of_them:
         profiles = np.array(list(itertools.product(range(num_pairs), repeat=n)))
     else:
-        profiles = _draw_profiles(np.asarray(reader.given), effort)
+        profiles = _draw_profiles(np.asarray(reader.contributions), effort)
     best: Deviation | None = None
     for step in steps:
-        found = _profile_deviations(
+        largest = _profile_deviations(
             reader, law, jnp.asarray(profiles), jnp.asarray(step, jnp.int32)
         )
-        values, places = (np.asarray(x) for x in found)
+        values, places = (np.asarray(x) for x in largest)
         row, agent = np.unravel_index(int(values.argmax()), values.shape)
         if best is None or values[row, agent] > best.value:
             pair, pairs = int(places[row, agent]), profiles[row]
@@ -228,10 +229,10 @@ def _profile_search(
     return np.array([best.value]), (best,), all_of_them
 
 
-def _draw_profiles(given: np.ndarray, effort: SearchEffort) -> Int[np.ndarray, "V N"]:
-    """Random numbers in each pair, given to agents at random or in order of contribution."""
+def _draw_profiles(contributions: np.ndarray, effort: SearchEffort) -> Int[np.ndarray, "V N"]:
+    """Random numbers in each pair, dealt to agents at random or in order of contribution."""
     rng = np.random.default_rng(effort.seed)
-    n, num_pairs, size = given.shape
+    n, num_pairs, size = contributions.shape
     vertices = np.eye(num_pairs)
     drawn = search_populations(num_pairs, n, effort.num_populations, effort.seed, vertices)
     counts = np.rint(drawn * n).astype(int)
@@ -239,7 +240,7 @@ def _draw_profiles(given: np.ndarray, effort: SearchEffort) -> Int[np.ndarray, "
     for row, count in enumerate(counts):
         score = rng.normal(size=n)
         if row % 2:
-            score = np.abs(given[:, rng.integers(num_pairs)]) @ rng.uniform(size=size)
+            score = np.abs(contributions[:, rng.integers(num_pairs)]) @ rng.uniform(size=size)
         order = rng.permutation(num_pairs)
         profiles[row, np.argsort(-score)] = np.repeat(order, count[order])
     return profiles
@@ -253,8 +254,8 @@ def _profile_deviations(
     n, num_pairs = reader.game.num_agents, reader.num_pairs
 
     def one(pairs: Array) -> tuple[Array, Array]:
-        given = reader.given[jnp.arange(n), pairs]
-        values = reader.at(law, (given.sum(0) - given) / (n - 1), step)
+        own = reader.contributions[jnp.arange(n), pairs]
+        values = reader.at(law, (own.sum(0) - own) / (n - 1), step)
         counts = jnp.bincount(pairs, length=num_pairs)
         without = jnp.maximum(counts - jnp.eye(num_pairs), 0.0) / (n - 1)
         means = jax.lax.map(

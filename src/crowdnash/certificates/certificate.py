@@ -23,8 +23,10 @@ from crowdnash.certificates.learned import learned_exploitability
 from crowdnash.certificates.path_values import tabulate
 from crowdnash.certificates.paths import exploitability_on_paths
 from crowdnash.certificates.ppo_deviations import evenly_spread
+from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability
 from crowdnash.games.base import DynamicGame, PopulationGame, TabularGame
+from crowdnash.games.declarations import check_declarations
 from crowdnash.interval import Interval
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.tabular import Policy, check_policy
@@ -45,59 +47,68 @@ def exploitability(
     confidence: float = 0.95,
     own_influence_agents: int = 8,
     method: Method | str = "auto",
-    learner: PPO | None = None,
+    learner: PPO | OptimisticQLearning | None = None,
 ) -> Exploitability:
     """Measure how much each agent could gain by deviating alone from `policy` (Def. 2).
 
-    **Arguments:**
+    Args:
+        game: The game.
+        policy: A `TabularPolicy`, a `NeuralPolicy` or any other `Policy` of the game's agents.
+        key: Decides every draw.
+        num_trajectories: K >= 2 population paths to evaluate on, and as many again to plan on.
+            "learned": trajectories on which each learned deviation is played, as many before to
+            choose.
+        agents: Indices of the agents to examine, default all N ("learned": 4, evenly spread).
+        confidence: In (0,1), of the intervals `maximum` and `mean`.
+        own_influence_agents: For how many agents at most, those with the largest gain, the
+            deviation is also really played (method "paths" only; 0 for none).
+        method: "enumerate", "exact", "paths", "learned", or "auto": "exact" if the game declares
+            transitions free of the aggregate and rewards affine in it, "enumerate" if it is tiny,
+            else "paths" for a `PopulationGame` and "learned" for any other.
+        learner: How deviations are learned by method "learned": settings of `PPO` (default
+            `best_response_learner(game)`) or, for agents that observe one integer each,
+            `OptimisticQLearning`.
 
-    - `policy` a `TabularPolicy`, a `NeuralPolicy` or any other `Policy` of the game's agents;
-    - `num_trajectories` K >= 2 population paths to evaluate on, and as many again to plan on;
-      "learned": trajectories on which each learned deviation is played, as many before to choose;
-    - `agents` indices of the agents to examine, default all N ("learned": 4, evenly spread);
-    - `confidence` in (0,1) of the intervals `maximum` and `mean`;
-    - `own_influence_agents` for how many agents at most, those with the largest gain, the
-      deviation is also really played (method "paths" only; 0 for none);
-    - `method` "enumerate", "exact", "paths", "learned", or "auto": "learned" for a game that is
-      only a simulator; "exact" if the game declares transitions free of the aggregate and rewards
-      affine in it, "enumerate" if it is tiny, else "paths";
-    - `learner` PPO's settings for method "learned", default `best_response_learner(game)`.
+    Returns:
+        Gains and intervals. With "learned" all upper ends are infinite, `maximum.lower` bounds the
+        largest exploitability of *all* agents from below, and `mean.lower` the mean over those
+        examined.
 
-    **Returns:** with "learned" all upper ends are infinite, and `maximum.lower` bounds the largest
-    exploitability of *all* agents from below, `mean.lower` the mean over those examined.
-
-    **Raises:** `ValueError` if the policy does not fit the game, an argument is out of range or
-    the method does not apply to the game; `GameError` if the game pays a NaN or a transition is
-    not a distribution.
+    Raises:
+        ValueError: The policy does not fit the game, an argument is out of range or the method
+            does not apply to the game.
+        GameError: The game pays a NaN, a transition is not a distribution, or what "exact" takes
+            from the game's declarations is not true.
     """
     used = _resolve(game, method)
     if agents is None and used == "learned":
         agents = evenly_spread(game.num_agents, _AGENTS_THAT_LEARN)
-    chosen = _check(game, policy, num_trajectories, agents, confidence, own_influence_agents)
+    index = _check(game, policy, num_trajectories, agents, confidence, own_influence_agents)
     if learner is not None and used != "learned":
         raise ValueError(f"learner is for method='learned', not for {used!r}")
     if used == "learned":
         return learned_exploitability(
-            game, policy, chosen, key, num_trajectories, confidence, learner
+            game, policy, index, key, num_trajectories, confidence, learner
         )
     assert isinstance(game, TabularGame)  # _resolve has seen to it
     if used == "paths":
         assert isinstance(game, PopulationGame)
         return exploitability_on_paths(
-            game, policy, key, num_trajectories, chosen, confidence, own_influence_agents
+            game, policy, key, num_trajectories, index, confidence, own_influence_agents
         )
     if used == "exact":
         assert isinstance(game, PopulationGame)
+        check_declarations(game)
         value, best = independent_values(game, policy)
     else:
         everyone = jnp.arange(game.num_agents, dtype=jnp.int32)
         tables = np.asarray(tabulate(game, policy, everyone))
         shape = (game.horizon, game.num_states, game.num_actions, game.num_agents)
         value, best = enumerate_values(game, np.moveaxis(tables.reshape(shape), -1, 0))
-    gain, zero = (best - value)[chosen], np.zeros(len(chosen))
+    gain, zero = (best - value)[index], np.zeros(len(index))
     return Exploitability(
-        agents=chosen,
-        value=value[chosen],
+        agents=index,
+        value=value[index],
         lower=gain,
         upper=gain,
         standard_error=zero,
@@ -127,14 +138,14 @@ def _check(
         raise ValueError(f"own_influence_agents must be >= 0, not {own_influence_agents}")
     if agents is None:
         return np.arange(game.num_agents)
-    chosen = np.atleast_1d(np.asarray(agents))
-    if chosen.ndim != 1 or chosen.size == 0 or not np.issubdtype(chosen.dtype, np.integer):
+    index = np.atleast_1d(np.asarray(agents))
+    if index.ndim != 1 or index.size == 0 or not np.issubdtype(index.dtype, np.integer):
         raise ValueError(f"agents must be indices of agents, [n], n >= 1: {agents!r}")
-    if chosen.min() < 0 or chosen.max() >= game.num_agents:
+    if index.min() < 0 or index.max() >= game.num_agents:
         raise ValueError(f"agents must lie in 0..{game.num_agents - 1}: {agents!r}")
-    if len(np.unique(chosen)) != len(chosen):
+    if len(np.unique(index)) != len(index):
         raise ValueError(f"agents must be different: {agents!r}")
-    return chosen
+    return index
 
 
 def _resolve(game: DynamicGame, method: str) -> str:
@@ -155,7 +166,7 @@ def _resolve(game: DynamicGame, method: str) -> str:
             return "exact"
         if tiny or (not population and can_enumerate(game)):
             return "enumerate"
-        return "paths" if population else "enumerate"
+        return "paths" if population else "learned"
     if method == "exact" and not is_exact(game):
         raise ValueError(
             "method='exact' needs a PopulationGame with transition_in_aggregate 'free' and "
@@ -163,7 +174,7 @@ def _resolve(game: DynamicGame, method: str) -> str:
         )
     if method == "paths" and not population:
         raise ValueError(
-            f"method='paths' needs a PopulationGame; {type(game).__name__} is not, "
-            "and it is too large to enumerate"
+            f"method='paths' needs a PopulationGame; {type(game).__name__} is not: use "
+            f"'enumerate' if it is tiny, else 'learned'"
         )
     return method

@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from crowdnash.games.base import TabularGame, is_distribution
+from crowdnash.games.base import PopulationGame, TabularGame, is_distribution
 from crowdnash.games.checks import check_joint_law, law_error
 
 MAX_JOINT_ENTRIES = 20_000_000
 MAX_POLICY_ENTRIES = 50_000_000
 
 
-class JointValues(NamedTuple):
+class ExactValues(NamedTuple):
     """Per agent, [N]: J^i(pi) and max over its policies of J^i(., pi^-i)."""
 
     value: Float[np.ndarray, " N"]
@@ -45,18 +45,20 @@ def can_enumerate(game: TabularGame) -> bool:
     return joint <= MAX_JOINT_ENTRIES and policies <= MAX_POLICY_ENTRIES
 
 
-def enumerate_values(game: TabularGame, tables: Float[np.ndarray, "N H S A"]) -> JointValues:
+def enumerate_values(game: TabularGame, tables: Float[np.ndarray, "N H S A"]) -> ExactValues:
     """J^i of the policy profile `tables` and of every agent's best response, in float64.
 
-    **Raises:** `ValueError` if the game is too large; `GameError` if it pays a NaN or a transition
-    is not a distribution.
+    Raises:
+        ValueError: The game is too large.
+        GameError: It pays a NaN or a transition is not a distribution.
     """
     if not can_enumerate(game):
         joint, policies = enumeration_size(game)
+        population = isinstance(game, PopulationGame)
         raise ValueError(
             f"method='enumerate' needs at most {MAX_JOINT_ENTRIES:,} joint transitions and "
             f"{MAX_POLICY_ENTRIES:,} policy entries; this game has {joint:.3g} and "
-            f"{policies:.3g}: use method='paths'"
+            f"{policies:.3g}: use method='{'paths' if population else 'learned'}'"
         )
     n = game.num_agents
     tables = np.asarray(tables, np.float64)
@@ -75,7 +77,7 @@ def enumerate_values(game: TabularGame, tables: Float[np.ndarray, "N H S A"]) ->
     )
     value = _profile_values(start, models, acts)
     best = [_best_value(game, i, start, states, actions, models, acts) for i in range(n)]
-    return JointValues(value, np.array(best))
+    return ExactValues(value, np.array(best))
 
 
 def _step_model(

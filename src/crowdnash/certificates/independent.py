@@ -7,26 +7,20 @@ aggregate, whatever N is: no path has to be sampled (A-RPS is such a game). In f
 Axes: N agents, H steps, S states, A actions, K components of the aggregate.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, TypeGuard
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
+from crowdnash.certificates.enumeration import ExactValues
 from crowdnash.games.base import PopulationGame, TabularGame, is_distribution
 from crowdnash.games.checks import law_error
 from crowdnash.games.double_precision import as_double
+from crowdnash.games.vectorised import contribution_table, laws_of_agents
 from crowdnash.policies.tabular import Policy
-
-
-class IndependentValues(NamedTuple):
-    """Per agent, [N]: J^i(pi) and max over its policies of J^i(., pi^-i)."""
-
-    value: Float[np.ndarray, " N"]
-    best_response_value: Float[np.ndarray, " N"]
 
 
 def is_exact(game: TabularGame) -> TypeGuard[PopulationGame]:
@@ -38,10 +32,11 @@ def is_exact(game: TabularGame) -> TypeGuard[PopulationGame]:
     )
 
 
-def independent_values(game: PopulationGame, policy: Policy) -> IndependentValues:
+def independent_values(game: PopulationGame, policy: Policy) -> ExactValues:
     """J^i and best-response values of all agents under `policy`, exactly, in float64.
 
-    **Raises:** `GameError` if the game pays a NaN or a transition is not a distribution.
+    Raises:
+        GameError: The game pays a NaN or a transition is not a distribution.
     """
     with jax.enable_x64(True):
         double = as_double((game, policy))
@@ -55,7 +50,7 @@ def independent_values(game: PopulationGame, policy: Policy) -> IndependentValue
         agent, state, action = (int(k) for k in place)
         probs, reward = faults.transition[step], float(faults.reward[step])
         raise law_error(game, agent, step, state, action, probs, reward)
-    return IndependentValues(np.asarray(value), np.asarray(best))
+    return ExactValues(np.asarray(value), np.asarray(best))
 
 
 class _Faults(NamedTuple):
@@ -68,12 +63,12 @@ class _Faults(NamedTuple):
 
 @eqx.filter_jit
 def _values(game: PopulationGame, policy: Policy) -> tuple[Array, Array, _Faults]:
-    n, num_states, num_actions = game.num_agents, game.num_states, game.num_actions
+    n, num_states = game.num_agents, game.num_states
     index = jnp.arange(n, dtype=jnp.int32)
     states = jnp.arange(num_states, dtype=jnp.int32)
-    actions = jnp.arange(num_actions, dtype=jnp.int32)
-    shape = jax.eval_shape(lambda: _contributions(game, states, actions))
-    nowhere = jnp.zeros((n, shape.shape[-1]), jnp.float64)
+    table = contribution_table(game, game.agents).astype(jnp.float64)
+    table = table.reshape(n, num_states, game.num_actions, -1)
+    nowhere = jnp.zeros((n, table.shape[-1]), jnp.float64)
 
     def acts(step: Int[Array, ""]) -> Array:  # [N,S,A]
         over_states = jax.vmap(policy.probabilities, in_axes=(0, None, None))
@@ -81,17 +76,18 @@ def _values(game: PopulationGame, policy: Policy) -> tuple[Array, Array, _Faults
         return probs / probs.sum(-1, keepdims=True)  # float32 rounding, at most 1e-5
 
     def moves(step: Int[Array, ""]) -> Array:  # [N,S,A,S]
-        return _over_pairs(game.transition, game.agents, states, actions, nowhere, step)
+        values = laws_of_agents(game, "transition", game.agents, nowhere, step)
+        return values.astype(jnp.float64)
 
     def forward(marginal: Array, step: Array) -> tuple[Array, Array]:
         together = marginal[..., None] * acts(step)  # [N,S,A]
-        given = jnp.einsum("nsa,nsak->nk", together, _contributions(game, states, actions))
+        own = jnp.einsum("nsa,nsak->nk", together, table)
         after = jnp.einsum("nsa,nsat->nt", together, moves(step))
-        return after, (given.sum(0) - given) / (n - 1)
+        return after, (own.sum(0) - own) / (n - 1)
 
     def backward(values: tuple, now: tuple) -> tuple[tuple, _Faults]:
-        met, step = now
-        paid = _over_pairs(game.reward, game.agents, states, actions, met, step)
+        aggregates, step = now
+        paid = laws_of_agents(game, "reward", game.agents, aggregates, step).astype(jnp.float64)
         ahead = moves(step)
         wrong = ~(is_distribution(ahead) & jnp.isfinite(paid))
         place = jnp.argmax(wrong)
@@ -106,30 +102,7 @@ def _values(game: PopulationGame, policy: Policy) -> tuple[Array, Array, _Faults
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     initial = game.initial_distribution / game.initial_distribution.sum()
     start = jnp.broadcast_to(initial, (n, num_states))
-    _, met = jax.lax.scan(forward, start, steps)
+    _, aggregates = jax.lax.scan(forward, start, steps)
     zero = jnp.zeros((n, num_states), jnp.float64)
-    (own, best), faults = jax.lax.scan(backward, (zero, zero), (met, steps), reverse=True)
+    (own, best), faults = jax.lax.scan(backward, (zero, zero), (aggregates, steps), reverse=True)
     return own @ initial, best @ initial, faults
-
-
-def _contributions(game: PopulationGame, states: Array, actions: Array) -> Array:
-    """Every agent's contribution at every pair, [N,S,A,K], float64."""
-    over_actions = jax.vmap(game.contribution, in_axes=(None, None, 0))
-    over_states = jax.vmap(over_actions, in_axes=(None, 0, None))
-    given = jax.vmap(over_states, in_axes=(0, None, None))(game.agents, states, actions)
-    return given.astype(jnp.float64)
-
-
-def _over_pairs(
-    law: Callable[..., Array],
-    agents: PyTree,
-    states: Array,
-    actions: Array,
-    met: Array,
-    step: Array,
-) -> Array:
-    """A law of every agent at every pair, [N,S,A,...], at the aggregates met [N,K]."""
-    over_actions = jax.vmap(law, in_axes=(None, None, 0, None, None))
-    over_states = jax.vmap(over_actions, in_axes=(None, 0, None, None, None))
-    over_agents = jax.vmap(over_states, in_axes=(0, None, None, 0, None))
-    return over_agents(agents, states, actions, met, step).astype(jnp.float64)

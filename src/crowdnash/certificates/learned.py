@@ -1,4 +1,4 @@
-"""Exploitability from below, by deviations that PPO learned (Def. 2); no model is needed.
+"""Exploitability from below, by deviations that were learned (Def. 2); no model is needed.
 
 Axes: n agents examined, K trajectories.
 """
@@ -12,6 +12,8 @@ from crowdnash.certificates.ppo_deviations import (
     learn_deviations,
     measure_deviations,
 )
+from crowdnash.certificates.q_deviations import learn_table, measure_tables
+from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability, maximum_interval, mean_interval
 from crowdnash.games.base import DynamicGame
 from crowdnash.learners.ppo.learner import PPO
@@ -25,46 +27,48 @@ def learned_exploitability(
     key: PRNGKeyArray,
     num_trajectories: int,
     confidence: float,
-    learner: PPO | None,
+    learner: PPO | OptimisticQLearning | None,
 ) -> Exploitability:
     """The evaluation by method "learned"; see `certificate.exploitability`.
 
     Each deviation is really played, and alone, so that nothing is left out. A gain below 0 is
-    reported as measured: then nothing better than the policy was found.
+    reported as measured: then nothing better than the policy was learned.
     """
     learn_key, measure_key = jax.random.split(key)
-    deviations = learn_deviations(
-        game,
-        policy,
-        agents,
-        key=learn_key,
-        learner=learner or best_response_learner(game),
-        num_trajectories=num_trajectories,
-    )
-    played = measure_deviations(
-        game, policy, deviations, key=measure_key, num_trajectories=num_trajectories
-    )
+    count = num_trajectories
+    if isinstance(learner, OptimisticQLearning):
+        learn_key, choose_key = jax.random.split(learn_key)
+        actions = [
+            learn_table(game, policy, int(agent), key=learn_key, learner=learner).actions
+            for agent in agents
+        ]
+        planned, played = (
+            measure_tables(game, policy, agents, actions, key=k, num_trajectories=count)
+            for k in (choose_key, measure_key)
+        )
+        promise = planned.gain.mean(1)
+    else:
+        learner = learner or best_response_learner(game)
+        deviations = learn_deviations(
+            game, policy, agents, key=learn_key, learner=learner, num_trajectories=count
+        )
+        played = measure_deviations(
+            game, policy, deviations, key=measure_key, num_trajectories=count
+        )
+        promise = deviations.promise
     gain = played.gain.mean(1)
-    error = played.gain.std(1, ddof=1) / np.sqrt(num_trajectories)
-    unknown = np.full(len(agents), np.inf)
+    error = played.gain.std(1, ddof=1) / np.sqrt(count)
+    unknown, zero = np.full(len(agents), np.inf), np.zeros(len(agents))
     return Exploitability(
         agents=agents,
         value=played.value.mean(1),
         lower=gain,
         upper=unknown,
         standard_error=error,
-        upper_standard_error=np.zeros(len(agents)),
-        maximum=maximum_interval(
-            gain,
-            error,
-            unknown,
-            np.zeros(len(agents)),
-            deviations.promise,
-            confidence,
-            num_trajectories,
-        ),
-        mean=mean_interval(played.gain.mean(0), np.full(num_trajectories, np.inf), confidence),
+        upper_standard_error=zero,
+        maximum=maximum_interval(gain, error, unknown, zero, promise, confidence, count),
+        mean=mean_interval(played.gain.mean(0), np.full(count, np.inf), confidence),
         confidence=confidence,
         method="learned",
-        num_trajectories=num_trajectories,
+        num_trajectories=count,
     )

@@ -9,7 +9,7 @@ Axes: n agents examined, B paths of a chunk, H steps, S states, A actions, X = S
 K components of the aggregate. Agents come last: every loop runs along them.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -17,7 +17,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from crowdnash.games.base import PopulationGame, TabularGame
-from crowdnash.games.vectorised import aggregates_of_others, contributions, rewards, transitions
+from crowdnash.games.vectorised import (
+    Law,
+    aggregates_of_others,
+    contributions,
+    laws_at_pairs,
+    rewards,
+    transitions,
+)
 from crowdnash.policies.tabular import Policy
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import simulate_chunk
@@ -53,7 +60,7 @@ class Gains(NamedTuple):
 
 
 def tabulate(game: TabularGame, policy: Policy, agents: Int[Array, " n"]) -> Float[Array, "H X n"]:
-    """Action probabilities of the given agents as tables [H,X,n]."""
+    """Action probabilities of some agents as tables [H,X,n]."""
     one = policy.probabilities
     over_states = jax.vmap(one, in_axes=(0, None, None), out_axes=0)
     over_steps = jax.vmap(over_states, in_axes=(None, None, 0), out_axes=0)
@@ -65,25 +72,15 @@ def tabulate(game: TabularGame, policy: Policy, agents: Int[Array, " n"]) -> Flo
 
 
 def laws_at(
-    game: PopulationGame, records: PyTree, met: Float[Array, "K B n"], step: Int[Array, ""]
+    game: PopulationGame, records: PyTree, aggregates: Float[Array, "K B n"], step: Int[Array, ""]
 ) -> tuple[Float[Array, "X S B n"], Float[Array, "X B n"]]:
-    """P and R of every pair (s,a) for agents who meet the given aggregates."""
-    shape = met.shape[1:]
-
-    def pair(index: Any) -> tuple[Array, Array]:
-        state = jnp.full(shape, index // game.num_actions, jnp.int32)
-        action = jnp.full(shape, index % game.num_actions, jnp.int32)
-        return (
-            transitions(game, records, state, action, met, step).astype(jnp.float32),
-            rewards(game, records, state, action, met, step).astype(jnp.float32),
-        )
-
-    num_pairs = game.num_states * game.num_actions
-    if num_pairs > _MAX_UNROLLED:
-        return jax.vmap(pair)(jnp.arange(num_pairs, dtype=jnp.int32))
-    # Unrolled, the compiler sees constant states and drops the branches not taken.
-    pairs = [pair(index) for index in range(num_pairs)]
-    return jnp.stack([p for p, _ in pairs]), jnp.stack([r for _, r in pairs])
+    """P and R of every pair (s,a) for agents who meet these aggregates."""
+    unroll = game.num_states * game.num_actions <= _MAX_UNROLLED
+    probs, reward = (
+        laws_at_pairs(game, law, records, aggregates, step, unroll=unroll).astype(jnp.float32)
+        for law in get_args(Law)
+    )
+    return probs, reward
 
 
 def backup(
@@ -110,7 +107,7 @@ def expected(probs: Array, action_values: Array, num_actions: int) -> Array:
 def _aggregates(
     game: PopulationGame, records: PyTree, pairs: Array, total: Array
 ) -> Float[Array, "K B n"]:
-    """What each agent met at one step: the totals [K,B] without its own share."""
+    """What each agent meets at one step: the totals [K,B] without its own share."""
     index = pairs.astype(jnp.int32)
     own = contributions(game, records, index // game.num_actions, index % game.num_actions)
     return aggregates_of_others(total, own, game.num_agents)
@@ -138,8 +135,8 @@ def model_sums(
 
     def add(_: None, now: tuple) -> tuple[None, MeanModel]:
         pairs, total, step = now
-        met = _aggregates(game, records, pairs, total)
-        probs, reward = laws_at(game, records, met, step)
+        aggregates = _aggregates(game, records, pairs, total)
+        probs, reward = laws_at(game, records, aggregates, step)
         return None, MeanModel((probs * weight).sum(2), (reward * weight).sum(1))
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
@@ -156,13 +153,13 @@ def plan_against(
     num_actions = game.num_actions
 
     def back(values: Array, now: tuple) -> tuple[Array, Plan]:
-        transition, reward, given = now
+        transition, reward, policy = now
         action_values = backup(transition, reward, values)
-        if given is None:
+        if policy is None:
             best = _by_state(action_values, num_actions).argmax(1)
-            given = jax.nn.one_hot(best, num_actions, axis=1).reshape(action_values.shape)
-        values = expected(given, action_values, num_actions)
-        return values, Plan(given, values, action_values)
+            policy = jax.nn.one_hot(best, num_actions, axis=1).reshape(action_values.shape)
+        values = expected(policy, action_values, num_actions)
+        return values, Plan(policy, values, action_values)
 
     start = jnp.zeros((game.num_states, model.reward.shape[-1]), jnp.float32)
     _, plan = jax.lax.scan(back, start, (*model, probs), reverse=True)
@@ -192,8 +189,8 @@ def gains_on_paths(
 
     def back(values: tuple, now: tuple) -> tuple[tuple, None]:
         pairs, total, step, base_probs, planned_probs = now
-        met = _aggregates(game, records, pairs, total)
-        probs, reward = laws_at(game, records, met, step)
+        aggregates = _aggregates(game, records, pairs, total)
+        probs, reward = laws_at(game, records, aggregates, step)
         base_value, planned_value, best_value = (backup(probs, reward, v) for v in values)
         return (
             expected(base_probs[:, None], base_value, num_actions),
@@ -228,7 +225,7 @@ def returns_when_played(
 
         sum_s rho0(s) V_0(s) + sum_h [ R_h + P_h V_{h+1} - Q_h ](s_h, a_h),
 
-    R_h and P_h taken at the aggregate that was met: the expectation of the return whatever V is,
+    R_h and P_h taken at the aggregate on the path: the expectation of the return whatever V is,
     since V_h(s) = sum_a pi_h(a|s) Q_h(s,a), and nearly free of noise if the model is good.
     """
     chunk = simulate_chunk(game, sampler, layout, key, paths)
@@ -237,11 +234,11 @@ def returns_when_played(
 
     def correct(total_return: Array, now: tuple) -> tuple[Array, None]:
         pair, total, step, ahead, action_values = now
-        met = _aggregates(game, records, pair, total)
+        aggregates = _aggregates(game, records, pair, total)
         index = pair.astype(jnp.int32)
         state, action = index // game.num_actions, index % game.num_actions
-        probs = transitions(game, records, state, action, met, step).astype(jnp.float32)
-        reward = rewards(game, records, state, action, met, step).astype(jnp.float32)
+        probs = transitions(game, records, state, action, aggregates, step).astype(jnp.float32)
+        reward = rewards(game, records, state, action, aggregates, step).astype(jnp.float32)
         promised = jnp.take_along_axis(action_values, index, axis=0)
         return total_return + reward + (ahead[:, None] * probs).sum(0) - promised, None
 

@@ -73,7 +73,7 @@ class _Setting(NamedTuple):
             )
 
     def gains(self, agents: Array, base: Plan, best: Plan, numbers: Array) -> Gains:
-        """Values along the evaluation paths of the given numbers."""
+        """Values along the evaluation paths with these numbers."""
         gains, total = gains_on_paths(
             self.game,
             self.sampler,
@@ -123,7 +123,7 @@ def exploitability_on_paths(
     value, lower, upper, lower_var, upper_var, planned = (np.concatenate(c) for c in columns)
     lower_error, upper_error = (np.sqrt(v / num_paths) for v in (lower_var, upper_var))
     path_means = [np.sum([block[k] for block in blocks], axis=0) / len(agents) for k in (6, 7)]
-    found = Exploitability(
+    certificate = Exploitability(
         agents=agents,
         value=value,
         lower=lower,
@@ -139,9 +139,9 @@ def exploitability_on_paths(
         num_trajectories=num_paths,
     )
     if own_influence_agents == 0:
-        return found
+        return certificate
     largest = np.argsort(-lower, kind="stable")[:own_influence_agents]
-    return replace(found, own_influence=_own_influence(setting, agents[largest]))
+    return replace(certificate, own_influence=_own_influence(setting, agents[largest]))
 
 
 def _plans(setting: _Setting, agents: Int[np.ndarray, " n"]) -> tuple[Plan, Plan]:

@@ -161,14 +161,14 @@ def _learn_at_once(
     if isinstance(policy, NeuralPolicy):
         own = [network_of_agent(policy.actor, policy.identity, int(i)) for i in agents]
         starts.append(ActorCritic(jax.tree.map(lambda *x: jnp.stack(x), *own), anew.critic))
-    tried, value = [], None
+    candidates, value = [], None
     for networks in starts:
         learners = Learners(networks, each, features, jnp.asarray(agents, jnp.int32), policy)
         state = learner.start_from(game, learners, key=learn_key)
         while int(state.epoch) < learner.num_epochs:
             state, _ = learner.step(game, state)
         for greedy in (False, True):
-            found = LearnedDeviations(
+            deviations = LearnedDeviations(
                 networks=state.networks.actor,
                 features=features,
                 agents=agents,
@@ -176,23 +176,28 @@ def _learn_at_once(
                 promise=np.zeros(count),
             )
             played = measure_deviations(
-                game, policy, found, key=choose_key, num_trajectories=num_trajectories, value=value
+                game,
+                policy,
+                deviations,
+                key=choose_key,
+                num_trajectories=num_trajectories,
+                value=value,
             )
             value = played.value
-            tried.append(found._replace(promise=played.gain.mean(1)))
-    return _best_of(tried)
+            candidates.append(deviations._replace(promise=played.gain.mean(1)))
+    return _best_of(candidates)
 
 
-def _best_of(tried: Sequence[LearnedDeviations]) -> LearnedDeviations:
+def _best_of(candidates: Sequence[LearnedDeviations]) -> LearnedDeviations:
     """For each agent the one of these deviations that promises most."""
-    best = np.argmax([one.promise for one in tried], axis=0)
+    best = np.argmax([one.promise for one in candidates], axis=0)
     agent = np.arange(len(best))
-    return tried[0]._replace(
+    return candidates[0]._replace(
         networks=jax.tree.map(
-            lambda *x: jnp.stack(x)[best, agent], *(one.networks for one in tried)
+            lambda *x: jnp.stack(x)[best, agent], *(one.networks for one in candidates)
         ),
-        greedy=np.stack([one.greedy for one in tried])[best, agent],
-        promise=np.stack([one.promise for one in tried])[best, agent],
+        greedy=np.stack([one.greedy for one in candidates])[best, agent],
+        promise=np.stack([one.promise for one in candidates])[best, agent],
     )
 
 
@@ -207,9 +212,16 @@ def measure_deviations(
 ) -> DeviationGains:
     """Play each deviation alone on M trajectories, and nobody's with the same random draws.
 
-    `value` is what nobody's play gave, where that is known for this key.
+    Args:
+        game: The game.
+        policy: What all others play.
+        deviations: What the agents play instead, one at a time.
+        key: Decides the draws of all plays alike.
+        num_trajectories: M.
+        value: Returns when nobody deviates, where they are known for this key.
 
-    **Raises:** `GameError` if the game pays something that is not a finite number.
+    Raises:
+        GameError: The game pays something that is not a finite number.
     """
 
     def totals(deviator: int) -> Float[np.ndarray, "K M"]:
@@ -280,9 +292,9 @@ def _total_rewards(
     def advance(carry: tuple, now: tuple) -> tuple[tuple, None]:
         state, total = carry
         step, number, keys = now
-        seen = jax.vmap(game.observe)(state)
-        joint = actions_of_all(policy, seen, step, number)
-        mine = jax.tree.map(lambda x: x[:, agent], seen)
+        observations = jax.vmap(game.observe)(state)
+        joint = actions_of_all(policy, observations, step, number)
+        mine = jax.tree.map(lambda x: x[:, agent], observations)
         logits = own(jax.vmap(features, (0, None))(mine, step))
         drawn = draw_index(jax.nn.softmax(logits).T, number[:, agent])
         action = jnp.where(greedy[deviator], jnp.argmax(logits, axis=-1), drawn)

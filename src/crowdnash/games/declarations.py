@@ -81,6 +81,11 @@ def reads_step(game: PopulationGame, law: Law) -> bool:
     return _degree(game, law, argument=4) > _FREE
 
 
+def reads(function: Callable[..., Array], arguments: tuple, position: int) -> bool:
+    """Whether a function's outcome may depend on one of its arguments, read off its program."""
+    return _degree_in(function, arguments, position) > _FREE
+
+
 def _is_proven(game: PopulationGame, law: Law) -> bool:
     """Whether a law's program alone shows what is declared of it."""
     dependence = getattr(game, f"{law}_in_aggregate")
@@ -95,10 +100,14 @@ def _degree(game: PopulationGame, law: Law, argument: int) -> int:
     index = jnp.zeros((), jnp.int32)
     width = jax.eval_shape(game.contribution, agent, index, index).shape[-1]
     arguments = (agent, index, index, jnp.zeros(width, jnp.float32), index)
-    function: Callable[..., Array] = getattr(game, law)
+    return _degree_in(getattr(game, law), arguments, argument)
+
+
+def _degree_in(function: Callable[..., Array], arguments: tuple, position: int) -> int:
+    """How a function depends on its argument at `position`: free, affine, or any."""
     program = jax.make_jaxpr(function)(*arguments).jaxpr
-    before = len(jax.tree_util.tree_leaves(arguments[:argument]))
-    degrees = [_AFFINE if k == before else _FREE for k in range(len(program.invars))]
+    ends = [len(jax.tree_util.tree_leaves(arguments[: position + k])) for k in range(2)]
+    degrees = [_AFFINE if ends[0] <= k < ends[1] else _FREE for k in range(len(program.invars))]
     return max(_degrees_of(program, degrees), default=_FREE)
 
 

@@ -29,13 +29,18 @@ def assign_groups(game: DynamicGame, groups: Groups) -> Int[np.ndarray, " N"]:
                 f"groups must be 'symmetric', 'independent', an integer or an array: {groups!r}"
             )
         return np.zeros(n, np.int32) if groups == "symmetric" else np.arange(n, dtype=np.int32)
-    array = np.asarray(groups)
-    if not np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
-        raise ValueError(f"groups must be integers, not {array.dtype} ({groups!r})")
-    if array.ndim == 0:
-        return _clusters(game, int(array))
-    if array.shape != (n,):
-        raise ValueError(f"groups must have one entry an agent, [{n}], not {list(array.shape)}")
+    if np.ndim(groups) == 0:
+        return _clusters(game, int(_integers(groups)))
+    return check_group_map(groups, n)
+
+
+def check_group_map(groups: Any, num_agents: int) -> Int[np.ndarray, " N"]:
+    """A map [N] -> 0..G-1 as an array; `ValueError` unless it is one and no group is empty."""
+    array = _integers(groups)
+    if array.shape != (num_agents,):
+        raise ValueError(
+            f"groups must have one entry an agent, [{num_agents}], not {list(array.shape)}"
+        )
     present = np.unique(array)
     if present[0] < 0 or present[-1] != len(present) - 1:
         raise ValueError(
@@ -43,6 +48,13 @@ def assign_groups(game: DynamicGame, groups: Groups) -> Int[np.ndarray, " N"]:
             f"{len(present)} numbers from {present[0]} to {present[-1]}"
         )
     return array.astype(np.int32)
+
+
+def _integers(groups: Any) -> np.ndarray:
+    array = np.asarray(groups)
+    if not np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
+        raise ValueError(f"groups must be integers, not {array.dtype} ({groups!r})")
+    return array
 
 
 def standardised_features(game: DynamicGame) -> Float[np.ndarray, "N d"] | None:

@@ -18,14 +18,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-from crowdnash.mean_field.tables import TabularMeanFieldGame
+from crowdnash.games.grouping import check_group_map
+from crowdnash.mean_field.tables import TabularMeanFieldGame, meeting_shares
 
 _clarabel: Any = clarabel  # it is compiled and has no type stubs
 _QP_TOLERANCE = 1e-10
 
 
 class _Play(NamedTuple):
-    """Checked trajectories as pairs s*A + a, with all the populations they met."""
+    """Checked trajectories as pairs s*A + a, with the populations as counts."""
 
     pairs: Int[np.ndarray, "M H N"]
     next_states: Int[np.ndarray, "M H N"]
@@ -59,22 +60,27 @@ def estimate_mean_field_game(
     differ, `shrinkage` keeps the law at the cell's mean, as if so many further visits for each
     vertex had shown no dependence on the population.
 
-    **Arguments:** `trajectories` with `.states`, `.actions`, `.rewards`, each [M,H,N], H >= 2 (as
-    `simulate` returns); `initial_distribution` [S], by default the observed frequencies at h = 0;
-    `groups` [N] -> 0..G-1 for one population a group; `time_dependent` fits each step by itself
-    (P of the last step is never seen and never used: uniform); `shrinkage` > 0 in visits.
+    Args:
+        trajectories: With `.states`, `.actions`, `.rewards`, each [M,H,N], H >= 2 (as `simulate`
+            returns).
+        num_states: S.
+        num_actions: A.
+        initial_distribution: [S]; by default the observed frequencies at h = 0.
+        groups: [N] -> 0..G-1 for one population a group.
+        time_dependent: Whether to fit each step by itself (P of the last step is never observed
+            and never used: uniform).
+        shrinkage: > 0, in visits.
 
-    **Raises:** `ValueError` if shapes or values are wrong, or a cell was never visited.
+    Raises:
+        ValueError: Shapes or values are wrong, or a cell was never visited.
     """
     play = checked_play(trajectories, num_states, num_actions)
     num_agents, horizon = play.pairs.shape[2], play.pairs.shape[1]
     if not 0 < shrinkage < np.inf:
         raise ValueError(f"shrinkage must be > 0 and finite, not {shrinkage}")
-    index = np.zeros(num_agents, int) if groups is None else np.asarray(groups)
-    if index.shape != (num_agents,) or not np.issubdtype(index.dtype, np.integer):
-        raise ValueError(f"groups must be an integer array [{num_agents}], not {index.shape}")
-    if not np.array_equal(np.unique(index), np.arange(index.max() + 1)):
-        raise ValueError(f"groups must use every number 0..G-1, not {np.unique(index).tolist()}")
+    index = np.zeros(num_agents, np.int32)
+    if groups is not None:
+        index = check_group_map(groups, num_agents)
     if initial_distribution is None:
         first = play.pairs[:, 0].ravel() // num_actions
         initial_distribution = np.bincount(first, minlength=num_states) / first.size
@@ -99,7 +105,7 @@ def estimate_mean_field_game(
         transition_slope=moves,
         reward_slope=pays,
         group_weights=None if sizes.shape[0] == 1 else sizes / num_agents,
-        meeting=(sizes[None, :] - np.eye(sizes.shape[0])) / (num_agents - 1),
+        meeting=meeting_shares(sizes.astype(np.float64)),
     )
 
 
@@ -159,9 +165,9 @@ def _fit_group(
     last = window.stop is not None and window.stop == play.pairs.shape[1]
     for x in range(num_pairs):
         here = pairs == x
-        met = counts.copy()
-        met[:, x] -= 1
-        met /= play.pairs.shape[2] - 1
+        mu = counts.copy()
+        mu[:, x] -= 1
+        mu /= play.pairs.shape[2] - 1
         moving = here & (after >= 0)
         for need, steps in ((here, "a step"), (moving, "a step before the last")):
             if not need.any() and not (need is moving and last):
@@ -169,40 +175,40 @@ def _fit_group(
                     f"trajectories must visit every cell at {steps} of those fitted: none of the "
                     f"{int(members.sum())} agents is in (state, action) = {divmod(x, num_actions)}"
                 )
-        pays[:, x] = _regress(met, row[here], rewards[here][:, None], shrinkage)[:, 0]
+        pays[:, x] = _regress(mu, row[here], rewards[here][:, None], shrinkage)[:, 0]
         if not last:
-            seen = np.eye(num_states)[after[moving]]
-            moves[:, x] = _distributions(met, row[moving], seen, shrinkage)
+            outcomes = np.eye(num_states)[after[moving]]
+            moves[:, x] = _distributions(mu, row[moving], outcomes, shrinkage)
     shape = (num_pairs, num_states, num_actions)
     return moves.reshape(*shape, num_states), pays.reshape(shape)
 
 
 def _normal_equations(
-    met: np.ndarray, row: np.ndarray, seen: np.ndarray, shrinkage: float
+    mu: np.ndarray, row: np.ndarray, outcomes: np.ndarray, shrinkage: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Matrix [X,X] and right-hand side [X,D] of the shrunk least squares."""
-    visits = np.bincount(row, minlength=len(met)).astype(float)
-    totals = np.stack([np.bincount(row, column, len(met)) for column in seen.T], 1)
-    gram = (met * visits[:, None]).T @ met + shrinkage * np.eye(met.shape[1])
-    return gram, met.T @ totals + shrinkage * seen.mean(0)
+    visits = np.bincount(row, minlength=len(mu)).astype(float)
+    totals = np.stack([np.bincount(row, column, len(mu)) for column in outcomes.T], 1)
+    gram = (mu * visits[:, None]).T @ mu + shrinkage * np.eye(mu.shape[1])
+    return gram, mu.T @ totals + shrinkage * outcomes.mean(0)
 
 
 def _regress(
-    met: Float[np.ndarray, "P X"], row: np.ndarray, seen: np.ndarray, shrinkage: float
+    mu: Float[np.ndarray, "P X"], row: np.ndarray, outcomes: np.ndarray, shrinkage: float
 ) -> Float[np.ndarray, "X D"]:
-    """Values at the vertices of the affine function of `met` that is nearest to what was seen."""
-    return np.linalg.solve(*_normal_equations(met, row, seen, shrinkage))
+    """Values at the vertices of the affine function of `mu` that is nearest to the outcomes."""
+    return np.linalg.solve(*_normal_equations(mu, row, outcomes, shrinkage))
 
 
 def _distributions(
-    met: Float[np.ndarray, "P X"], row: np.ndarray, seen: np.ndarray, shrinkage: float
+    mu: Float[np.ndarray, "P X"], row: np.ndarray, outcomes: np.ndarray, shrinkage: float
 ) -> Float[np.ndarray, "X S"]:
     """As `_regress`, with a distribution at every vertex.
 
     Rows of the plain solution sum to 1 by themselves; where an entry is negative, the constraint
     is put to the solver.
     """
-    gram, right = _normal_equations(met, row, seen, shrinkage)
+    gram, right = _normal_equations(mu, row, outcomes, shrinkage)
     plain = np.linalg.solve(gram, right)
     if plain.min() >= 0:
         return plain

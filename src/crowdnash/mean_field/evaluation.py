@@ -14,7 +14,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
-from crowdnash.mean_field.estimation import estimate_mean_field_game
 from crowdnash.mean_field.game import (
     MeanFieldGame,
     Numbers,
@@ -36,26 +35,6 @@ from crowdnash.mean_field.recursions import (
     population_under,
     q_values_of,
 )
-from crowdnash.mean_field.solvers import MeanFieldSolution, solve
-from crowdnash.mean_field.tables import TabularMeanFieldGame
-
-__all__ = [
-    "BestResponse",
-    "Evaluation",
-    "Laws",
-    "MeanFieldGame",
-    "MeanFieldSolution",
-    "TabularMeanFieldGame",
-    "best_response",
-    "estimate_mean_field_game",
-    "evaluate",
-    "exploitability",
-    "laws_at",
-    "population_flow",
-    "q_values",
-    "solve",
-    "values",
-]
 
 
 class Laws(NamedTuple):
@@ -83,8 +62,9 @@ class Evaluation(NamedTuple):
 def laws_at(mfg: MeanFieldGame, mu: Any, step: Any = 0) -> Laws:
     """P(.|s,a,mu) [S,A,S] and R(s,a,mu) [S,A] at step h; mu [S,A], or [G,S,A] (Def. 4).
 
-    **Raises:** `ValueError` if mu does not consist of distributions over S x A or `step` is not
-    in 0..H-1; `GameError` (also a `ValueError`) if the game's P is not a distribution.
+    Raises:
+        ValueError: mu does not consist of distributions over S x A or `step` is not in 0..H-1.
+        GameError: The game's P is not a distribution.
     """
     check_is_mean_field(mfg)
     if not isinstance(step, Tracer) and not 0 <= step < mfg.horizon:
@@ -92,10 +72,10 @@ def laws_at(mfg: MeanFieldGame, mu: Any, step: Any = 0) -> Laws:
     pair = (mfg.num_states, mfg.num_actions)
     single = mfg.num_groups == 1 and np.ndim(mu) != 3
     mu = checked_distribution("mu", mu, pair if single else (mfg.num_groups, *pair), axes=2)
-    found = in_double(_laws_once, mfg, mu[None] if single else mu, np.int32(step))
-    check_laws(mfg, *found[1:], first_step=0 if is_traced(step) else int(step))
+    population = in_double(_laws_once, mfg, mu[None] if single else mu, np.int32(step))
+    check_laws(mfg, *population[1:], first_step=0 if is_traced(step) else int(step))
     drop = (0, 0) if single else (0,)
-    return Laws(found.transition[drop], found.reward[drop])
+    return Laws(population.transition[drop], population.reward[drop])
 
 
 def _laws_once(mfg: MeanFieldGame, mu: Any, step: Any) -> Population:
@@ -105,13 +85,14 @@ def _laws_once(mfg: MeanFieldGame, mu: Any, step: Any) -> Population:
 def population_flow(mfg: MeanFieldGame, probs: Any) -> Float[Numbers, "..."]:
     """Lambda(pi) = (mu_0, .., mu_{H-1}), shaped as `probs`: [H,S,A] or [G,H,S,A] (Def. 5).
 
-    **Raises:** `ValueError` if `probs` has another shape or is not a policy; `GameError` naming
-    the place if the game's laws are not finite or P is not a distribution along the flow.
+    Raises:
+        ValueError: `probs` has another shape or is not a policy.
+        GameError: The game's laws are not finite or P is not a distribution along the flow.
     """
     policy, single = by_step(mfg, "probs", probs, axes=1)
-    found = in_double(population_under, mfg, policy)
-    check_laws(mfg, *found[1:])
-    return _by_group(found.flow, single)
+    population = in_double(population_under, mfg, policy)
+    check_laws(mfg, *population[1:])
+    return _by_group(population.flow, single)
 
 
 def q_values(
@@ -124,45 +105,46 @@ def q_values(
 ) -> Float[Numbers, "..."]:
     """Q^tau_h(s,a) of Def. 9, shaped as `probs`: expected reward to come, in the game's units.
 
-    **Arguments:** `probs` the agent's policy; `temperature` tau >= 0; `flow` the frozen
-    population, Lambda(probs) unless given; `own_entropy=False` gives q^tau = Q^tau - tau H(pi_h),
-    without the entropy of the present step.
+    Args:
+        mfg: The mean-field game.
+        probs: The agent's policy.
+        temperature: tau >= 0.
+        flow: The frozen population; by default Lambda(probs).
+        own_entropy: False for q^tau = Q^tau - tau H(pi_h), without the entropy of the present step.
 
-    **Raises:** `ValueError` if `temperature` is out of range, or `probs` or `flow` has another
-    shape or does not consist of distributions; `GameError` as `population_flow`.
+    Raises:
+        ValueError: `temperature` is out of range, or `probs` or `flow` has another shape or does
+            not consist of distributions.
+        GameError: As `population_flow`.
     """
     policy, single = by_step(mfg, "probs", probs, axes=1)
     if not isinstance(temperature, Tracer) and not 0 <= temperature < np.inf:
         raise ValueError(f"temperature must be >= 0 and finite, not {temperature}")
     tau = temperature if isinstance(temperature, Tracer) else np.asarray(temperature, np.float64)
     frozen = None if flow is None else by_step(mfg, "flow", flow, axes=2)[0]
-    population, found = in_double(_regularised, mfg, policy, frozen, tau, own_entropy)
+    population, q = in_double(_regularised, mfg, policy, frozen, tau, own_entropy)
     check_laws(mfg, *population[1:])
-    return _by_group(found, single)
+    return _by_group(q, single)
 
 
 def _regularised(
     mfg: MeanFieldGame, policy: Any, flow: Any, temperature: Any, own_entropy: bool
 ) -> tuple[Population, Any]:
     population = population_under(mfg, policy) if flow is None else laws_along(mfg, flow)
-    found = q_values_of(population, policy, temperature)
-    return population, found if own_entropy else found - temperature * entropy(policy)[..., None]
+    q = q_values_of(population, policy, temperature)
+    return population, q if own_entropy else q - temperature * entropy(policy)[..., None]
 
 
 def values(
     mfg: MeanFieldGame, probs: Any, *, temperature: Any = 0.0, flow: Any = None
 ) -> Float[Numbers, "..."]:
-    """V_h(s) = sum_a pi_h(a|s) Q^tau_h(s,a), [H,S] or [G,H,S].
-
-    **Arguments:** `probs`, `temperature` and `flow` as for `q_values`.
+    """V_h(s) = sum_a pi_h(a|s) Q^tau_h(s,a), [H,S] or [G,H,S]; arguments and errors as `q_values`.
 
     V(mu, pi) of Def. 5 is the mean of V_0 over the initial distribution (tau = 0).
-
-    **Raises:** as `q_values`.
     """
-    found = q_values(mfg, probs, temperature=temperature, flow=flow)
-    policy = probs if is_traced(found, probs) else np.asarray(probs, np.float64)
-    return (policy * found).sum(-1)
+    q = q_values(mfg, probs, temperature=temperature, flow=flow)
+    policy = probs if is_traced(q, probs) else np.asarray(probs, np.float64)
+    return (policy * q).sum(-1)
 
 
 def best_response(mfg: MeanFieldGame, flow: Any) -> BestResponse:
@@ -170,14 +152,15 @@ def best_response(mfg: MeanFieldGame, flow: Any) -> BestResponse:
 
     Deterministic; among equally good actions the first.
 
-    **Raises:** `ValueError` if `flow` has another shape or does not consist of distributions;
-    `GameError` as `population_flow`.
+    Raises:
+        ValueError: `flow` has another shape or does not consist of distributions.
+        GameError: As `population_flow`.
     """
     mu, single = by_step(mfg, "flow", flow, axes=2)
-    population, found = in_double(_optimal, mfg, mu)
+    population, q = in_double(_optimal, mfg, mu)
     check_laws(mfg, *population[1:])
-    best = in_double(greedy, found)
-    return BestResponse(_by_group(best, single), _by_group(found, single))
+    best = in_double(greedy, q)
+    return BestResponse(_by_group(best, single), _by_group(q, single))
 
 
 def _optimal(mfg: MeanFieldGame, flow: Any) -> tuple[Population, Any]:
@@ -186,11 +169,9 @@ def _optimal(mfg: MeanFieldGame, flow: Any) -> tuple[Population, Any]:
 
 
 def evaluate(mfg: MeanFieldGame, probs: Any) -> Evaluation:
-    """Values and exploitability (Def. 5) of a policy that all play, for each population.
+    """Values and exploitability (Def. 5), for each population, of a policy `probs` that all play.
 
-    **Arguments:** `probs` [H,S,A] or [G,H,S,A].
-
-    **Raises:** as `population_flow`.
+    `probs` [H,S,A] or [G,H,S,A]; errors as `population_flow`.
     """
     policy, _ = by_step(mfg, "probs", probs, axes=1)
     population = in_double(population_under, mfg, policy)
@@ -203,11 +184,10 @@ def exploitability(mfg: MeanFieldGame, probs: Any) -> Any:
     """E(pi) = max over pi' of V(Lambda(pi), pi') - V(Lambda(pi), pi) (Def. 5), a float.
 
     `probs` [H,S,A] or [G,H,S,A]; of several populations the largest, and `evaluate` gives each.
-
-    **Raises:** as `population_flow`.
+    Errors as `population_flow`.
     """
-    found = evaluate(mfg, probs).exploitability.max()
-    return found if isinstance(found, Tracer) else float(found)
+    largest = evaluate(mfg, probs).exploitability.max()
+    return largest if isinstance(largest, Tracer) else float(largest)
 
 
 def _by_group(array: Any, single: bool) -> Any:

@@ -66,8 +66,9 @@ def laws_from(
 ) -> tuple[Array, Array]:
     """Laws of a game whose two laws have a method `at(mu [G,S,A], step)`; mu may lack the G.
 
-    **Raises:** `ValueError` if mu has another shape or, unless it is traced, does not consist of
-    distributions over S x A.
+    Raises:
+        ValueError: mu has another shape or, unless it is traced, does not consist of distributions
+            over S x A.
     """
     g, shape = mfg.num_groups, (mfg.num_states, mfg.num_actions)
     single = g == 1 and np.ndim(mu) != 3
@@ -84,14 +85,14 @@ def grouped_laws(
     single = mfg.num_groups == 1
     moves, pays = mfg.laws(mu[0] if single else mu, step)
     shape = mu.shape[1:] if single else mu.shape
-    for what, found, want in (
+    for what, has, want in (
         ("P", np.shape(moves), (*shape, mfg.num_states)),
         ("R", np.shape(pays), shape),
     ):
-        if found != want:
+        if has != want:
             raise GameError(
                 f"{type(mfg).__name__}.laws must return {what} of shape {list(want)}, "
-                f"not {list(found)}"
+                f"not {list(has)}"
             )
     moves, pays = jnp.asarray(moves, mu.dtype), jnp.asarray(pays, mu.dtype)
     return (moves[None], pays[None]) if single else (moves, pays)
@@ -114,8 +115,8 @@ def in_double(function: Callable, *arguments: Any) -> Any:
         )
         return function(*to_jax)
     with jax.enable_x64(True):
-        found = _jitted(function, *_on_host(arguments))
-        return jax.tree_util.tree_map(np.asarray, jax.device_get(found))
+        result = _jitted(function, *_on_host(arguments))
+        return jax.tree_util.tree_map(np.asarray, jax.device_get(result))
 
 
 def _on_host(tree: Any) -> Any:
@@ -143,7 +144,8 @@ def checked_distribution(
     In float64, with the last bits of float32 inputs (at most 1e-5) divided out of the sums;
     traced values pass unchecked in their own precision.
 
-    **Raises:** `ValueError` naming the argument, the rule and the first place that breaks it.
+    Raises:
+        ValueError: Names the argument, the rule and the first place that breaks it.
     """
     if np.shape(value) != tuple(shape):
         raise ValueError(f"{name} must have shape {list(shape)}, not {list(np.shape(value))}")
@@ -188,13 +190,14 @@ def by_step(mfg: MeanFieldGame, name: str, value: Any, *, axes: int) -> tuple[An
 def check_laws(mfg: MeanFieldGame, moves: Any, pays: Any, *, first_step: int = 0) -> None:
     """P [H,G,S,A,S] are distributions and R [H,G,S,A] finite; traced ones pass.
 
-    **Raises:** `GameError` naming game, step, group, state, action and the value.
+    Raises:
+        GameError: Names game, step, group, state, action and the value.
     """
     if is_traced(moves, pays):
         return
     error = np.abs(moves.sum(-1) - 1)
     good = (error <= PROBABILITY_TOLERANCE) & (moves.min(-1) >= -PROBABILITY_TOLERANCE)
-    for wrong, found, rule in (
+    for wrong, law, rule in (
         (~good, moves, "P must be a distribution over next states"),
         (~np.isfinite(pays), pays, "R must be finite"),
     ):
@@ -202,5 +205,5 @@ def check_laws(mfg: MeanFieldGame, moves: Any, pays: Any, *, first_step: int = 0
             h, g, s, a = (int(k) for k in np.argwhere(wrong)[0])
             raise GameError(
                 f"{type(mfg).__name__}: {rule}: at step {first_step + h}, group {g}, state {s}, "
-                f"action {a} it is {found[h, g, s, a].tolist()}"
+                f"action {a} it is {law[h, g, s, a].tolist()}"
             )

@@ -46,7 +46,8 @@ class GridMeanFieldGame(MeanFieldGame):
     def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
         """P [S,A,S] and R [S,A] at mu [S,A]; see `MeanFieldGame.laws`.
 
-        **Raises:** `ValueError` if mu has another shape or (unless traced) is no distribution.
+        Raises:
+            ValueError: mu has another shape or (unless traced) is no distribution.
         """
         mu = jnp.asarray(_checked(self, mu))
         tables = (jnp.asarray(x) for x in (self.transition, self.reward))
@@ -73,7 +74,8 @@ class KirszbraunMeanFieldGame(MeanFieldGame):
     def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
         """P [S,A,S] and R [S,A] at mu [S,A]; see `MeanFieldGame.laws`.
 
-        **Raises:** `ValueError` if mu has another shape or (unless traced) is no distribution.
+        Raises:
+            ValueError: mu has another shape or (unless traced) is no distribution.
         """
         mu = jnp.asarray(_checked(self, mu))
         cell = (self.num_states, self.num_actions)
@@ -87,9 +89,9 @@ class KirszbraunMeanFieldGame(MeanFieldGame):
         host = partial(_by_bits, self.extended, np.dtype(mu.dtype))
         bits = jax.lax.bitcast_convert_type(mu, jnp.uint32).reshape(*cell, words)
         step = jnp.asarray(step, jnp.int32)
-        found = jax.pure_callback(host, shapes, bits, step, vmap_method="broadcast_all")
+        results = jax.pure_callback(host, shapes, bits, step, vmap_method="broadcast_all")
         moves, pays = (
-            jax.lax.bitcast_convert_type(x if words > 1 else x[..., 0], mu.dtype) for x in found
+            jax.lax.bitcast_convert_type(x if words > 1 else x[..., 0], mu.dtype) for x in results
         )
         return moves, pays
 
@@ -97,10 +99,10 @@ class KirszbraunMeanFieldGame(MeanFieldGame):
 def _by_bits(
     extended: "ExtendedLaws", dtype: np.dtype, bits: Any, step: Any
 ) -> tuple[np.ndarray, ...]:
-    """`ExtendedLaws` with numbers given and returned as 32-bit words, [..., words]."""
+    """`ExtendedLaws` that takes and returns numbers as 32-bit words, [..., words]."""
     mu = np.ascontiguousarray(bits).view(dtype)[..., 0]
-    found = (np.ascontiguousarray(x, dtype) for x in extended(mu, np.asarray(step)))
-    return tuple(x[..., None].view(np.uint32) for x in found)
+    results = (np.ascontiguousarray(x, dtype) for x in extended(mu, np.asarray(step)))
+    return tuple(x[..., None].view(np.uint32) for x in results)
 
 
 class _Share(NamedTuple):

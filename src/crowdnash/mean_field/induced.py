@@ -14,31 +14,31 @@ For one group that is mu itself.
 Axes: N agents, G groups, H steps, S states, A actions, X = S*A pairs, K aggregate components.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal as JaxprLiteral
 from jaxtyping import Array, Float, Int
 
 from crowdnash.games.base import InAggregate, PopulationGame, TabularGame
+from crowdnash.games.declarations import check_declarations, reads, reads_step
 from crowdnash.games.grouping import Groups, assign_groups
+from crowdnash.games.vectorised import Law, contribution_table, laws_at_pairs
 from crowdnash.mean_field.game import (
     MeanFieldGame,
     Numbers,
     checked_distribution,
     in_double,
+    is_traced,
     laws_from,
 )
-from crowdnash.mean_field.tables import AffineLaw, check_vertices
+from crowdnash.mean_field.tables import AffineLaw, check_vertices, meeting_shares
 
 _MAX_TABLE = 2**23
 _MAX_AT_ONCE = 2**22
-
-Which = Literal["transition", "reward"]
 
 
 class GroupedAgents(eqx.Module):
@@ -56,52 +56,46 @@ class GroupedAgents(eqx.Module):
     totals: Float[Numbers, "G X K"] | None
 
     def aggregates(self, mu: Float[Array, "G S A"]) -> Float[Array, "N K"]:
-        """What every agent meets, given the populations; its own share left out."""
+        """The aggregate that every agent meets at the populations `mu`, its own share left out."""
         pairs = mu.reshape(mu.shape[0], -1)
         if self.shared is not None:
-            met = (jnp.asarray(self.meeting) @ pairs) @ jnp.asarray(self.shared)
-            return met[jnp.asarray(self.groups)]
+            aggregates = (jnp.asarray(self.meeting) @ pairs) @ jnp.asarray(self.shared)
+            return aggregates[jnp.asarray(self.groups)]
         total = jnp.einsum("gx,gxk->k", pairs, jnp.asarray(self.totals))
-        given = jax.vmap(lambda agent, group: pairs[group] @ _contributions(self.game, agent))
-        own = given(self.game.agents, jnp.asarray(self.groups))
+        table = contribution_table(self.game, self.game.agents).astype(float)
+        own = jnp.einsum("nx,nxk->nk", pairs[jnp.asarray(self.groups)], table)
         return (total - own) / (self.game.num_agents - 1)
 
     def mean_law(
-        self, which: Which, met: Float[Array, "N K"], step: Any, dtype: Any
+        self, law: Law, aggregates: Float[Array, "N K"], step: Any, dtype: Any
     ) -> Float[Array, "G S A ..."]:
         """The mean over each group's agents of a law, at all pairs (s,a)."""
         game, groups = self.game, jnp.asarray(self.groups)
-        law = game.transition if which == "transition" else game.reward
-        over_agents = jax.vmap(law, in_axes=(0, None, None, 0, None))
 
-        def at_pair(pair: Array) -> Array:
-            state, action = pair // game.num_actions, pair % game.num_actions
-            found = over_agents(game.agents, state, action, met, step).astype(dtype)
+        def mean(values: Array) -> Array:  # [S,1,N] or [1,N] -> [G,S] or [G]
+            each = jnp.moveaxis(values[..., 0, :], -1, 0).astype(dtype)
             if self.sizes.shape[0] == 1:
-                return found.mean(0)[None]
-            count = jnp.asarray(self.sizes, dtype).reshape(-1, *(1,) * (found.ndim - 1))
-            return jax.ops.segment_sum(found, groups, self.sizes.shape[0]) / count
+                return each.mean(0)[None]
+            count = jnp.asarray(self.sizes, dtype).reshape(-1, *(1,) * (each.ndim - 1))
+            return jax.ops.segment_sum(each, groups, self.sizes.shape[0]) / count
 
-        pairs = jnp.arange(game.num_states * game.num_actions, dtype=jnp.int32)
+        # Memory must not grow with N times the number of pairs.
         at_once = max(1, _MAX_AT_ONCE // (game.num_agents * game.num_states))
-        if at_once >= pairs.shape[0]:
-            found = jax.vmap(at_pair)(pairs)
-        else:  # memory must not grow with N times the number of pairs
-            found = jax.lax.map(at_pair, pairs, batch_size=at_once)
-        shape = (game.num_states, game.num_actions)
-        return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], *shape, *found.shape[2:])
+        lanes, step = aggregates.T[:, None], jnp.asarray(step, jnp.int32)
+        values = laws_at_pairs(game, law, game.agents, lanes, step, summary=mean, at_once=at_once)
+        values = jnp.moveaxis(values, 0, 1)
+        return values.reshape(len(values), game.num_states, game.num_actions, *values.shape[2:])
 
 
 class AveragedLaw(eqx.Module):
     """A law of the induced game, averaged over the agents anew at every call."""
 
     agents: GroupedAgents
-    which: Which = eqx.field(static=True)
+    law: Law = eqx.field(static=True)
 
     def at(self, mu: Float[Array, "G S A"], step: Any) -> Array:
         """The law's values [G,S,A,...] at the populations `mu` and step h."""
-        met = self.agents.aggregates(mu)
-        return self.agents.mean_law(self.which, met, step, mu.dtype)
+        return self.agents.mean_law(self.law, self.agents.aggregates(mu), step, mu.dtype)
 
 
 class InducedMeanFieldGame(MeanFieldGame):
@@ -126,7 +120,11 @@ class InducedMeanFieldGame(MeanFieldGame):
         return self.shares
 
     def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
-        """See `MeanFieldGame.laws`; `ValueError` if mu is not a distribution."""
+        """See `MeanFieldGame.laws`.
+
+        Raises:
+            ValueError: mu is not a distribution.
+        """
         return laws_from(self, self.transition_law, self.reward_law, mu, step)
 
 
@@ -139,21 +137,26 @@ def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMean
     the vertices of the simplex); others are averaged over the N agents at every call. Games read
     here keep float32 parameters; all arithmetic on them is float64 (unless traced).
 
-    **Arguments:** `groups` as for `assign_groups`; None is one group.
+    Args:
+        game: An N-player game.
+        groups: As for `PolicyMirrorDescent`; None is one group.
 
-    **Raises:** `ValueError` if the game is not a `PopulationGame` or `groups` is wrong;
-    `GameError` if its mean transition is not a distribution.
+    Raises:
+        ValueError: The game is not a `PopulationGame` or `groups` is wrong.
+        GameError: The mean transition is not a distribution, or what the game declares of its laws
+            is not true.
     """
     if not isinstance(game, PopulationGame):
         raise ValueError(
             "game must be a PopulationGame, whose agents meet only through an aggregate; "
             f"{type(game).__name__} is not: use induced_game_from_queries"
         )
+    if not is_traced(game):
+        check_declarations(game)
     index = assign_groups(game, "symmetric" if groups is None else groups)
     sizes = np.bincount(index).astype(np.float64)
-    meeting = (sizes[None, :] - np.eye(sizes.shape[0])) / (game.num_agents - 1)
     shared, totals = in_double(_contribution_tables, game, index, sizes.shape[0])
-    agents = GroupedAgents(game, index, sizes, meeting, shared, totals)
+    agents = GroupedAgents(game, index, sizes, meeting_shares(sizes), shared, totals)
     transition = _law(agents, "transition", game.transition_in_aggregate)
     if isinstance(transition, AffineLaw):
         check_vertices(transition.vertices, game.num_actions, type(game).__name__)
@@ -170,24 +173,24 @@ def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMean
     )
 
 
-def _law(agents: GroupedAgents, which: Which, declared: InAggregate) -> AffineLaw | AveragedLaw:
+def _law(agents: GroupedAgents, law: Law, declared: InAggregate) -> AffineLaw | AveragedLaw:
     """The law as a table if it is declared affine, agents meet one mean, and the table is small."""
     game, num_groups = agents.game, agents.sizes.shape[0]
     one_mean = agents.shared is not None or num_groups == 1
     if declared == "nonlinear" or (declared == "affine" and not one_mean):
-        return AveragedLaw(agents, which)
+        return AveragedLaw(agents, law)
     num_pairs = game.num_states * game.num_actions
     num_vertices = 1 if declared == "free" else num_pairs
-    num_steps = game.horizon if _reads_step(game, which) else 1
-    cell = num_pairs * (game.num_states if which == "transition" else 1)
+    num_steps = game.horizon if reads_step(game, law) else 1
+    cell = num_pairs * (game.num_states if law == "transition" else 1)
     if num_steps * num_vertices * num_groups * cell > _MAX_TABLE:
-        return AveragedLaw(agents, which)
-    table = in_double(_vertex_table, agents, which, num_vertices, num_steps)
+        return AveragedLaw(agents, law)
+    table = in_double(_vertex_table, agents, law, num_vertices, num_steps)
     return AffineLaw.from_vertices(table, agents.meeting)
 
 
 def _vertex_table(
-    agents: GroupedAgents, which: Which, num_vertices: int, num_steps: int
+    agents: GroupedAgents, law: Law, num_vertices: int, num_steps: int
 ) -> Float[Array, "..."]:
     """The mean law where all hold one pair, for every pair, [steps, vertices, G, S, A, ...]."""
     game, num_groups = agents.game, agents.sizes.shape[0]
@@ -199,51 +202,19 @@ def _vertex_table(
     def at(step: Array) -> Array:
         def corner(pairs: Array) -> Array:
             mu = jnp.broadcast_to(pairs, (num_groups, pairs.shape[0])).reshape(shape)
-            return agents.mean_law(which, agents.aggregates(mu), step, mu.dtype)
+            return agents.mean_law(law, agents.aggregates(mu), step, mu.dtype)
 
         return jax.lax.map(corner, corners)
 
     return jax.lax.map(at, jnp.arange(num_steps, dtype=jnp.int32))
 
 
-def _contributions(game: PopulationGame, agent: Any) -> Float[Array, "X K"]:
-    """One agent's contribution at every pair, in the precision that is switched on."""
-    pairs = jnp.arange(game.num_states * game.num_actions, dtype=jnp.int32)
-    over_pairs = jax.vmap(game.contribution, in_axes=(None, 0, 0))
-    found = over_pairs(agent, pairs // game.num_actions, pairs % game.num_actions)
-    return found.astype(jnp.result_type(float))
-
-
 def _contribution_tables(
     game: PopulationGame, groups: Any, num_groups: int
 ) -> tuple[Array | None, Array | None]:
     """(what every agent contributes [X,K], None), or (None, sums over each group [G,X,K])."""
-    first = jax.tree_util.tree_map(lambda x: x[0], game.agents)
-    if not _reads(lambda agent: _contributions(game, agent), (first,), 0):
-        return _contributions(game, first), None
-    given = jax.vmap(lambda agent: _contributions(game, agent))(game.agents)
-    return None, jax.ops.segment_sum(given, jnp.asarray(groups), num_groups)
-
-
-def _reads_step(game: PopulationGame, which: Which) -> bool:
-    law = game.transition if which == "transition" else game.reward
-    agent = jax.tree_util.tree_map(lambda x: x[0], game.agents)
-    index = jnp.zeros((), jnp.int32)
-    met = jnp.zeros(jax.eval_shape(lambda a: _contributions(game, a), agent).shape[-1])
-    return _reads(law, (agent, index, index, met, index), 4)
-
-
-def _reads(function: Callable[..., Array], arguments: tuple, position: int) -> bool:
-    """Whether the outcome may depend on the argument: it enters what the outcome is computed from.
-
-    Read off the traced program; an argument that enters a step of it taints that step's results.
-    """
-    before = len(jax.tree_util.tree_leaves(arguments[:position]))
-    count = len(jax.tree_util.tree_leaves(arguments[position]))
-    program = jax.make_jaxpr(function)(*arguments).jaxpr
-    tainted = set(program.invars[before : before + count])
-    for equation in program.eqns:
-        inputs = [x for x in equation.invars if not isinstance(x, JaxprLiteral)]
-        if any(x in tainted for x in inputs):
-            tainted.update(equation.outvars)
-    return any(not isinstance(x, JaxprLiteral) and x in tainted for x in program.outvars)
+    first = jax.tree_util.tree_map(lambda x: x[:1], game.agents)
+    if not reads(partial(contribution_table, game), (first,), 0):
+        return contribution_table(game, first)[0].astype(float), None
+    each = contribution_table(game, game.agents).astype(float)
+    return None, jax.ops.segment_sum(each, jnp.asarray(groups), num_groups)

@@ -1,6 +1,6 @@
 """Symmetrization by queries (Def. 3) and the induced game of any tabular game (Def. 6).
 
-However asymmetric a game is, its laws can be asked for every arrangement of the other N-1 agents
+However asymmetric a game is, its laws can be queried for every arrangement of the other N-1 agents
 over the X = S A pairs. Sym averages an agent's law over the arrangements with the same counts;
 lifted, that is a table on the grid of empirical distributions; extended to the whole simplex and
 averaged over the agents, it is the induced mean-field game. For a `PopulationGame` the closed
@@ -13,13 +13,11 @@ n grid points.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
-from crowdnash.games.base import PROBABILITY_TOLERANCE, GameError, TabularGame
+from crowdnash.games.base import TabularGame
 from crowdnash.games.double_precision import as_double
 from crowdnash.mean_field.game import MeanFieldGame, checked_distribution
 from crowdnash.mean_field.grid_games import (
@@ -28,6 +26,7 @@ from crowdnash.mean_field.grid_games import (
     kirszbraun_laws,
     once_if_constant,
 )
+from crowdnash.mean_field.queries import query_laws
 from crowdnash.mean_field.simplex_grid import grid_counts, grid_numbers, grid_size
 from crowdnash.mean_field.symmetrized_tables import (
     all_profiles,
@@ -38,14 +37,13 @@ from crowdnash.mean_field.symmetrized_tables import (
 )
 
 METHODS = ("enumerate", "monte_carlo")
-"""Which arrangements are asked for: all, or random ones."""
+"""Which arrangements are queried: all, or random ones."""
 
 EXTENSIONS = ("kirszbraun", "linear")
 """How laws on the grid are extended to the simplex."""
 
 MAX_QUERIES = 20_000_000
 MAX_TABLE_ENTRIES = 50_000_000
-_ENTRIES_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,7 @@ class SymmetrizedLaws:
     """Sym(P^i(s,a,.)) and Sym(R^i(s,a,.)) of every agent, lifted to the grid (Def. 3).
 
     `counts` [n,X] how many of the others are in each pair. Standard errors are of the Monte-Carlo
-    average over permutations: 0 where all arrangements were asked for.
+    average over permutations: 0 where all arrangements were queried.
     """
 
     counts: Int[np.ndarray, "n X"]
@@ -97,13 +95,18 @@ def symmetrized_laws(
 ) -> SymmetrizedLaws:
     """Query a game for the symmetrization of every agent's laws, in float64.
 
-    **Arguments:** `method` "enumerate" asks for all X^(N-1) arrangements of the others;
-    "monte_carlo" for `num_permutations` (at least 2) random ones per grid point and agent, or for
-    all where these are no more; `key` decides the draws and is needed for "monte_carlo" only.
-    Permutations are shared over s, a and h, and independent between agents.
+    Args:
+        game: Any tabular game.
+        method: "enumerate" asks for all X^(N-1) arrangements of the others; "monte_carlo" for
+            `num_permutations` random ones per grid point and agent, or for all where these are no
+            more. Permutations are shared over s, a and h, and independent between agents.
+        key: Decides the draws; needed for "monte_carlo" only.
+        num_permutations: At least 2.
 
-    **Raises:** `ValueError` if the game is too large (the message says what to use instead) or
-    an argument is wrong; `GameError` if a law is not finite or not a distribution.
+    Raises:
+        ValueError: The game is too large (the message says what to use instead) or an argument is
+            wrong.
+        GameError: A law is not finite or not a distribution.
     """
     _check_arguments(method, key, num_permutations)
     num_pairs, others = game.num_states * game.num_actions, game.num_agents - 1
@@ -119,8 +122,9 @@ def symmetrized_laws(
         for agent in range(game.num_agents):
             drawn = plan.drawn(np.random.default_rng([*seed, agent]))
             for step in range(game.horizon):
-                values = _query(double, agent, step, drawn)
-                blocks.append(_mean_and_error(plan, values))
+                values = query_laws(double, agent, step, drawn)
+                shape = (len(drawn), game.num_states, game.num_actions, -1)
+                blocks.append(_mean_and_error(plan, values.reshape(shape)))
     return _assembled(game, grid_counts(num_pairs, others), blocks)
 
 
@@ -141,12 +145,18 @@ def induced_game_from_queries(
     the count of one's own pair, D.1). `symmetrized_laws` also has the tables and their standard
     errors, and `extend_laws` takes them from there.
 
-    **Arguments:** `method` "enumerate" asks for all X^(N-1) arrangements of the others;
-    "monte_carlo" for `num_permutations` (at least 2) random ones per grid point and agent, which
-    `key` decides.
+    Args:
+        game: Any tabular game.
+        method: "enumerate" asks for all X^(N-1) arrangements of the others; "monte_carlo" for
+            `num_permutations` random ones per grid point and agent.
+        extension: "kirszbraun" or "linear".
+        key: Decides the draws; needed for "monte_carlo" only.
+        num_permutations: At least 2.
 
-    **Raises:** `ValueError` if the game is too large (the message says what to use instead) or
-    an argument is wrong; `GameError` if a law is not finite or not a distribution.
+    Raises:
+        ValueError: The game is too large (the message says what to use instead) or an argument is
+            wrong.
+        GameError: A law is not finite or not a distribution.
     """
     _check_choice("extension", extension, EXTENSIONS)
     laws = symmetrized_laws(game, method=method, key=key, num_permutations=num_permutations)
@@ -158,7 +168,8 @@ def extend_laws(
 ) -> MeanFieldGame:
     """The second half of `induced_game_from_queries`: Ext and the mean over agents.
 
-    **Raises:** `ValueError` if `extension` is unknown or the laws are those of another game.
+    Raises:
+        ValueError: `extension` is unknown or the laws are those of another game.
     """
     _check_choice("extension", extension, EXTENSIONS)
     shape = (game.horizon, game.num_agents, game.num_states, game.num_actions)
@@ -191,7 +202,7 @@ def extend_laws(
 
 
 class _Plan(NamedTuple):
-    """The arrangements to ask for: `others` [T,K] pairs, `numbers` [T] of their grid points.
+    """The arrangements to query: `others` [T,K] pairs, `numbers` [T] of their grid points.
 
     Rows in `random` [T] are permuted anew for every agent; the rest are all there is.
     """
@@ -202,10 +213,10 @@ class _Plan(NamedTuple):
     num_points: int
 
     def drawn(self, generator: np.random.Generator) -> np.ndarray:
-        """The arrangements with the random rows permuted, [T,K] int32."""
+        """The arrangements with the random rows permuted, [T,K]."""
         others = self.others.copy()
         others[self.random] = generator.permuted(others[self.random], axis=1)
-        return others.astype(np.int32)
+        return others
 
 
 def _exhaustive(num_pairs: int, others: int) -> _Plan:
@@ -227,47 +238,6 @@ def _sampled(num_pairs: int, others: int, num_permutations: int) -> _Plan:
         numbers.append(np.full(len(block), number))
         random.append(np.full(len(block), num_arrangements(row) > num_permutations))
     return _Plan(*map(np.concatenate, (rows, numbers, random)), num_points=len(counts))
-
-
-def _query(game: TabularGame, agent: int, step: int, others: np.ndarray) -> np.ndarray:
-    """Next-state probabilities and, last, the reward at every arrangement, [T,S,A,S+1]."""
-    pairs = game.num_states * game.num_actions
-    # A law may hold one entry for each of the others and each pair while it is computed.
-    size = min(len(others), max(1, _ENTRIES_AT_ONCE // (pairs**2 * others.shape[1])))
-    here = jnp.asarray(agent, jnp.int32), jnp.asarray(step, jnp.int32)
-    parts = []
-    for start in range(0, len(others), size):
-        block = others[start : start + size]
-        padded = np.pad(block, ((0, size - len(block)), (0, 0)), mode="edge")  # one compilation
-        parts.append(np.asarray(_laws(game, *here, jnp.asarray(padded)))[: len(block)])
-    values = np.concatenate(parts).astype(np.float64)
-    bad = ~np.isfinite(values).all(-1)
-    bad |= np.abs(values[..., :-1].sum(-1) - 1.0) > PROBABILITY_TOLERANCE
-    bad |= values[..., :-1].min(-1) < -PROBABILITY_TOLERANCE
-    if bad.any():
-        t, s, a = (int(x) for x in np.argwhere(bad)[0])
-        raise GameError(
-            f"{type(game).__name__}: law(agent={agent}, state={s}, action={a}, step={step}) with "
-            f"the others in the pairs {others[t].tolist()} must give probabilities that sum to 1 "
-            f"and a finite reward, not {values[t, s, a, :-1].tolist()} and {values[t, s, a, -1]}"
-        )
-    return values
-
-
-@eqx.filter_jit
-def _laws(
-    game: TabularGame, agent: Int[Array, ""], step: Int[Array, ""], others: Int[Array, "T K"]
-) -> Float[Array, "T S A S+1"]:
-    def one(pairs: Array, state: Array, action: Array) -> Array:
-        states, actions = pairs // game.num_actions, pairs % game.num_actions
-        probs, reward = game.law(agent, state, action, states, actions, step)
-        return jnp.append(probs, reward)
-
-    over_actions = jax.vmap(one, in_axes=(None, None, 0))
-    over_states = jax.vmap(over_actions, in_axes=(None, 0, None))
-    over_rows = jax.vmap(over_states, in_axes=(0, None, None))
-    states = jnp.arange(game.num_states, dtype=jnp.int32)
-    return over_rows(others, states, jnp.arange(game.num_actions, dtype=jnp.int32))
 
 
 def _mean_and_error(plan: _Plan, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -321,9 +291,9 @@ def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_size(game: TabularGame, method: str, num_permutations: int) -> None:
     num_pairs, others = game.num_states * game.num_actions, game.num_agents - 1
     points = grid_size(num_pairs, others)
-    asked = game.horizon * game.num_agents * num_pairs
-    entries = asked * points * (game.num_states + 1)
-    sampled = asked * points * num_permutations
+    laws = game.horizon * game.num_agents * num_pairs
+    entries = laws * points * (game.num_states + 1)
+    sampled = laws * points * num_permutations
     elsewhere = (
         "crowdnash.induced_game of a PopulationGame needs no grid, and a game that can only be "
         "asked can be learned from trajectories (crowdnash.solve)"
@@ -334,9 +304,9 @@ def _check_size(game: TabularGame, method: str, num_permutations: int) -> None:
             f"distributions of the others over {num_pairs} pairs, {entries:.3g} entries of at most "
             f"{MAX_TABLE_ENTRIES:,}; {elsewhere}"
         )
-    if method == "enumerate" and asked * num_pairs**others > MAX_QUERIES:
+    if method == "enumerate" and laws * num_pairs**others > MAX_QUERIES:
         raise ValueError(
-            f"method='enumerate' would ask for {asked} * {num_pairs}^{others} laws, more than "
+            f"method='enumerate' would ask for {laws} * {num_pairs}^{others} laws, more than "
             f"{MAX_QUERIES:,}, with num_agents = {game.num_agents}: use method='monte_carlo' (at "
             f"most {sampled:,} with num_permutations = {num_permutations}); {elsewhere}"
         )

@@ -38,10 +38,13 @@ _ROWS_AT_ONCE = 512
 def lipschitz_modulus(points: Any, values: Any) -> float:
     """Smallest L with |f_j - f_k| <= L |x_j - x_k| for all pairs of data (Euclidean norms).
 
-    **Arguments:** `points` [n,d], `values` [n] or [n,D], both finite.
+    Args:
+        points: [n,d], finite.
+        values: [n] or [n,D], finite.
 
-    **Raises:** `ValueError` for wrong shapes, NaN or infinite entries, or if a point occurs twice
-    with different values.
+    Raises:
+        ValueError: A shape is wrong, an entry is not finite, or a point occurs twice with
+            different values.
     """
     return _modulus(*_checked_data(points, values))
 
@@ -51,12 +54,15 @@ def kirszbraun_extension(
 ) -> "KirszbraunExtension":
     """The extension of data to all of R^d with modulus `lipschitz` (Lemma 1).
 
-    **Arguments:** `points` [n,d]; `values` [n] or [n,D]; `lipschitz` L >= 0 in units of values per
-    unit of points (default: the modulus of the data, the smallest that is possible). L = 0 is a
-    constant map.
+    Args:
+        points: [n,d].
+        values: [n] or [n,D].
+        lipschitz: L >= 0 in units of values per unit of points; 0 is a constant map. Default: the
+            modulus of the data, the smallest that is possible.
 
-    **Raises:** `ValueError` as `lipschitz_modulus`, and if L is negative, not finite or smaller
-    than the modulus of the data.
+    Raises:
+        ValueError: As `lipschitz_modulus`, or L is negative, not finite or smaller than the
+            modulus of the data.
     """
     checked = _checked_data(points, values)
     modulus = _modulus(*checked)
@@ -100,7 +106,7 @@ class _Program(NamedTuple):
 @final
 @dataclass(frozen=True, eq=False)
 class KirszbraunExtension:
-    """An L-Lipschitz map R^d -> R^D through given data; make one by `kirszbraun_extension`.
+    """An L-Lipschitz map R^d -> R^D through data; make one by `kirszbraun_extension`.
 
     `points` [n,d], `values` [n,D], `lipschitz` L; `scalar`: whether D is dropped from results.
     """
@@ -111,10 +117,11 @@ class KirszbraunExtension:
     scalar: bool
 
     def __call__(self, at: Any) -> Float[np.ndarray, "..."]:
-        """F at a batch of points [*B,d]: [*B,D], or [*B] if the values were given as [n].
+        """F at a batch of points [*B,d]: [*B,D], or [*B] if the values were of shape [n].
 
-        **Raises:** `ValueError` if the last axis is not d or a coordinate is not finite;
-        `RuntimeError` if the solver fails.
+        Raises:
+            ValueError: The last axis is not d or a coordinate is not finite.
+            RuntimeError: The solver fails.
         """
         weights = self.weights(at)
         result = weights @ self.values

@@ -1,6 +1,6 @@
 """The recursions behind mean-field values (Defs. 5 and 9): the flow forward, values backward.
 
-Plain JAX in whatever precision they are given, with the step axis first, as the scans need it:
+Plain JAX in the precision of their arguments, with the step axis first, as the scans need it:
 flows, policies and Q are [H,G,S,A], transitions [H,G,S,A,S], values [H,G,S].
 """
 
@@ -38,7 +38,7 @@ def looking_ahead(
 
 
 def population_under(mfg: MeanFieldGame, probs: Float[Array, "H G S A"]) -> Population:
-    """Lambda(pi): mu_0 = rho0 pi_0, mu_{h+1} = Gamma(mu_h, pi_{h+1}), with the laws met."""
+    """Lambda(pi): mu_0 = rho0 pi_0, mu_{h+1} = Gamma(mu_h, pi_{h+1}), with the laws on the way."""
 
     def forward(states: Array, now: tuple) -> tuple[Array, Population]:
         policy, step = now
@@ -54,7 +54,7 @@ def population_under(mfg: MeanFieldGame, probs: Float[Array, "H G S A"]) -> Popu
 
 
 def laws_along(mfg: MeanFieldGame, flow: Float[Array, "H G S A"]) -> Population:
-    """The laws at a given flow, which need not be any policy's."""
+    """The laws along a flow, which need not be any policy's."""
     steps = jnp.arange(mfg.horizon, dtype=jnp.int32)
     moves, pays = jax.lax.map(lambda now: grouped_laws(mfg, *now), (flow, steps))
     return Population(flow, moves, pays)
@@ -120,10 +120,10 @@ def own_q_values(
         return _backed_up(ahead, policy, moves, pays if more is None else pays + more[..., None])
 
     if mfg.laws_are_cheap:
-        _, met = jax.lax.scan(forward, start, (probs, steps))
+        _, laws = jax.lax.scan(forward, start, (probs, steps))
     else:
-        met = population_under(mfg, probs)[1:]
-    over = (probs, met, steps, bonus)
+        laws = population_under(mfg, probs)[1:]
+    over = (probs, laws, steps, bonus)
     return jax.lax.scan(backward, jnp.zeros_like(start), over, reverse=True)[1]
 
 

@@ -97,7 +97,9 @@ def interpolate_own_count(
     integers, with modulus (N-1) max_k |h(k+1) - h(k)| in u. (The paper interpolates at N u, with
     weights that vanish at integers.) It is what `interpolate_on_grid` gives for such values.
 
-    **Arguments:** `values` h at the counts 1..N; `share` in [0,1].
+    Args:
+        values: h at the counts 1..N.
+        share: In [0,1].
     """
     last = values.shape[0] - 1
     others = last * jnp.asarray(share)

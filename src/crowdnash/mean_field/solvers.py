@@ -58,7 +58,7 @@ class History(NamedTuple):
 
 
 class MeanFieldSolution(NamedTuple):
-    """What `solve` found.
+    """What `solve` returns.
 
     `policy` [H,S,A], or [G,H,S,A] for several populations; its `exploitability` (Def. 5, the
     largest over populations); `history`, from iteration 0 on; `num_iterations` done; `converged`
@@ -86,7 +86,7 @@ class _Recipe(eqx.Module):
 class _State(NamedTuple):
     """`table` [H,G,S,A] is log pi (mirror descent), Y (online) or pi (fictitious play).
 
-    `average` is that of pi_0..pi_t, if it is asked for.
+    `average` is that of pi_0..pi_t, or None.
     """
 
     table: Array
@@ -117,25 +117,28 @@ def solve(
 ) -> MeanFieldSolution:
     """An approximate equilibrium of a mean-field game (MFG-NE, Def. 5).
 
-    **Arguments:**
-
-    - `method`: "mirror_descent", "online_mirror_descent" or "fictitious_play" (see the module);
-    - `num_iterations` at most so many; `tolerance` >= 0 on the exploitability, in the game's
-      units, looked at every `check_every` iterations;
-    - `temperature` tau >= 0 of the entropy, a constant or a function of t (mirror descents). With
-      a constant tau > 0 the limit is the regularised equilibrium, tau H log A from a true one;
-    - `step_size`: xi_t > 0 of the mirror descents (default 0.3 and 0.1, in 1 / reward; "theorem"
-      is 1/sqrt(t+1)), tau xi < 1; or fictitious play's weight w in (0, 1] (default 1/(t+2));
-    - `mixing`: Algorithm 2's weight 1/(t+1) on uniform (mirror descent only);
-    - `output`: the "last" iterate, or the "average" of the policies pi_0..pi_t (mirror descents);
-    - `initial`: the first policy (default uniform), [H,S,A] or [G,H,S,A].
-
     Not every game converges: `converged` tells. Where iterates circle in a monotone game (A-RPS),
     smaller steps help. In A-SIS, which is not monotone, large steps with a little entropy do
     (step_size=3, temperature=0.003), and fictitious play with a constant weight (step_size=0.1).
 
-    **Raises:** `ValueError` naming the argument, the rule and the value; `GameError` if the
-    game's laws break along the flow of the first or the last policy.
+    Args:
+        mfg: The mean-field game.
+        method: "mirror_descent", "online_mirror_descent" or "fictitious_play" (see the module).
+        num_iterations: At most so many.
+        tolerance: >= 0 on the exploitability, in the game's units.
+        temperature: tau >= 0 of the entropy, a constant or a function of t (mirror descents). With
+            a constant tau > 0 the limit is the regularised equilibrium, tau H log A from a true
+            one.
+        step_size: xi_t > 0 of the mirror descents (default 0.3 and 0.1, in 1 / reward; "theorem"
+            is 1/sqrt(t+1)), tau xi < 1; or fictitious play's weight w in (0, 1] (default 1/(t+2)).
+        mixing: Algorithm 2's weight 1/(t+1) on uniform (mirror descent only).
+        output: The "last" iterate, or the "average" of pi_0..pi_t (mirror descents).
+        check_every: Iterations from one look at the exploitability to the next.
+        initial: The first policy (default uniform), [H,S,A] or [G,H,S,A].
+
+    Raises:
+        ValueError: Names the argument, the rule and the value.
+        GameError: The game's laws break along the flow of the first or the last policy.
     """
     check_is_mean_field(mfg)
     recipe = _recipe(method, temperature, step_size, mixing, output, num_iterations)
@@ -163,14 +166,14 @@ def solve(
 
 def _solution(mfg: MeanFieldGame, run: _Run, tolerance: Any, single: bool) -> MeanFieldSolution:
     policy = run.policy[:, 0] if single else run.policy.swapaxes(0, 1)
-    iterations, found = run.history
+    iterations, gains = run.history
     if is_traced(run):  # lengths must not depend on values: NaN behind the last entry
         converged = run.exploitability <= tolerance
-        history = History(iterations.astype(int), found)
+        history = History(iterations.astype(int), gains)
         return MeanFieldSolution(policy, run.exploitability, history, run.iteration, converged)
     check_laws(mfg, *in_double(population_under, mfg, run.policy)[1:])
     count, last = int(run.checks), float(run.exploitability)
-    history = History(iterations[:count].astype(int), found[:count])
+    history = History(iterations[:count].astype(int), gains[:count])
     return MeanFieldSolution(policy, last, history, int(run.iteration), last <= tolerance)
 
 
@@ -196,11 +199,11 @@ def _solve(
     start = _State(table, policy if recipe.average else None)
 
     def look(iteration: Array, state: _State, checks: Array, history: Array) -> _Run:
-        found = state.average if state.average is not None else _policy(recipe, state.table)
-        gain = largest_gain(mfg, found)
+        now = state.average if state.average is not None else _policy(recipe, state.table)
+        gain = largest_gain(mfg, now)
         entry = jnp.stack([iteration.astype(gain.dtype), gain])
         history = history.at[:, checks].set(entry)
-        return _Run(iteration, state, found, gain, checks + 1, history)
+        return _Run(iteration, state, now, gain, checks + 1, history)
 
     def proceed(run: _Run) -> Array:
         # Written so that a NaN ends the loop.
@@ -233,11 +236,11 @@ def _iterate(mfg: MeanFieldGame, recipe: _Recipe, state: _State, t: Array) -> _S
     policy = _policy(recipe, table)
     # Left out where tau is 0, for speed: entropies need logarithms.
     bonus = tau * entropy(policy) if recipe.regularised else None
-    found = own_q_values(mfg, policy, bonus)
+    q = own_q_values(mfg, policy, bonus)
     if recipe.method == "mirror_descent":
-        table = mirror_step(table, found, tau, xi)
+        table = mirror_step(table, q, tau, xi)
     else:
-        table = ((1 - tau * xi) * table if recipe.regularised else table) + xi * found
+        table = ((1 - tau * xi) * table if recipe.regularised else table) + xi * q
     if recipe.mixing:
         weight = 1 / (t.astype(dtype) + 1)
         table = jnp.logaddexp(jnp.log1p(-weight) + table, jnp.log(weight / table.shape[-1]))

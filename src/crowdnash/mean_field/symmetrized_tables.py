@@ -1,4 +1,4 @@
-"""Symmetrization and lifting of a function that is given as a table (Def. 3).
+"""Symmetrization and lifting of a function in a table (Def. 3).
 
 Axes: K arguments, each one of X pairs; T = X^K profiles; n points of the grid of empirical
 distributions; D the shape of the values.
@@ -25,12 +25,17 @@ class LiftedTable(NamedTuple):
 
 
 def symmetrize_table(table: Any, num_arguments: int) -> Float[np.ndarray, "..."]:
-    """Sym(f)(x) = (1/K!) sum_g f(g(x)) of a function given as a table (Def. 3).
+    """Sym(f)(x) = (1/K!) sum_g f(g(x)) of a function in a table (Def. 3).
 
-    **Arguments:** `table` [X]*K + [*D], f at every (x_1, .., x_K) with values of any shape;
-    `num_arguments` K >= 1. **Returns:** a table of the same shape, float64.
+    Args:
+        table: [X]*K + [*D], f at every (x_1, .., x_K) with values of any shape.
+        num_arguments: K >= 1.
 
-    **Raises:** `ValueError` if the first K axes are not of one size X.
+    Returns:
+        A table of the same shape, float64.
+
+    Raises:
+        ValueError: The first K axes are not of one size X.
     """
     values = _checked_table(table, num_arguments)
     num_pairs = values.shape[0]
@@ -44,8 +49,9 @@ def symmetrize_table(table: Any, num_arguments: int) -> Float[np.ndarray, "..."]
 def lift_table(table: Any, num_arguments: int) -> LiftedTable:
     """A symmetric function's table [X]*K + [*D] as one on the grid of empirical distributions.
 
-    **Raises:** `ValueError` if the table is not symmetric (to 1e-6 of its largest entry): pass it
-    through `symmetrize_table` first; or if its shape is wrong.
+    Raises:
+        ValueError: The table is not symmetric (to 1e-6 of its largest entry): pass it through
+            `symmetrize_table` first; or its shape is wrong.
     """
     values = _checked_table(table, num_arguments)
     difference = np.abs(values - symmetrize_table(values, num_arguments))

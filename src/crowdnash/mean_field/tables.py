@@ -1,4 +1,4 @@
-"""Mean-field games given by tables whose laws are constant or affine in the population.
+"""Mean-field games in tables, whose laws are constant or affine in the population.
 
 Axes: G populations (groups), H steps, S states, A actions, X = S*A pairs (s,a).
 """
@@ -19,6 +19,11 @@ from crowdnash.mean_field.game import (
     checked_distribution,
     laws_from,
 )
+
+
+def meeting_shares(sizes: Float[np.ndarray, " G"]) -> Float[np.ndarray, "G G"]:
+    """How often an agent of group g meets one of k: (N_k - 1[k=g]) / (N-1)."""
+    return (sizes - np.eye(len(sizes))) / (sizes.sum() - 1)
 
 
 class AffineLaw(eqx.Module):
@@ -60,12 +65,12 @@ class AffineLaw(eqx.Module):
         if self.slope is None:
             return constant.astype(mu.dtype)
         pairs = mu.reshape(mu.shape[0], -1)
-        met = pairs if mu.shape[0] == 1 else jnp.asarray(self.meeting) @ pairs
+        sigma = pairs if mu.shape[0] == 1 else jnp.asarray(self.meeting) @ pairs
         slope = _of_step(self.slope, step)
         if slope.size > MAX_FUSED:
-            bend = jnp.einsum("gx,xg...->g...", met, slope)
+            bend = jnp.einsum("gx,xg...->g...", sigma, slope)
         else:
-            bend = (met.T.reshape(*met.T.shape, *(1,) * (slope.ndim - 2)) * slope).sum(0)
+            bend = (sigma.T.reshape(*sigma.T.shape, *(1,) * (slope.ndim - 2)) * slope).sum(0)
         return (constant + bend).astype(mu.dtype)
 
 
@@ -74,19 +79,27 @@ def _of_step(table: Numbers, step: Any) -> Array:
 
 
 class TabularMeanFieldGame(MeanFieldGame):
-    """A mean-field game (Def. 4) given by tables, constant or affine in the population.
+    """A mean-field game (Def. 4) in tables, constant or affine in the population.
 
         P(s'|s,a,mu) = transition[s,a,s'] + sum_{u,b} transition_slope[s,a,s',u,b] mu(u,b)
         R(s,a,mu)    = reward[s,a]        + sum_{u,b} reward_slope[s,a,u,b] mu(u,b)
 
-    **Arguments:** `transition` [S,A,S], `reward` [S,A], optionally `transition_slope`
-    [S,A,S,S,A], `reward_slope` [S,A,S,A]; any of them may have a leading axis H. With
-    `group_weights` [G], G >= 2 shares that sum to 1, each has the axis G in front (behind H), and
-    mu above is sum_k meeting[g,k] mu_k; `meeting` [G,G] defaults to the shares in every row.
-    Kept in float64.
+    All tables may have a leading axis H. With `group_weights` each has the axis G in front (behind
+    H), and mu above is sum_k meeting[g,k] mu_k. Kept in float64.
 
-    **Raises:** `ValueError` if a shape differs, a value is not finite, or P is not a distribution
-    at some mu: P is affine, so the vertices of the simplex decide.
+    Args:
+        transition: [S,A,S].
+        reward: [S,A].
+        initial_distribution: [S].
+        horizon: H >= 1.
+        transition_slope: [S,A,S,S,A]; default: free of the population.
+        reward_slope: [S,A,S,A]; default: free of the population.
+        group_weights: [G], G >= 2 shares that sum to 1; default: one population.
+        meeting: [G,G]; default: the shares in every row.
+
+    Raises:
+        ValueError: A shape differs, a value is not finite, or P is not a distribution at some mu:
+            P is affine, so the vertices of the simplex decide.
     """
 
     transition_law: AffineLaw
@@ -174,10 +187,10 @@ def _with_leading(
 ) -> Any:
     """`value` as [H or 1, G, *cell]; it may lack H, and lacks G if there is one group."""
     inner = (num_groups, *cell) if num_groups > 1 else cell
-    found = np.shape(value)
-    if found not in (inner, (horizon, *inner)):
+    shape = np.shape(value)
+    if shape not in (inner, (horizon, *inner)):
         raise ValueError(
-            f"{name} must have shape {list(inner)} or {[horizon, *inner]}, not {list(found)}"
+            f"{name} must have shape {list(inner)} or {[horizon, *inner]}, not {list(shape)}"
         )
     array = value if isinstance(value, Tracer) else np.asarray(value, np.float64)
     if not isinstance(array, Tracer) and not np.isfinite(array).all():
@@ -189,7 +202,8 @@ def _with_leading(
 def check_vertices(table: Float[Numbers, "T X G S A S"], num_actions: int, game: str) -> None:
     """P at every vertex is a distribution, and so, being affine, at every mu.
 
-    **Raises:** `GameError` naming game, vertex, step, group, state and action.
+    Raises:
+        GameError: Names game, vertex, step, group, state and action.
     """
     if isinstance(table, Tracer):
         return

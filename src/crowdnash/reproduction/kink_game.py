@@ -10,7 +10,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float
 
-from crowdnash.approximate_symmetry.lipschitz import LipschitzModuli
+from crowdnash.approximate_symmetry.moduli import LipschitzModuli
 from crowdnash.games.base import PopulationGame
 
 

@@ -14,7 +14,7 @@ from crowdnash import mean_field
 from crowdnash.approximate_symmetry.measurement import Symmetry, symmetry
 from crowdnash.games import SIS, Congestion, RockPaperScissors
 from crowdnash.games.base import PopulationGame
-from crowdnash.mean_field.evaluation import MeanFieldGame
+from crowdnash.mean_field.game import MeanFieldGame
 from crowdnash.reproduction.kink_game import KinkGame
 
 

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from crowdnash.approximate_symmetry.agent_laws import Law, Reader, open_reader, steps_that_matter
+from crowdnash.approximate_symmetry.agent_laws import Reader, open_reader
 from crowdnash.approximate_symmetry.deviation import LawStudy, SearchEffort, study_law
 from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.games.base import DynamicGame, GameError, PopulationGame
+from crowdnash.games.vectorised import Law
 from crowdnash.interval import Interval
 from crowdnash.runs.directory import RunDirectory
 
@@ -140,7 +141,7 @@ def exact_symmetry(game: DynamicGame) -> ExactSymmetry | None:
 def _work(reader: Reader, law: Law) -> int:
     game = reader.game
     vertices = 1 if reader.dependence(law) == "free" else reader.num_pairs
-    steps = len(steps_that_matter(game, law))
+    steps = len(reader.steps(law))
     return game.num_agents * reader.num_pairs * reader.width(law) * vertices * steps
 
 

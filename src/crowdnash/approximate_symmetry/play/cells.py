@@ -66,7 +66,7 @@ class Part(NamedTuple):
     def residuals(self) -> Float[np.ndarray, "V D"]:
         """What the group's affine law leaves of every visit."""
         assert self.law is not None
-        return self.visits.values - self.law.at(self.visits.met)[self.visits.row]
+        return self.visits.values - self.law.at(self.visits.populations)[self.visits.row]
 
 
 def played_cells(
@@ -85,7 +85,7 @@ def played_cells(
         rewards = play.rewards[:, window][:, :, members].ravel()
         for x, where in cells(pairs, counts.shape[1]):
             row, agent = np.divmod(where, len(members))
-            met = (counts - np.eye(counts.shape[1])[x]) / others
+            populations = (counts - np.eye(counts.shape[1])[x]) / others
             for law in ("transition", "reward"):
                 kept = after[where] >= 0 if law == "transition" else np.ones(len(where), bool)
                 if not kept.any():
@@ -95,9 +95,9 @@ def played_cells(
                     values = np.eye(sizes.num_states)[after[at]]
                 else:
                     values = rewards[at][:, None]
-                weights = np.bincount(r, minlength=len(met)).astype(float)
-                place = bins_of(met, weights, sizes.num_bins)[r]
-                visits = Visits(a, r // length, r, place, values, met)
+                weights = np.bincount(r, minlength=len(populations)).astype(float)
+                place = bins_of(populations, weights, sizes.num_bins)[r]
+                visits = Visits(a, r // length, r, place, values, populations)
                 enough = visits_seen(
                     visits.of_half(0), len(members), sizes.num_bins, sizes.min_visits
                 )
@@ -107,6 +107,6 @@ def played_cells(
 
 def law_of(cell: PlayedCell, first: PooledLaw | None, second: PooledLaw | None) -> CellLaw:
     """What the moduli are read off: the law on both halves."""
-    met = cell.visits.met
-    weights = np.bincount(cell.visits.row, minlength=len(met)).astype(float)
-    return CellLaw(cell.group, cell.step, cell.pair, cell.law, first, second, met, weights)
+    populations = cell.visits.populations
+    weights = np.bincount(cell.visits.row, minlength=len(populations)).astype(float)
+    return CellLaw(cell.group, cell.step, cell.pair, cell.law, first, second, populations, weights)

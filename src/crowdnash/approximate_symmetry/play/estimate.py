@@ -1,6 +1,6 @@
 """alpha, beta (Def. 7) and Lipschitz moduli (Lemma 9) from trajectories of a bare simulator.
 
-With bins k of the populations met in a cell (s,a), or all of them together, and d_i(s,a,k) how
+With bins k of the populations of a cell (s,a), or all of them together, and d_i(s,a,k) how
 far agent i's law is there, on average over its visits, from the mean over its group,
 
     alpha >= max over (i,s,a,k) of |d_i(s,a,k)|_1,
@@ -27,10 +27,11 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
-from crowdnash.approximate_symmetry.lipschitz import LipschitzModuli
+from crowdnash.approximate_symmetry.moduli import LipschitzModuli
 from crowdnash.approximate_symmetry.play.cells import Part, PlayedCell, Sizes, law_of, played_cells
 from crowdnash.approximate_symmetry.play.laws import deviations
 from crowdnash.approximate_symmetry.play.moduli import CellLaw, PlayedModuli, played_moduli
+from crowdnash.games.grouping import check_group_map
 from crowdnash.interval import Interval
 from crowdnash.mean_field.estimation import checked_play
 
@@ -39,15 +40,15 @@ _TINY = 1e-300
 
 
 class PlayedDeviation(NamedTuple):
-    """How far some agent's law is from its group's mean, among what was met in play.
+    """How far some agent's law is from its group's mean, as far as play shows.
 
     - `estimate`: unbiased for a lower bound (L1 for transitions, in [0,2]; reward per step), and
       below 0 by chance where there is nothing; `standard_error` is its own.
     - `interval`: from the lower end of a one-sided interval for it (never below 0) to a union
-      bound over everything seen, each at half of 1 - confidence.
+      bound over everything observed, each at half of 1 - confidence.
     - `agent`, `state`, `action`, `step` (-1: all steps), and the mean population `mu` [S,A] of the
       bin: where the estimate was taken. None of it if nothing was seen (estimate NaN).
-    - `compared`: the share of the group's agents that were met there; the mean is over those.
+    - `compared`: the share of the group's agents that were there; the mean is over those.
     """
 
     estimate: float
@@ -119,23 +120,31 @@ def symmetry_from_trajectories(
 ) -> SymmetryFromPlay:
     """Estimate alpha, beta (Def. 7) and the moduli (Lemma 9) from play; needs no model.
 
-    **Arguments:** `trajectories` with `.states`, `.actions`, `.rewards`, each [M,H,N], M >= 16,
-    H >= 2, independent of each other, from `simulate` or any simulator (arrays will do); best of
-    several policies that play every action, each with as many even as odd places along M.
-    `groups` [N] -> 0..G-1, default one group; `num_bins` >= 1 of populations in each cell;
-    `min_visits` >= 2 to a bin that an agent needs in the first half of the trajectories;
-    `time_dependent` compares each step by itself; `confidence` in (0,1) of the intervals.
+    Args:
+        trajectories: With `.states`, `.actions`, `.rewards`, each [M,H,N], M >= 16, H >= 2,
+            independent of each other, from `simulate` or any simulator (arrays will do); best of
+            several policies that play every action, each with as many even as odd places along M.
+        num_states: S.
+        num_actions: A.
+        groups: [N] -> 0..G-1, default one group.
+        num_bins: >= 1, of populations in each cell.
+        min_visits: >= 2 to a bin that an agent needs in the first half of the trajectories.
+        time_dependent: Whether to compare each step by itself.
+        confidence: In (0,1), of the intervals.
 
-    **Raises:** `ValueError` naming the argument, the rule and the value.
+    Raises:
+        ValueError: Names the argument, the rule and the value.
     """
     play = checked_play(trajectories, num_states, num_actions)
     num_trajectories, horizon, num_agents = play.pairs.shape
     _check(num_trajectories, num_bins, min_visits, confidence)
-    index = _checked_groups(groups, num_agents)
+    index = np.zeros(num_agents, np.int32)
+    if groups is not None:
+        index = check_group_map(groups, num_agents)
     windows = [(h, slice(h, h + 1)) for h in range(horizon)] if time_dependent else [(-1, _ALL)]
     num_pairs, num_groups = num_states * num_actions, int(index.max()) + 1
     seen = np.zeros((num_agents, num_pairs), bool)
-    chosen: dict[tuple[str, int], _Choice] = {}
+    choices: dict[tuple[str, int], _Choice] = {}
     noise: dict[tuple[str, int], list[np.ndarray]] = {}
     laws: list[CellLaw] = []
     sizes = Sizes(num_states, num_actions, num_bins, min_visits)
@@ -146,22 +155,22 @@ def symmetry_from_trajectories(
             laws.append(law_of(cell, halves[0].law, halves[1].law))
             seen[cell.members, cell.pair] |= cell.seen.any(0)
             if cell.seen.any():
-                _choose(cell, *halves, chosen, reach)
+                _choose(cell, *halves, choices, reach)
                 value, error = _apart(cell, cell.all())
                 both = [np.abs(value).sum(0)[cell.seen], error.sum(0)[cell.seen]]
                 noise.setdefault((cell.law, cell.group), []).append(np.stack(both))
-    found = {
-        law: tuple(_judge(law, g, chosen, noise, confidence, sizes) for g in range(num_groups))
+    results = {
+        law: tuple(_judge(law, g, choices, noise, confidence, sizes) for g in range(num_groups))
         for law in ("transition", "reward")
     }
     shape = (num_agents, num_states, num_actions)
     flat = (np.arange(num_agents) * num_pairs + play.pairs).ravel()
     visits = np.bincount(flat, minlength=num_agents * num_pairs)
     return SymmetryFromPlay(
-        alpha=_largest("transition", found["transition"], chosen),
-        beta=_largest("reward", found["reward"], chosen),
-        group_alpha=found["transition"],
-        group_beta=found["reward"],
+        alpha=_largest("transition", results["transition"], choices),
+        beta=_largest("reward", results["reward"], choices),
+        group_alpha=results["transition"],
+        group_beta=results["reward"],
         moduli=played_moduli(laws, num_actions, num_bins),
         seen=seen.reshape(shape),
         visits=visits.reshape(shape),
@@ -187,32 +196,20 @@ def _check(num_trajectories: int, num_bins: int, min_visits: int, confidence: fl
         raise ValueError(f"confidence must be in (0,1), not {confidence}")
 
 
-def _checked_groups(groups: Any, num_agents: int) -> Int[np.ndarray, " N"]:
-    index = np.zeros(num_agents, np.int32) if groups is None else np.asarray(groups)
-    if index.shape != (num_agents,) or not np.issubdtype(index.dtype, np.integer):
-        raise ValueError(
-            f"groups must be an integer array [{num_agents}], not {index.dtype} "
-            f"of shape {list(index.shape)}"
-        )
-    if not np.array_equal(np.unique(index), np.arange(index.max() + 1)):
-        raise ValueError(f"groups must use every number 0..G-1, not {np.unique(index).tolist()}")
-    return index.astype(np.int32)
-
-
 def _apart(cell: PlayedCell, part: Part) -> tuple[np.ndarray, np.ndarray]:
     """Differences of every agent and their errors, both [D,R,n]."""
-    found = [
+    columns = [
         deviations(part.visits, column, cell.seen, part.num_trajectories, cell.scale)
         for column in part.residuals().T
     ]
-    return np.array([f.value for f in found]), np.array([f.standard_error for f in found])
+    return np.array([f.value for f in columns]), np.array([f.standard_error for f in columns])
 
 
 def _choose(
     cell: PlayedCell,
     first: Part,
     second: Part,
-    chosen: dict[tuple[str, int], _Choice],
+    choices: dict[tuple[str, int], _Choice],
     reach: float,
 ) -> None:
     """Keep the worst agent and bin of the first half.
@@ -230,29 +227,29 @@ def _choose(
     by = certain if certain.max() > 0 else likely
     place, member = (int(k) for k in np.unravel_index(int(by.argmax()), by.shape))
     score, key = (max(float(certain.max()), 0.0), float(likely.max())), (cell.law, cell.group)
-    if key not in chosen or score > chosen[key].score:
+    if key not in choices or score > choices[key].score:
         signs = np.where(value[:, place, member] >= 0, 1.0, -1.0)
-        chosen[key] = _Choice(score, cell, second, place, member, signs)
+        choices[key] = _Choice(score, cell, second, place, member, signs)
 
 
 def _judge(
     law: str,
     group: int,
-    chosen: dict[tuple[str, int], _Choice],
+    choices: dict[tuple[str, int], _Choice],
     noise: dict[tuple[str, int], list[np.ndarray]],
     confidence: float,
     sizes: Sizes,
 ) -> PlayedDeviation:
     """Evaluate a group's choice on the second half; union bound over all groups."""
-    if (law, group) not in chosen:
+    if (law, group) not in choices:
         return PlayedDeviation(np.nan, np.nan, Interval(0.0, np.inf))
-    choice = chosen[law, group]
+    choice = choices[law, group]
     cell, fresh, half = choice.cell, choice.fresh, choice.fresh.num_trajectories
     left = fresh.residuals() @ choice.signs
     size = cell.scale * len(choice.signs)
-    found = deviations(fresh.visits, left, cell.seen, half, size)
+    fresh_gap = deviations(fresh.visits, left, cell.seen, half, size)
     at = (choice.place, choice.member)
-    estimate, error = float(found.value[at]), float(found.standard_error[at])
+    estimate, error = float(fresh_gap.value[at]), float(fresh_gap.standard_error[at])
     tail = (1 - confidence) / 2
     lower = estimate - float(scipy.stats.t.ppf(1 - tail, half - 1)) * error
     columns = 1 if law == "reward" else sizes.num_states
@@ -262,7 +259,7 @@ def _judge(
     if law == "transition":
         upper = min(upper, 2.0)
     here = (cell.visits.place == choice.place) | (choice.place == sizes.num_bins)
-    mu = cell.visits.met[cell.visits.row[here]].mean(0)
+    mu = cell.visits.populations[cell.visits.row[here]].mean(0)
     state, action = divmod(cell.pair, sizes.num_actions)
     return PlayedDeviation(
         estimate=estimate,
@@ -278,12 +275,12 @@ def _judge(
 
 
 def _largest(
-    law: str, found: tuple[PlayedDeviation, ...], chosen: dict[tuple[str, int], _Choice]
+    law: str, groups: tuple[PlayedDeviation, ...], choices: dict[tuple[str, int], _Choice]
 ) -> PlayedDeviation:
     """The group that looked worst on the first half; the upper end is that of all."""
-    known = [g for g in range(len(found)) if (law, g) in chosen]
+    known = [g for g in range(len(groups)) if (law, g) in choices]
     if not known:
-        return found[0]
-    worst = found[max(known, key=lambda g: chosen[law, g].score)]
-    upper = max(one.interval.upper for one in found)
+        return groups[0]
+    worst = groups[max(known, key=lambda g: choices[law, g].score)]
+    upper = max(one.interval.upper for one in groups)
     return worst._replace(interval=Interval(worst.interval.lower, upper))

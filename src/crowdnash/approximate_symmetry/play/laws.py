@@ -24,8 +24,8 @@ _ROUNDING = float(np.finfo(np.float32).eps)
 class Visits(NamedTuple):
     """What happened to agents of one group in one cell: who, when, and what followed.
 
-    `row` is the number of the population met, `place` its bin; `values` are next states as
-    one-hot rows, or rewards. `met` [P,X] are all populations, the agent's own share left out.
+    `row` is the number of the population there, `place` its bin; `values` are next states as
+    one-hot rows, or rewards. `populations` [P,X] are all of them, the agent's own share left out.
     """
 
     agent: Int[np.ndarray, " V"]
@@ -33,13 +33,13 @@ class Visits(NamedTuple):
     row: Int[np.ndarray, " V"]
     place: Int[np.ndarray, " V"]
     values: Float[np.ndarray, "V D"]
-    met: Float[np.ndarray, "P X"]
+    populations: Float[np.ndarray, "P X"]
 
     def of_half(self, half: int) -> "Visits":
         """Those of the trajectories 0, 2, 4, .. or 1, 3, 5, .., renumbered."""
         mine = self.trajectory % 2 == half
         agent, trajectory, row, place, values = (x[mine] for x in self[:5])
-        return Visits(agent, trajectory // 2, row, place, values, self.met)
+        return Visits(agent, trajectory // 2, row, place, values, self.populations)
 
 
 class PooledLaw(NamedTuple):
@@ -56,11 +56,11 @@ class PooledLaw(NamedTuple):
     slope_error: Float[np.ndarray, "M X D"]
 
     def at(self, populations: Float[np.ndarray, "P X"]) -> Float[np.ndarray, "P D"]:
-        """The law at given populations."""
+        """The law at some populations."""
         return self.mean + (populations - self.centre) @ self.slope
 
     def errors_at(self, populations: Float[np.ndarray, "K X"]) -> Float[np.ndarray, "K M D"]:
-        """What each trajectory adds to the error of the law at given populations."""
+        """What each trajectory adds to the error of the law at some populations."""
         moved = np.einsum("kx,mxd->kmd", populations - self.centre, self.slope_error)
         return self.mean_error + moved
 
@@ -69,19 +69,19 @@ def pooled_law(visits: Visits, num_agents: int, num_trajectories: int) -> Pooled
     """Least squares over all visits of the group, with a level for every agent.
 
     The levels keep out who is there: agents that the crowd brings here more often would else
-    bend the law. `mean` is over the agents met, each of the same weight.
+    bend the law. `mean` is over the agents that were here, each of the same weight.
     """
     agent, row = visits.agent, visits.row
     count = np.bincount(agent, minlength=num_agents)
     number = np.maximum(count, 1)[:, None]
     share = (count > 0) / (count > 0).sum()
-    met = visits.met[row]
-    own_met = _sums(agent, met, num_agents) / number
+    populations = visits.populations[row]
+    own_populations = _sums(agent, populations, num_agents) / number
     own = _sums(agent, visits.values, num_agents) / number
-    moved = met - own_met[agent]
+    moved = populations - own_populations[agent]
     inverse = np.linalg.pinv(moved.T @ moved, rcond=_FEW, hermitian=True)
     slope = inverse @ (moved.T @ (visits.values - own[agent]))
-    centre = share @ own_met
+    centre = share @ own_populations
     left = visits.values - own[agent] - moved @ slope
     mean_error = _sums(
         visits.trajectory, left * (share / number[:, 0])[agent, None], num_trajectories
@@ -113,7 +113,7 @@ def deviations(
     num_trajectories: int,
     scale: float,
 ) -> Deviations:
-    """Mean residual of every agent `seen` less the mean of that over all agents met, by bin.
+    """Mean residual of every agent `seen` less the mean of that over all agents here, by bin.
 
     The last row of `seen` is for all bins together.
     The error is at least what the residuals' variance pooled over agents gives: an agent to whom
@@ -160,26 +160,26 @@ def visits_seen(
 
 
 def bins_of(
-    met: Float[np.ndarray, "P X"], weights: Float[np.ndarray, " P"], num_bins: int
+    populations: Float[np.ndarray, "P X"], weights: Float[np.ndarray, " P"], num_bins: int
 ) -> Int[np.ndarray, " P"]:
     """Bins of equal weight along the direction in which populations differ most."""
-    directions = main_directions(met, weights)
+    directions = main_directions(populations, weights)
     if not len(directions):
-        return np.zeros(len(met), int)
-    along = met @ directions[0]
+        return np.zeros(len(populations), int)
+    along = populations @ directions[0]
     order = np.argsort(along, kind="stable")
     below = np.cumsum(weights[order]) - weights[order] / 2
-    place = np.empty(len(met), int)
+    place = np.empty(len(populations), int)
     place[order] = np.minimum((below / weights.sum() * num_bins).astype(int), num_bins - 1)
     return place
 
 
 def main_directions(
-    met: Float[np.ndarray, "P X"], weights: Float[np.ndarray, " P"]
+    populations: Float[np.ndarray, "P X"], weights: Float[np.ndarray, " P"]
 ) -> Float[np.ndarray, "Q X"]:
     """Principal directions of the populations, those they moved along most first."""
     share = weights / weights.sum()
-    moved = met - share @ met
+    moved = populations - share @ populations
     values, vectors = np.linalg.eigh((moved * share[:, None]).T @ moved)
     kept = values > max(_FEW * values[-1], 1e-12)
     return vectors[:, kept].T[::-1]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from crowdnash.approximate_symmetry.lipschitz import LipschitzModuli
+from crowdnash.approximate_symmetry.moduli import LipschitzModuli
 from crowdnash.approximate_symmetry.play.laws import PooledLaw, bins_of, main_directions
 
 _MOST_PAIRS = 16
@@ -29,7 +29,7 @@ class ModulusEstimate(NamedTuple):
 
 
 class PlayedModuli(NamedTuple):
-    """As in `LipschitzModuli`, restricted to what was met: L1, reward per step."""
+    """As in `LipschitzModuli`, restricted to the populations of the play: L1, reward per step."""
 
     K_s: ModulusEstimate
     K_a: ModulusEstimate
@@ -43,8 +43,8 @@ class PlayedModuli(NamedTuple):
     def as_lipschitz(self) -> LipschitzModuli:
         """The values, those below 0 or not known as 0; not exact."""
         known = {
-            name: max(found.value, 0.0) if np.isfinite(found.value) else 0.0
-            for name, found in self._asdict().items()
+            name: max(modulus.value, 0.0) if np.isfinite(modulus.value) else 0.0
+            for name, modulus in self._asdict().items()
         }
         return LipschitzModuli(**known, exact=False)
 
@@ -52,7 +52,7 @@ class PlayedModuli(NamedTuple):
 class CellLaw(NamedTuple):
     """One law of a group in one cell, fitted on each half (None: not visited there).
 
-    `met` [P,X] are the populations of the cell's window, `weights` how often each was met.
+    `populations` [P,X] are those of the cell's window, `weights` how often each occurred.
     """
 
     group: int
@@ -61,7 +61,7 @@ class CellLaw(NamedTuple):
     law: str
     first: PooledLaw | None
     second: PooledLaw | None
-    met: Float[np.ndarray, "P X"]
+    populations: Float[np.ndarray, "P X"]
     weights: Float[np.ndarray, " P"]
 
 
@@ -74,7 +74,7 @@ class _Candidate(NamedTuple):
 
 def played_moduli(laws: list[CellLaw], num_actions: int, num_bins: int) -> PlayedModuli:
     """All moduli of Lemma 9 that trajectories show."""
-    found = {}
+    moduli = {}
     for law, letter in (("transition", "K"), ("reward", "L")):
         cells = [one for one in laws if one.law == law and one.first and one.second]
         for name, related, scale in (
@@ -82,9 +82,9 @@ def played_moduli(laws: list[CellLaw], num_actions: int, num_bins: int) -> Playe
             (f"{letter}_a", lambda x, y: x // num_actions == y // num_actions, 1.0),
             (f"{law}_spread", lambda x, y: True, 0.5),
         ):
-            found[name] = _largest(_between_cells(cells, related, num_bins), scale)
-        found[f"{letter}_mu"] = _largest(_along_populations(cells), 1.0)
-    return PlayedModuli(**found)
+            moduli[name] = _largest(_between_cells(cells, related, num_bins), scale)
+        moduli[f"{letter}_mu"] = _largest(_along_populations(cells), 1.0)
+    return PlayedModuli(**moduli)
 
 
 def _between_cells(
@@ -93,11 +93,12 @@ def _between_cells(
     """Differences between two cells of a group at the centres of the bins of populations."""
     for group, step in sorted({(one.group, one.step) for one in cells}):
         here = [one for one in cells if (one.group, one.step) == (group, step)]
-        met, weights = here[0].met, np.sum([one.weights for one in here], axis=0)
-        place = bins_of(met, weights, num_bins)
+        populations = here[0].populations
+        weights = np.sum([one.weights for one in here], axis=0)
+        place = bins_of(populations, weights, num_bins)
         centres = np.array(
             [
-                np.average(met[place == k], axis=0, weights=weights[place == k])
+                np.average(populations[place == k], axis=0, weights=weights[place == k])
                 for k in range(num_bins)
                 if weights[place == k].sum() > 0
             ]
@@ -137,8 +138,8 @@ def _along_populations(cells: list[CellLaw]) -> Iterator[_Candidate]:
 
 def _directions(cell: CellLaw) -> Float[np.ndarray, "Q X"]:
     """Where populations moved most, and from one pair to another if that is covered by it."""
-    moved = main_directions(cell.met, cell.weights)
-    size = cell.met.shape[1]
+    moved = main_directions(cell.populations, cell.weights)
+    size = cell.populations.shape[1]
     if size > _MOST_PAIRS:
         return moved
     vertices = np.eye(size)
