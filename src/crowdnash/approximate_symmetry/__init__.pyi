@@ -3,7 +3,7 @@ from .against_groups import symmetry_against_groups as symmetry_against_groups
 from .bounds import NashBound as NashBound
 from .bounds import bound_exists as bound_exists
 from .bounds import nash_bound as nash_bound
-from .moduli import LipschitzModuli as LipschitzModuli
 from .measurement import Symmetry as Symmetry
 from .measurement import symmetry as symmetry
+from .moduli import LipschitzModuli as LipschitzModuli
 from .play.estimate import symmetry_from_trajectories as symmetry_from_trajectories
