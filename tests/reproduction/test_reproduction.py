@@ -25,34 +25,34 @@ from crowdnash.reproduction.theorem1_games import CASES, equilibrium, measured_s
 
 def test_power_law_recovers_an_exact_slope():
     x = np.array([10.0, 100.0, 1000.0])
-    found = power_law(Sample(x, np.stack([3 * x**-0.5, 5 * x**-0.5])))
-    assert found is not None
-    assert found.slope == pytest.approx(-0.5, abs=1e-12)
-    assert found.standard_error == pytest.approx(0.0, abs=1e-12)
+    law = power_law(Sample(x, np.stack([3 * x**-0.5, 5 * x**-0.5])))
+    assert law is not None
+    assert law.slope == pytest.approx(-0.5, abs=1e-12)
+    assert law.standard_error == pytest.approx(0.0, abs=1e-12)
     # The mean of log 3 and log 5.
-    assert found.intercept == pytest.approx(0.5 * math.log(15), abs=1e-12)
-    assert found.num_points == 3
+    assert law.intercept == pytest.approx(0.5 * math.log(15), abs=1e-12)
+    assert law.num_points == 3
 
 
 def test_power_law_recovers_a_slope_from_noise():
     random = np.random.default_rng(0)
     x = np.geomspace(10, 10_000, 7)
     values = x**-1.5 * np.exp(0.1 * random.normal(size=(20, 7)))
-    found = power_law(Sample(x, values))
-    assert found is not None
+    law = power_law(Sample(x, values))
+    assert law is not None
     centred = np.log(x) - np.log(x).mean()
     expected_error = 0.1 / math.sqrt(centred @ centred) / math.sqrt(20)
-    assert abs(found.slope + 1.5) < 4 * expected_error
-    assert 0.4 < found.standard_error / expected_error < 2.0
+    assert abs(law.slope + 1.5) < 4 * expected_error
+    assert 0.4 < law.standard_error / expected_error < 2.0
 
 
 def test_power_law_of_one_replicate_has_the_regression_s_error():
     # log y = 0, 1, 1 at log x = -1, 0, 1: slope 1/2, residuals -1/6, 1/3, -1/6, so
     # s^2 = (1/6)/(3-2) and the error sqrt(s^2/2) = sqrt(1/12).
-    found = power_law(Sample(np.exp([-1.0, 0.0, 1.0]), np.exp([[0.0, 1.0, 1.0]])))
-    assert found is not None
-    assert found.slope == pytest.approx(0.5)
-    assert found.standard_error == pytest.approx(math.sqrt(1 / 12))
+    law = power_law(Sample(np.exp([-1.0, 0.0, 1.0]), np.exp([[0.0, 1.0, 1.0]])))
+    assert law is not None
+    assert law.slope == pytest.approx(0.5)
+    assert law.standard_error == pytest.approx(math.sqrt(1 / 12))
 
 
 def test_nothing_is_fitted_to_one_point_or_to_values_that_are_not_positive():
@@ -63,12 +63,12 @@ def test_nothing_is_fitted_to_one_point_or_to_values_that_are_not_positive():
 
 def test_sample_gathers_replicates():
     rows = [{"n": n, "y": float(n * k)} for k in (1, 3) for n in (20, 10)]
-    found = sample(rows, "n", "y")
-    np.testing.assert_array_equal(found.x, [10, 20])
-    np.testing.assert_array_equal(found.mean, [20, 40])
+    measured = sample(rows, "n", "y")
+    np.testing.assert_array_equal(measured.x, [10, 20])
+    np.testing.assert_array_equal(measured.mean, [20, 40])
     # Standard deviation of 10 and 30 over sqrt(2).
-    np.testing.assert_allclose(found.error, [10, 20])
-    assert not found.clear.any()
+    np.testing.assert_allclose(measured.error, [10, 20])
+    assert not measured.clear.any()
     with pytest.raises(ValueError, match="as many replicates at every n"):
         sample(rows[1:], "n", "y")
 
@@ -82,8 +82,8 @@ def test_kink_game_s_exploitability_by_hand_and_by_enumeration():
     assert KinkGame(3).exploitability == pytest.approx(0.25)
     game = KinkGame(3)
     policy = cn.TabularPolicy.symmetric(game.equilibrium, 3)
-    found = cn.exploitability(game, policy, key=jax.random.key(0), method="enumerate")
-    np.testing.assert_allclose(found.lower, 0.25, atol=1e-6)
+    certificate = cn.exploitability(game, policy, key=jax.random.key(0), method="enumerate")
+    np.testing.assert_allclose(certificate.lower, 0.25, atol=1e-6)
 
 
 def test_kink_game_meets_the_specified_numbers():
@@ -170,12 +170,12 @@ def test_errors_of_td_by_hand():
     flow = np.array([[[0.25, 0.75]]])
     first = np.array([[2.0, 0.0], [0.0, 2.0]]).reshape(2, 1, 1, 2)
     second = np.array([[2.0, 2.0], [2.0, 2.0]]).reshape(2, 1, 1, 2)
-    found = theorem2.errors([first, second], flow)
+    errors = theorem2.errors([first, second], flow)
     # Errors 1, 3 in the first run, 4, 4 in the second.
-    assert found["error"] == pytest.approx(3.0)
-    assert found["largest_error"] == pytest.approx(3.5)
+    assert errors["error"] == pytest.approx(3.0)
+    assert errors["largest_error"] == pytest.approx(3.5)
     # Means over tables (1, 1) and (2, 2): weighted product 2.
-    assert found["squared_bias"] == pytest.approx(2.0)
+    assert errors["squared_bias"] == pytest.approx(2.0)
 
 
 def _theorem2(**changes):
@@ -278,8 +278,8 @@ def _toy_conclude(rows):
 
 def _toy_draw(rows, facts):
     figure = Figure(figsize=(2, 2))
-    found = sample(rows, "x", "y")
-    figure.subplots().plot(found.x, found.mean, label=f"{facts['fit']['slope']:.3f}")
+    measured = sample(rows, "x", "y")
+    figure.subplots().plot(measured.x, measured.mean, label=f"{facts['fit']['slope']:.3f}")
     return {"curve": figure}
 
 
@@ -412,7 +412,7 @@ def _tiny(study: Study) -> Study:
     changes = {"num_paths": 50, "num_agents": 12, "agents_examined": 1}
 
     def points(scale, seed):
-        found = []
+        kept = []
         for point in study.points("smoke", seed):
             settings = dict(point.settings)
             if study.name == "theorem1":
@@ -422,8 +422,8 @@ def _tiny(study: Study) -> Study:
                 settings |= {"num_epochs": int(settings["num_epochs"]) // 10}
                 settings |= {"num_agents": min(int(settings["num_agents"]), 8)}
             if study.name == "theorem2" or keep(point.settings):
-                found.append(Point(point.name, settings))
-        return tuple(found)
+                kept.append(Point(point.name, settings))
+        return tuple(kept)
 
     return dataclasses.replace(study, points=points)
 
@@ -534,17 +534,17 @@ def _fig1a_rows(rewards: dict, epochs: int) -> list[dict]:
 
 def test_fig1a_concludes_what_the_curves_say():
     rows = _fig1a_rows({"symmetric": 0.2, "independent": 0.1, "no-entropy": 0.15}, 20)
-    found = fig1a.conclude(rows)
-    assert found.facts["symmetric"]["final_reward"] == pytest.approx([0.2, 0.201])
+    conclusion = fig1a.conclude(rows)
+    assert conclusion.facts["symmetric"]["final_reward"] == pytest.approx([0.2, 0.201])
     # 90% of the best mean, 0.2005, is passed where 0.2 * epoch/10 (+ 0.001) first exceeds 0.18045.
-    assert found.facts["symmetric"]["epochs_to_90_percent"] == [10, 9]
-    assert found.facts["independent"]["epochs_to_90_percent"] == [None, None]
-    assert found.facts["no-entropy"]["final_zone_1_share"] == pytest.approx([0.9, 0.9])
-    text = " ".join(found.verdict)
+    assert conclusion.facts["symmetric"]["epochs_to_90_percent"] == [10, 9]
+    assert conclusion.facts["independent"]["epochs_to_90_percent"] == [None, None]
+    assert conclusion.facts["no-entropy"]["final_zone_1_share"] == pytest.approx([0.9, 0.9])
+    text = " ".join(conclusion.verdict)
     assert "Symm-NN 0.2005, Symm-NN-NR 0.1505, Ind-NN 0.1005" in text
     assert "5.0 times as long" in text
     assert "saves 80%" in text
-    assert set(fig1a.STUDY.draw(rows, found.facts)) == {"fig1a", "fig2b"}
+    assert set(fig1a.STUDY.draw(rows, conclusion.facts)) == {"fig1a", "fig2b"}
 
 
 @pytest.mark.slow

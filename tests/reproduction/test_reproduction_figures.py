@@ -31,27 +31,27 @@ from crowdnash.reproduction.study import Point
 def test_interquartile_mean_by_hand():
     # Eight seeds: the lowest and highest two are left out, (3 + 4 + 5 + 6) / 4.
     values = np.array([1, 2, 3, 4, 5, 6, 70, -80.0])[:, None]
-    found = interquartile_mean(values)
+    estimate = interquartile_mean(values)
     # Sorted: -80 1 | 2 3 4 5 | 6 70.
-    assert found.mean[0] == pytest.approx((2 + 3 + 4 + 5) / 4)
-    assert found.low[0] < found.mean[0] < found.high[0]
-    assert interquartile_mean(values[::-1]).mean[0] == found.mean[0]
+    assert estimate.mean[0] == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert estimate.low[0] < estimate.mean[0] < estimate.high[0]
+    assert interquartile_mean(values[::-1]).mean[0] == estimate.mean[0]
 
 
 def test_interquartile_interval_covers_as_often_as_it_says():
     # 20 seeds, 400 trials: a percentile interval for so few seeds covers a little less than 95%.
     random = np.random.default_rng(1)
-    found = interquartile_mean(random.normal(size=(20, 400)))
-    covered = ((found.low < 0) & (found.high > 0)).mean()
+    estimate = interquartile_mean(random.normal(size=(20, 400)))
+    covered = ((estimate.low < 0) & (estimate.high > 0)).mean()
     assert 0.86 < covered < 0.98
     # The width is that of the interquartile mean of normal numbers: its variance is 1.2 / R.
-    width = np.median(found.high - found.low) / (2 * 1.96 * math.sqrt(1.2 / 20))
+    width = np.median(estimate.high - estimate.low) / (2 * 1.96 * math.sqrt(1.2 / 20))
     assert 0.8 < width < 1.2
 
 
 def test_interquartile_mean_of_one_seed_and_of_none():
-    found = interquartile_mean(np.array([[3.0, 4.0]]))
-    for end in found:
+    estimate = interquartile_mean(np.array([[3.0, 4.0]]))
+    for end in estimate:
         np.testing.assert_array_equal(end, [3.0, 4.0])
     with pytest.raises(ValueError, match="at least one seed, not 0"):
         interquartile_mean(np.zeros((0, 2)))
@@ -101,9 +101,9 @@ def test_learning_curves_are_those_of_solve(preset):
 def test_heterogeneity_is_the_paper_s():
     for figure, alpha in (("fig1b", 0.0), ("fig1c", 0.1)):
         game = learning_curves.BENCHMARKS[figure].sample(jax.random.key(0), 1000)
-        found = cn.symmetry(game)
-        assert found.alpha.upper == pytest.approx(alpha, abs=0.015)
-        assert found.beta.upper == pytest.approx(0.1, abs=0.015)
+        sym = cn.symmetry(game)
+        assert sym.alpha.upper == pytest.approx(alpha, abs=0.015)
+        assert sym.beta.upper == pytest.approx(0.1, abs=0.015)
 
 
 def _curve_rows(levels: dict) -> list[dict]:
@@ -131,15 +131,16 @@ def _curve_rows(levels: dict) -> list[dict]:
 def test_learning_curves_conclude_and_draw():
     study = lookup("fig1c")
     rows = _curve_rows({"symmetric": 1.0, 16: 0.5, "independent": 3.0})
-    found = study.conclude(rows)
-    fact = found.facts["outputs"]["practical-last"]["16"]
+    conclusion = study.conclude(rows)
+    fact = conclusion.facts["outputs"]["practical-last"]["16"]
     assert fact["mean"]["iqm"] == pytest.approx([0.5 + 0.015, 0.05 + 0.015])
     assert fact["largest"]["best"] == pytest.approx(0.1 + 0.015)
     assert fact["seconds_per_epoch"] == pytest.approx(0.5)
-    (said,) = (text for text in found.verdict if text.startswith("Algorithm 2 as printed, mean"))
+    start = "Algorithm 2 as printed, mean"
+    (said,) = (text for text in conclusion.verdict if text.startswith(start))
     assert said.index("G = 16") < said.index("Symm-PMD") < said.index("IPMD")
-    json.dumps(found.facts)
-    (figure,) = study.draw(rows, found.facts).values()
+    json.dumps(conclusion.facts)
+    (figure,) = study.draw(rows, conclusion.facts).values()
     for ax in figure.axes:
         assert len(ax.lines) == 3
     tops = {ax.get_ylim() for ax in figure.axes[:3]}
@@ -152,10 +153,10 @@ def test_learning_curves_conclude_and_draw():
 def test_games_of_fig2a_have_the_difference_that_they_say():
     for sweep_name, symbol in (("transitions", "alpha"), ("rewards", "beta")):
         game = fig2a.sample_game(sweep_name, jax.random.key(0), 500, 0.2)
-        found = cn.symmetry(game)
+        sym = cn.symmetry(game)
         other = {"alpha": "beta", "beta": "alpha"}[symbol]
-        assert getattr(found, symbol).upper == pytest.approx(0.2, rel=0.1)
-        assert getattr(found, other).upper == pytest.approx(0.0, abs=1e-6)
+        assert getattr(sym, symbol).upper == pytest.approx(0.2, rel=0.1)
+        assert getattr(sym, other).upper == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -228,8 +229,8 @@ def test_costs_compare_by_hand():
         "learn-taxi-independent-2": 0.4,
     }
     rows = _cost_rows(seconds)
-    found = costs.conclude(rows)
-    ours = {claim["claim"]: claim["ours"] for claim in found.facts["claims"]}
+    conclusion = costs.conclude(rows)
+    ours = {claim["claim"]: claim["ours"] for claim in conclusion.facts["claims"]}
     assert ours["Symm-PMD on A-SIS, a run"] == pytest.approx(300 * 0.02)
     assert ours["A-SIS: Symm-PMD saves against IPMD"] == pytest.approx(0.6)
     assert ours["exploitability of a policy on A-SIS"] == pytest.approx(0.5)
@@ -238,8 +239,8 @@ def test_costs_compare_by_hand():
     # 500 fleets of two, 0.4 s each, against 2 s.
     in_turn = "A-Taxi: Symm-NN saves against Ind-NN in turn"
     assert ours[in_turn] == pytest.approx(1 - 2 / 200)
-    assert len(found.tables[0].rows) == len(ours)
-    (figure,) = costs.STUDY.draw(rows, found.facts).values()
+    assert len(conclusion.tables[0].rows) == len(ours)
+    (figure,) = costs.STUDY.draw(rows, conclusion.facts).values()
     assert len(figure.axes[0].get_yticks()) == sum("run" in n or "expl" in n for n in ours)
 
 

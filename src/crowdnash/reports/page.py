@@ -21,6 +21,7 @@ from crowdnash.runs.game_record import ExactSymmetry
 from crowdnash.runs.saved_run import SavedRun
 
 _MAX_TABLE_ROWS = 40
+_ANIMATION = "One episode of the trained fleet, a dot for each taxi."
 
 
 def page(
@@ -49,9 +50,6 @@ def page(
     content = None if gains is None else gains.content()
     pictures = [picture for picture, _ in drawn]
     return html_page.document(_title(saved), sections, pictures, content)
-
-
-_ANIMATION = "One episode of the trained fleet, a dot for each taxi."
 
 
 def _title(saved: SavedRun) -> str:
@@ -182,7 +180,7 @@ def _scale(certificate: Exploitability, evaluation: Evaluation) -> str:
         "These values are exact."
         if _is_exact(certificate)
         else f"Each interval holds with {certificate.confidence:.0%} confidence"
-        + (", for deviations that are judged while the others' behaviour is held fixed (see below)")
+        + ", for deviations that are judged while the others' behaviour is held fixed (see below)"
         * (certificate.method == "paths")
         + "."
     )

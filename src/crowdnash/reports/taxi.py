@@ -125,7 +125,7 @@ def save_animation(
 
 
 def _draw_city(ax: Axes, city: TaxiMap, strength: Float[np.ndarray, " P"]) -> None:
-    """Draw walls, the start and the zones' cells, each as strongly coloured as given, 0..1."""
+    """Draw walls, the start and the zones' cells, with this strength of colour, 0..1, by cell."""
     rows, columns = city.walls.shape
     for row, column in np.argwhere(city.walls):
         _box(ax, row, column, facecolor=_WALL, edgecolor=_WALL)

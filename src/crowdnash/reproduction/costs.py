@@ -62,25 +62,25 @@ _SIZES: Mapping[Scale, _Size] = {
 
 def points(scale: Scale, seed: int) -> tuple[Point, ...]:
     """Learners and certificates of both tabular games, then PPO on A-Taxi."""
-    size, found = _SIZES[scale], []
+    size, plan = _SIZES[scale], []
     for game in GAMES:
         shared: dict[str, Any] = {"game": game, "num_agents": size.num_agents[game], "seed": seed}
         shared |= {"repeats": size.tabular_repeats}
         for groups in ("symmetric", "independent"):
-            found.append(Point.of("task", "game", "groups", task="learn", groups=groups, **shared))
-        found.append(Point.of("task", "game", task="certify", num_paths=_PATHS, **shared))
+            plan.append(Point.of("task", "game", "groups", task="learn", groups=groups, **shared))
+        plan.append(Point.of("task", "game", task="certify", num_paths=_PATHS, **shared))
     taxi: dict[str, Any] = {"game": "taxi", "seed": seed, "repeats": size.neural_repeats}
     taxi |= {"horizon": size.taxi_horizon, "task": "learn"}
     for identity, taxis in (("none", size.taxis), ("independent", size.taxis), ("independent", 2)):
         settings = taxi | {"identity": identity, "num_agents": taxis}
-        found.append(Point.of("task", "game", "identity", "num_agents", **settings))
-    return tuple(found)
+        plan.append(Point.of("task", "game", "identity", "num_agents", **settings))
+    return tuple(plan)
 
 
 def measure(settings: Settings, _folder: Path | None = None) -> tuple[Row]:
     """Seconds of one piece of work: first call, and least, median and greatest of the later."""
-    wanted: Any = settings
-    first, later = _timer(wanted)
+    point: Any = settings
+    first, later = _timer(point)
     return (
         {
             "first_seconds": first,
@@ -95,20 +95,20 @@ def measure(settings: Settings, _folder: Path | None = None) -> tuple[Row]:
     )
 
 
-def _timer(wanted: Any) -> tuple[float, list[float]]:
-    game_key, key = jax.random.split(jax.random.key(wanted["seed"]))
-    if wanted["game"] == "taxi":
-        sizes = {name: wanted[name] for name in ("num_agents", "horizon")}
-        learner = PPO(num_epochs=wanted["repeats"] + 1, identity=wanted["identity"])
+def _timer(point: Any) -> tuple[float, list[float]]:
+    game_key, key = jax.random.split(jax.random.key(point["seed"]))
+    if point["game"] == "taxi":
+        sizes = {name: point[name] for name in ("num_agents", "horizon")}
+        learner = PPO(num_epochs=point["repeats"] + 1, identity=point["identity"])
         return _epochs(Taxi.sample(game_key, **sizes), learner, key)
-    sample = GAMES[wanted["game"]][1].sample
-    game = sample(game_key, num_agents=wanted["num_agents"], heterogeneity=_HETEROGENEITY)
-    if wanted["task"] == "learn":
+    sample = GAMES[point["game"]][1].sample
+    game = sample(game_key, num_agents=point["num_agents"], heterogeneity=_HETEROGENEITY)
+    if point["task"] == "learn":
         learner = PolicyMirrorDescent.practical(
-            num_epochs=wanted["repeats"] + 1, td_epochs=_TD_EPOCHS, groups=wanted["groups"]
+            num_epochs=point["repeats"] + 1, td_epochs=_TD_EPOCHS, groups=point["groups"]
         )
         return _epochs(game, learner, key)
-    return _certificates(game, key, wanted["num_paths"], wanted["repeats"])
+    return _certificates(game, key, point["num_paths"], point["repeats"])
 
 
 def _epochs(game: DynamicGame, learner: Any, key: Any) -> tuple[float, list[float]]:
@@ -221,14 +221,14 @@ def conclude(rows: Sequence[Row]) -> Conclusion:
         if task == "in turn":
             pair = next(r for r in rows if r["game"] == "taxi" and r["num_agents"] == 2)
             return number(pair, "seconds") * taxis / 2
-        found = [
+        matches = [
             row
             for row in rows
             if (row["task"], row["game"]) == (task, game)
             and learner in (None, row.get("groups"), row.get("identity"))
             and (game != "taxi" or row["num_agents"] == taxis)
         ]
-        return number(found[0], "seconds")
+        return number(matches[0], "seconds")
 
     claims = [
         {

@@ -1,4 +1,4 @@
-"""All studies, one after the other, in one directory, and a page that shows what they found.
+"""All studies, one after the other, in one directory, and a page that shows their results.
 
 `out/<study>/` holds each study as `sweep.run` leaves it; `out/summary.md` their verdicts and
 pictures. A run that was stopped goes on where it stopped.
@@ -33,9 +33,10 @@ def run(
     seed: int = 0,
     observer_of: Callable[[Study], sweep.SweepObserver] | None = None,
 ) -> tuple[Done, ...]:
-    """Measure and draw every study in `out`; `observer_of` gives what hears of each.
+    """Measure and draw every study in `out`; `observer_of` makes the observer of each.
 
-    **Raises:** `ValueError` if `out` holds something else, or as `sweep.run`.
+    Raises:
+        ValueError: `out` holds something else, or as `sweep.run`.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -46,24 +47,24 @@ def run(
             raise ValueError(
                 f"out must be new, empty or of `reproduce all`, but {folder} holds {strangers[0]}"
             )
-    found = []
+    finished = []
     for study in STUDIES.values():
         observer = observer_of(study) if observer_of is not None else None
         results = sweep.run(study, folder / study.name, scale=scale, seed=seed, observer=observer)
-        found.append(Done(study, results, sweep.draw(study, folder / study.name)))
-    write_atomically(folder / "summary.md", _summary(found, str(scale), seed).encode())
-    return tuple(found)
+        finished.append(Done(study, results, sweep.draw(study, folder / study.name)))
+    write_atomically(folder / "summary.md", _summary(finished, str(scale), seed).encode())
+    return tuple(finished)
 
 
-def _summary(found: Sequence[Done], scale: str, seed: int) -> str:
-    seconds = sum(done.results.measured_seconds for done in found)
+def _summary(finished: Sequence[Done], scale: str, seed: int) -> str:
+    seconds = sum(done.results.measured_seconds for done in finished)
     lines = [
         f"# The paper, measured again: scale {scale}, seed {seed}",
         "",
         f"Measured in {seconds / 60:.1f} minutes.",
         "",
     ]
-    for done in found:
+    for done in finished:
         lines += [f"## {done.study.name}: {done.study.summary}", ""]
         lines += [f"- {sentence}" for sentence in done.results.conclusion.verdict]
         lines += ["", *(f"![{path.stem}]({done.study.name}/{path.name})" for path in done.pictures)]

@@ -143,8 +143,8 @@ def _final(curve: Curves) -> np.ndarray:
 
 
 def _first_at(values: np.ndarray, bar: float) -> int | None:
-    found = np.flatnonzero(values >= bar)
-    return int(found[0]) + 1 if found.size else None
+    places = np.flatnonzero(values >= bar)
+    return int(places[0]) + 1 if places.size else None
 
 
 def _verdict(

@@ -1,7 +1,7 @@
 """Fig. 2a again: how exploitable the exact MFG-NE of A-SIS is among N agents that differ.
 
 One of alpha and beta is swept over (0, 1/4) while the other is 0. The equilibrium of every game's
-own induced mean-field game is found by the exact solver, for all games of a sweep in one compiled
+own induced mean-field game comes from the exact solver, for all games of a sweep in one compiled
 program; beside it stands what Symm-PMD learns from play of the same games, without the model,
 again all games at once. The paper does not say whether it shows the largest or the mean
 exploitability over agents, so both are kept. A replicate's draw is stretched along the sweep, so
@@ -79,26 +79,26 @@ def points(scale: Scale, seed: int) -> tuple[Point, ...]:
 
 def measure(settings: Settings, _folder: Path | None = None) -> Sequence[Row]:
     """All games of one sweep, solved together; a row for each."""
-    wanted: Any = settings
+    point: Any = settings
     places = [
         (run, float(text))
-        for run in range(wanted["num_seeds"])
-        for text in wanted["differences"].split(",")
+        for run in range(point["num_seeds"])
+        for text in point["differences"].split(",")
     ]
-    keys = [jax.random.split(jax.random.key(wanted["seed"] + run), 3) for run, _ in places]
+    keys = [jax.random.split(jax.random.key(point["seed"] + run), 3) for run, _ in places]
     games = [
-        sample_game(wanted["sweep"], key[0], wanted["num_agents"], difference)
+        sample_game(point["sweep"], key[0], point["num_agents"], difference)
         for key, (_, difference) in zip(keys, places, strict=True)
     ]
-    if wanted["policy"] == "exact":
+    if point["policy"] == "exact":
         tables = equilibria(games)
     else:
-        learner = PolicyMirrorDescent.practical(num_epochs=wanted["num_epochs"])
-        found = solve_together(games, learner, keys=[key[1] for key in keys])
-        tables = np.stack([np.asarray(result.last_policy.probs[0]) for result in found])
+        learner = PolicyMirrorDescent.practical(num_epochs=point["num_epochs"])
+        results = solve_together(games, learner, keys=[key[1] for key in keys])
+        tables = np.stack([np.asarray(result.last_policy.probs[0]) for result in results])
     return [
         {"run": run, "difference": difference}
-        | _measure_one(game, probs, key[2], wanted["num_paths"])
+        | _measure_one(game, probs, key[2], point["num_paths"])
         for (run, difference), game, probs, key in zip(places, games, tables, keys, strict=True)
     ]
 
@@ -137,7 +137,7 @@ def _measure_one(game: SIS, probs: np.ndarray, key: Any, num_paths: int) -> Row:
     mfg, sym = induced_game(game), symmetry(game)
     delta = max(mean_field.exploitability(mfg, probs), 0.0)
     bound = nash_bound(game, sym, mean_field_exploitability=delta)
-    found = exploitability(
+    certificate = exploitability(
         game,
         TabularPolicy.symmetric(probs, game.num_agents),
         key=key,
@@ -148,12 +148,12 @@ def _measure_one(game: SIS, probs: np.ndarray, key: Any, num_paths: int) -> Row:
         "alpha": sym.alpha.upper,
         "beta": sym.beta.upper,
         "mean_field_exploitability": delta,
-        "largest": float(found.lower.max()),
-        "largest_lower": found.maximum.lower,
-        "largest_upper": found.maximum.upper,
-        "mean": float(found.lower.mean()),
-        "mean_lower": found.mean.lower,
-        "mean_upper": found.mean.upper,
+        "largest": float(certificate.lower.max()),
+        "largest_lower": certificate.maximum.lower,
+        "largest_upper": certificate.maximum.upper,
+        "mean": float(certificate.lower.mean()),
+        "mean_lower": certificate.mean.lower,
+        "mean_upper": certificate.mean.upper,
         "bound_sharper": bound.sharper,
         "bound_trivial": bound.trivial,
     }

@@ -53,16 +53,17 @@ class Sample(NamedTuple):
 def sample(rows: Iterable[Row], x: str, y: str) -> Sample:
     """Gather column `y` by column `x`; every x must have the same number of replicates.
 
-    **Raises:** `ValueError` if the numbers of replicates differ or there are no rows.
+    Raises:
+        ValueError: the numbers of replicates differ, or there are no rows.
     """
-    found: dict[float, list[float]] = {}
+    cells: dict[float, list[float]] = {}
     for row in rows:
-        found.setdefault(number(row, x), []).append(number(row, y))
-    counts = {len(values) for values in found.values()}
+        cells.setdefault(number(row, x), []).append(number(row, y))
+    counts = {len(values) for values in cells.values()}
     if len(counts) != 1:
         raise ValueError(f"rows must have as many replicates at every {x}, not {sorted(counts)}")
-    places = sorted(found)
-    return Sample(np.asarray(places, float), np.asarray([found[p] for p in places], float).T)
+    places = sorted(cells)
+    return Sample(np.asarray(places, float), np.asarray([cells[p] for p in places], float).T)
 
 
 class PowerLaw(NamedTuple):

@@ -1,4 +1,4 @@
-"""A two-step game whose mean-field equilibrium is only 1/sqrt(N) good: Theorem 1's rate is met."""
+"""A two-step game whose mean-field equilibrium is only 1/sqrt(N) good, Theorem 1's very rate."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class KinkGame(PopulationGame):
     The initial distribution is uniform, so in the mean-field game mu(s=0) = 1/2 and action 1 is
     worth nothing: "always 0" is an exact MFG-NE. Among N agents the empirical share of state 0
     misses 1/2 by about 0.4/sqrt(N), which is what action 1 gains: `exploitability`, exactly. The
-    game shows that Theorem 1's rate is met, and that the constants printed in the paper are too
+    game shows that Theorem 1's rate is reached, and that the constants printed in the paper are too
     small for it.
 
-    **Arguments:** `num_agents` N >= 2.
+    Args:
+        num_agents: N >= 2.
     """
 
     name: ClassVar[str] = "kink"
@@ -57,7 +58,7 @@ class KinkGame(PopulationGame):
 
     @property
     def reward_range(self) -> tuple[float, float]:
-        """Both are met."""
+        """Both hold."""
         return 0.0, 1.0
 
     def transition(

@@ -123,20 +123,20 @@ def evaluated_epochs(num_epochs: int, count: int) -> tuple[int, ...]:
 
 def measure(settings: Settings, _folder: Path | None = None) -> Sequence[Row]:
     """Learn with all seeds together; a row for every seed, evaluated epoch and output."""
-    wanted: Any = settings
-    benchmark = BENCHMARKS[wanted["figure"]]
+    point: Any = settings
+    benchmark = BENCHMARKS[point["figure"]]
     keys = [
-        jax.random.split(jax.random.key(wanted["seed"] + run), 3)
-        for run in range(wanted["num_seeds"])
+        jax.random.split(jax.random.key(point["seed"] + run), 3)
+        for run in range(point["num_seeds"])
     ]
-    games = [benchmark.sample(key[0], wanted["num_agents"]) for key in keys]
-    learner = _PRESETS[wanted["preset"]](
-        num_epochs=wanted["num_epochs"],
-        td_epochs=wanted["td_epochs"],
+    games = [benchmark.sample(key[0], point["num_agents"]) for key in keys]
+    learner = _PRESETS[point["preset"]](
+        num_epochs=point["num_epochs"],
+        td_epochs=point["td_epochs"],
         temperature=_TEMPERATURE,
-        groups=wanted["groups"],
+        groups=point["groups"],
     )
-    looked_at = set(evaluated_epochs(wanted["num_epochs"], wanted["num_evaluations"]))
+    looked_at = set(evaluated_epochs(point["num_epochs"], point["num_evaluations"]))
     rows: list[Row] = [_facts_of(game, run) for run, game in enumerate(games)]
     seconds = [0.0] * len(games)
 
@@ -148,9 +148,9 @@ def measure(settings: Settings, _folder: Path | None = None) -> Sequence[Row]:
             return
         # One key for all epochs of a seed: their differences are not sampling noise.
         for output, policy in _outputs(
-            wanted["preset"], learner.policies(games[run], state)
+            point["preset"], learner.policies(games[run], state)
         ).items():
-            gains = _gains(games[run], policy, keys[run][2], wanted["num_paths"])
+            gains = _gains(games[run], policy, keys[run][2], point["num_paths"])
             spent = done * metrics.agent_steps
             where: Row = {"run": run, "output": output, "epoch": done, "agent_steps": spent}
             rows.append(where | gains | {"learning_seconds": seconds[run]})
@@ -160,13 +160,13 @@ def measure(settings: Settings, _folder: Path | None = None) -> Sequence[Row]:
 
 
 def _facts_of(game: PopulationGame, run: int) -> Row:
-    found = symmetry(game)
+    sym = symmetry(game)
     return {
         "run": run,
         "output": "game",
-        "alpha": found.alpha.upper,
-        "beta": found.beta.upper,
-        "symmetry_exact": found.exact,
+        "alpha": sym.alpha.upper,
+        "beta": sym.beta.upper,
+        "symmetry_exact": sym.exact,
     }
 
 
@@ -177,17 +177,17 @@ def _outputs(preset: str, policies: dict[str, TabularPolicy]) -> dict[str, Tabul
 
 
 def _gains(game: PopulationGame, policy: TabularPolicy, key: PRNGKeyArray, num_paths: int) -> Row:
-    found = exploitability(
+    certificate = exploitability(
         game, policy, key=key, num_trajectories=num_paths, own_influence_agents=0
     )
     return {
-        "method": found.method,
-        "largest_lower": found.maximum.lower,
-        "largest_upper": found.maximum.upper,
-        "largest": float(found.lower.max()),
-        "mean": float(found.lower.mean()),
-        "mean_lower": found.mean.lower,
-        "mean_upper": found.mean.upper,
+        "method": certificate.method,
+        "largest_lower": certificate.maximum.lower,
+        "largest_upper": certificate.maximum.upper,
+        "largest": float(certificate.lower.max()),
+        "mean": float(certificate.lower.mean()),
+        "mean_lower": certificate.mean.lower,
+        "mean_upper": certificate.mean.upper,
     }
 
 
@@ -219,16 +219,16 @@ def _learner_facts(rows: Sequence[Row], groups: Any) -> dict[str, Any]:
     mine = [row for row in rows if row["groups"] == groups]
     last = max(number(row, "epoch") for row in mine)
     final = [row for row in mine if row["epoch"] == last]
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "num_seeds": len(final),
         "agent_steps": number(final[0], "agent_steps"),
     }
-    found["seconds_per_epoch"] = float(
+    facts["seconds_per_epoch"] = float(
         np.median([number(row, "learning_seconds") / max(last - 1, 1) for row in final])
     )
     for column in ("largest", "mean"):
         curve = curve_of(mine, column)
-        found[column] = {
+        facts[column] = {
             "epochs": curve.epochs.tolist(),
             "iqm": curve.summary.mean.tolist(),
             "low": curve.summary.low.tolist(),
@@ -236,7 +236,7 @@ def _learner_facts(rows: Sequence[Row], groups: Any) -> dict[str, Any]:
             "final": curve.summary.text(),
             "best": float(curve.summary.mean.min()),
         }
-    return found
+    return facts
 
 
 def _tables(facts: Mapping[str, Any]) -> tuple[Table, ...]:
@@ -270,10 +270,10 @@ def _verdict(facts: Mapping[str, Any]) -> tuple[str, ...]:
     (alpha, beta) = (f"{facts[x][0]:.3f} to {facts[x][1]:.3f}" for x in ("alpha", "beta"))
     text = [f"Over the seeds alpha is {alpha} and beta {beta} (the paper: about 0.1)."]
     for output, title in OUTPUTS.items():
-        found = facts["outputs"][output]
+        by_groups = facts["outputs"][output]
         for column in ("largest", "mean"):
-            order = sorted(found, key=lambda groups: found[groups][column]["iqm"][-1])
-            ranked = "; ".join(f"{learner_title(g)} {found[g][column]['final']}" for g in order)
+            order = sorted(by_groups, key=lambda groups: by_groups[groups][column]["iqm"][-1])
+            ranked = "; ".join(f"{learner_title(g)} {by_groups[g][column]['final']}" for g in order)
             text.append(f"{title}, {column} over agents at the end, best first: {ranked}.")
     return tuple(text)
 

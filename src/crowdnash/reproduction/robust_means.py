@@ -33,7 +33,8 @@ class RobustMean(NamedTuple):
 def interquartile_mean(values: Float[np.ndarray, "R E"]) -> RobustMean:
     """Over seeds, at every place; the same values give the same interval.
 
-    **Raises:** `ValueError` without seeds, or for values that are not finite.
+    Raises:
+        ValueError: there are no seeds, or values that are not finite.
     """
     if len(values) < 1:
         raise ValueError("values must have at least one seed, not 0")

@@ -71,11 +71,17 @@ def run(
 ) -> Results:
     """Measure what is missing of a study in `out`, conclude, save; see `draw` for the pictures.
 
-    **Arguments:** `out` a new or empty folder, or that of the same study, scale and seed;
-    `seed` >= 0 decides every draw.
+    Args:
+        study: what to measure.
+        out: a new or empty folder, or that of the same study, scale and seed.
+        scale: how much is measured.
+        seed: decides every draw, >= 0.
+        observer: receives progress events.
 
-    **Raises:** `ValueError` if an argument is out of range, `out` holds something else or a file
-    in it is damaged; `OSError` if it cannot be written. What was saved stays.
+    Raises:
+        ValueError: an argument is out of range, `out` holds something else or a file in it is
+            damaged.
+        OSError: it cannot be written; what was saved stays.
     """
     if scale not in get_args(Scale):
         raise ValueError(f"scale must be one of {', '.join(get_args(Scale))}, not {scale!r}")
@@ -101,8 +107,9 @@ def run(
 def draw(study: Study, out: str | PathLike[str]) -> tuple[Path, ...]:
     """Draw the pictures of a finished sweep from its saved results; return their paths.
 
-    **Raises:** `ValueError` if `out` holds no results of this study; `OSError` if a picture cannot
-    be written.
+    Raises:
+        ValueError: `out` holds no results of this study.
+        OSError: a picture cannot be written.
     """
     results = load(out)
     if results.study != study.name:
@@ -118,7 +125,8 @@ def draw(study: Study, out: str | PathLike[str]) -> tuple[Path, ...]:
 def load(out: str | PathLike[str]) -> Results:
     """Read the results of a finished sweep.
 
-    **Raises:** `ValueError` if `out` is not a finished sweep or its file is damaged.
+    Raises:
+        ValueError: `out` is not a finished sweep or its file is damaged.
     """
     path = Path(out)
     saved = read_json(path / "results.json")
@@ -145,17 +153,17 @@ def load(out: str | PathLike[str]) -> Results:
 
 
 def _open_or_create(name: str, out: str | PathLike[str], scale: str, seed: int) -> RunDirectory:
-    wanted = {"format": _FORMAT, "experiment": name, "scale": scale, "seed": seed}
+    config = {"format": _FORMAT, "experiment": name, "scale": scale, "seed": seed}
     path = Path(out)
     if not (path / "config.json").is_file():
-        return RunDirectory.create(path, json.dumps(wanted, indent=2) + "\n")
-    found = read_json(path / "config.json")
-    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        return RunDirectory.create(path, json.dumps(config, indent=2) + "\n")
+    stored = read_json(path / "config.json")
+    if not isinstance(stored, dict) or stored.get("format") != _FORMAT:
         raise ValueError(f"out must be new, empty or of the same experiment, but {path} is not")
     for item in ("experiment", "scale", "seed"):
-        if found.get(item) != wanted[item]:
+        if stored.get(item) != config[item]:
             raise ValueError(
-                f"{item} {wanted[item]} contradicts {path}, which has {found.get(item)}"
+                f"{item} {config[item]} contradicts {path}, which has {stored.get(item)}"
             )
     return RunDirectory.open(path)
 
@@ -169,7 +177,7 @@ def _measure(
     folder = directory / "points"
     folder.mkdir(exist_ok=True)
     saved = {point.name: _saved(folder / f"{point.name}.json", point) for point in points}
-    done = sum(found is not None for found in saved.values())
+    done = sum(content is not None for content in saved.values())
     observer.on_start(done, len(points))
     for point in points:
         if saved[point.name] is not None:
@@ -185,9 +193,9 @@ def _measure(
         saved[point.name] = content
         done += 1
         observer.on_point(point.name, done, len(points), seconds)
-    found = [content for content in saved.values() if content is not None]
-    rows = [row for content in found for row in content["rows"]]
-    return rows, sum(content["seconds"] for content in found)
+    measured = [content for content in saved.values() if content is not None]
+    rows = [row for content in measured for row in content["rows"]]
+    return rows, sum(content["seconds"] for content in measured)
 
 
 def _saved(path: Path, point: Point) -> dict[str, Any] | None:

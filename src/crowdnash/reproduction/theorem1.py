@@ -62,7 +62,7 @@ _AGENT_PATHS: Mapping[Scale, int] = {"smoke": 300_000, "small": 3_000_000, "pape
 
 def points(scale: Scale, seed: int) -> tuple[Point, ...]:
     """The three sweeps, one after the other."""
-    found = []
+    plan = []
     base = {"seed": seed, "transitions": 0.0, "rewards": 0.0}
     for game in _CROWDS[scale]:
         for num_agents in _SIZES[scale]:
@@ -73,7 +73,7 @@ def points(scale: Scale, seed: int) -> tuple[Point, ...]:
                 own |= {"replicate": replicate, "num_paths": paths, "agents_examined": 1}
                 own["own_influence_agents"] = 0 if scale == "smoke" else 1
                 settings = base | own
-                found.append(Point.of("sweep", "game", "num_agents", "replicate", **settings))
+                plan.append(Point.of("sweep", "game", "num_agents", "replicate", **settings))
     for sweep, games in _DIFFERING.items():
         for game in games[scale]:
             for difference in _DIFFERENCES[scale]:
@@ -83,47 +83,47 @@ def points(scale: Scale, seed: int) -> tuple[Point, ...]:
                     own |= {"replicate": replicate, "num_paths": _PATHS[scale]}
                     own |= {"agents_examined": size, "own_influence_agents": 0}
                     settings = base | own
-                    found.append(Point.of("sweep", "game", sweep, "replicate", **settings))
-    return tuple(found)
+                    plan.append(Point.of("sweep", "game", sweep, "replicate", **settings))
+    return tuple(plan)
 
 
 def measure(settings: Settings, _folder: Path | None = None) -> tuple[Row]:
     """Exploitability of the MFG-NE in one game, and Theorem 1's bound on it."""
-    wanted: Any = settings
-    key = jax.random.fold_in(jax.random.key(wanted["seed"]), wanted["replicate"])
+    point: Any = settings
+    key = jax.random.fold_in(jax.random.key(point["seed"]), point["replicate"])
     game_key, certificate_key = jax.random.split(key)
-    case = CASES[wanted["game"]]
+    case = CASES[point["game"]]
     # With the same key at every difference the same draw is stretched, so that curves are smooth.
-    game = case.sample(game_key, wanted["num_agents"], wanted["transitions"], wanted["rewards"])
+    game = case.sample(game_key, point["num_agents"], point["transitions"], point["rewards"])
     mfg = induced_game(game)
     probs = equilibrium(case, game, mfg)
     delta = max(mean_field.exploitability(mfg, probs), 0.0)
     sym = measured_symmetry(game)
     bound = nash_bound(game, sym, mean_field_exploitability=delta)
-    found = exploitability(
+    certificate = exploitability(
         game,
         TabularPolicy.symmetric(probs, game.num_agents),
         key=certificate_key,
-        num_trajectories=wanted["num_paths"],
-        agents=np.arange(wanted["agents_examined"]),
-        own_influence_agents=wanted["own_influence_agents"],
+        num_trajectories=point["num_paths"],
+        agents=np.arange(point["agents_examined"]),
+        own_influence_agents=point["own_influence_agents"],
         method="exact" if _has_exact_certificate(game) else "paths",
     )
-    worst = int(np.argmax(found.lower))
-    influence = found.own_influence
+    worst = int(np.argmax(certificate.lower))
+    influence = certificate.own_influence
     return (
         {
             "alpha": sym.alpha.upper,
             "beta": sym.beta.upper,
             "mean_field_exploitability": delta,
-            "method": found.method,
-            "achieved": float(found.lower[worst]),
-            "achieved_error": float(found.standard_error[worst]),
-            "seen_in_advance": float(found.upper.max()),
-            "largest_lower": found.maximum.lower,
-            "largest_upper": found.maximum.upper,
-            "mean_lower": found.mean.lower,
-            "mean_upper": found.mean.upper,
+            "method": certificate.method,
+            "achieved": float(certificate.lower[worst]),
+            "achieved_error": float(certificate.standard_error[worst]),
+            "seen_in_advance": float(certificate.upper.max()),
+            "largest_lower": certificate.maximum.lower,
+            "largest_upper": certificate.maximum.upper,
+            "mean_lower": certificate.mean.lower,
+            "mean_upper": certificate.mean.upper,
             "own_influence": 0.0 if influence is None else float(influence.difference[0]),
             "own_influence_error": 0.0 if influence is None else float(influence.standard_error[0]),
             "bound_mended": bound.value,

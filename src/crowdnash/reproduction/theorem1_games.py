@@ -105,31 +105,31 @@ def equilibrium(case: Case, game: PopulationGame, mfg: MeanFieldGame) -> Float[n
     if isinstance(game, KinkGame):
         # Everything is an equilibrium of it; this is the one that the others do not forgive.
         return game.equilibrium
-    found = mean_field.solve(mfg, num_iterations=20_000, tolerance=1e-8, **case.solver)
-    return np.asarray(found.policy, np.float64)
+    solution = mean_field.solve(mfg, num_iterations=20_000, tolerance=1e-8, **case.solver)
+    return np.asarray(solution.policy, np.float64)
 
 
 def measured_symmetry(game: PopulationGame) -> Symmetry:
     """`symmetry`, with moduli in closed form where a search would only find what it can."""
-    found = symmetry(game)
-    assert found.lipschitz is not None  # population games have moduli
-    if found.lipschitz.exact:
-        return found
+    sym = symmetry(game)
+    assert sym.lipschitz is not None  # population games have moduli
+    if sym.lipschitz.exact:
+        return sym
     if isinstance(game, KinkGame):
-        return replace(found, lipschitz=game.moduli)
+        return replace(sym, lipschitz=game.moduli)
     if isinstance(game, Congestion):
-        return replace(found, lipschitz=_with_closed_forms(game, found))
-    return found
+        return replace(sym, lipschitz=_with_closed_forms(game, sym))
+    return sym
 
 
-def _with_closed_forms(game: Congestion, found: Symmetry) -> Any:
+def _with_closed_forms(game: Congestion, sym: Symmetry) -> Any:
     known = game.constants()
-    assert found.lipschitz is not None
+    assert sym.lipschitz is not None
     return replace(
-        found.lipschitz,
+        sym.lipschitz,
         **{name: getattr(known, name) for name in ("K_s", "K_a", "K_mu", "L_s", "L_a", "L_mu")},
         # Transitions are free of the crowd, so their spread is exact; the rewards' is at most
         # half their range.
-        reward_spread=(found.reward_range.upper - found.reward_range.lower) / 2,
+        reward_spread=(sym.reward_range.upper - sym.reward_range.lower) / 2,
         exact=True,
     )

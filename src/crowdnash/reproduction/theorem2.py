@@ -91,12 +91,12 @@ def _games() -> Mapping[str, Callable[[Any, int, float], PopulationGame]]:
 
 def points(scale: Scale, seed: int) -> tuple[Point, ...]:
     """The three sweeps, one after the other."""
-    found: list[Point] = []
+    plan: list[Point] = []
     lengths = [m for m in _TRAJECTORIES if m <= _LONGEST[scale]]
 
     def add(**settings: Any) -> None:
         for replicate in range(_REPLICATES[scale]):
-            found.append(
+            plan.append(
                 Point.of(
                     *("sweep", "game", "learner", "num_agents", "num_epochs", "difference"),
                     "replicate",
@@ -126,40 +126,40 @@ def points(scale: Scale, seed: int) -> tuple[Point, ...]:
                 shared = {"sweep": "differences", "game": "sis", "learner": data, "data": data}
                 shared |= {"rule": "theorem", "num_agents": _CROWD[scale]}
                 add(**shared, difference=difference, num_epochs=length)
-    return tuple(found)
+    return tuple(plan)
 
 
 def measure(settings: Settings, _folder: Path | None = None) -> tuple[Row]:
     """Errors of two independent runs of Algorithm 1 for all agents of one game."""
-    wanted: Any = settings
-    key = jax.random.fold_in(jax.random.key(wanted["seed"]), wanted["replicate"])
+    point: Any = settings
+    key = jax.random.fold_in(jax.random.key(point["seed"]), point["replicate"])
     game_key, *run_keys = jax.random.split(key, 3)
-    game = _games()[wanted["game"]](game_key, wanted["num_agents"], wanted["difference"])
+    game = _games()[point["game"]](game_key, point["num_agents"], point["difference"])
     mfg = induced_game(game)
     shape = (game.horizon, game.num_states, game.num_actions)
     probs = np.full(shape, 1 / game.num_actions)
     flow = np.asarray(mean_field.population_flow(mfg, probs))
-    exact = np.asarray(mean_field.q_values(mfg, probs, temperature=wanted["temperature"]))
+    exact = np.asarray(mean_field.q_values(mfg, probs, temperature=point["temperature"]))
     delta = float(flow[flow > 0].min())
     policy = (
         TabularPolicy.independent(np.broadcast_to(probs, (game.num_agents, *shape)))
-        if wanted["data"] == "own"
+        if point["data"] == "own"
         else TabularPolicy.symmetric(probs, game.num_agents)
     )
-    found = [
+    tables = [
         td_learning(
             game,
             policy,
             key=run_key,
-            num_epochs=wanted["num_epochs"],
-            temperature=wanted["temperature"],
-            step_size=wanted["rule"],
+            num_epochs=point["num_epochs"],
+            temperature=point["temperature"],
+            step_size=point["rule"],
             delta=delta,
         )
         for run_key in run_keys
     ]
-    gaps = [np.asarray(q, np.float64) - exact for q in found]
-    sym = symmetry(game) if wanted["difference"] else None
+    gaps = [np.asarray(q, np.float64) - exact for q in tables]
+    sym = symmetry(game) if point["difference"] else None
     return (
         {
             "delta": delta,

@@ -23,8 +23,8 @@ _LEARNERS = MappingProxyType(
 )
 
 
-def _select(rows: Sequence[Row], **wanted: Any) -> list[Row]:
-    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+def _select(rows: Sequence[Row], **columns: Any) -> list[Row]:
+    return [row for row in rows if all(row[name] == value for name, value in columns.items())]
 
 
 def _distinct(rows: Sequence[Row], column: str) -> list[Any]:
@@ -55,11 +55,11 @@ def conclude(rows: Sequence[Row]) -> Conclusion:
 
 
 def _over_trajectories(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    found = []
+    facts = []
     for game, learner in _pairs(rows):
         measured = sample(_select(rows, game=game, learner=learner), "num_epochs", "error")
         last = measured.x >= measured.x.max() / 10
-        found.append(
+        facts.append(
             {
                 "game": game,
                 "learner": learner,
@@ -68,14 +68,14 @@ def _over_trajectories(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "at_the_end": float(measured.mean[-1]),
             }
         )
-    return found
+    return facts
 
 
 def _over_agents(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    found = []
+    facts = []
     for game, learner in _pairs(rows):
         bias = sample(_select(rows, game=game, learner=learner), "num_agents", "squared_bias")
-        found.append(
+        facts.append(
             {
                 "game": game,
                 "learner": learner,
@@ -86,11 +86,11 @@ def _over_agents(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "error": bias.error.tolist(),
             }
         )
-    return found
+    return facts
 
 
 def _floors(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    found = []
+    facts = []
     for learner in _distinct(rows, "learner"):
         for difference in _distinct(rows, "difference"):
             mine = _select(rows, learner=learner, difference=difference)
@@ -98,8 +98,8 @@ def _floors(rows: Sequence[Row]) -> list[dict[str, Any]]:
             squares = mean["alpha"] ** 2 + mean["beta"] ** 2
             error = float(sample(mine, "num_epochs", "error").error[0])
             fact = {"learner": learner, **mean, "squares": squares, "standard_error": error}
-            found.append(fact)
-    return found
+            facts.append(fact)
+    return facts
 
 
 _FLOOR = ("alpha", "beta", "error", "largest_error")

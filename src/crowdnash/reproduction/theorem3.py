@@ -61,7 +61,8 @@ LEARNERS = MappingProxyType({"theorem": "theorem", "practical": "practical"})
 def sample_game(name: str, key: PRNGKeyArray) -> PopulationGame:
     """A draw of a monotone game whose agents differ a little.
 
-    **Raises:** `ValueError` for an unknown name.
+    Raises:
+        ValueError: an unknown name.
     """
     if name == "congestion":
         widths = {"transitions": 0.02, "congestion": 0.02, "base": 0.0}
@@ -80,7 +81,7 @@ def sample_game(name: str, key: PRNGKeyArray) -> PopulationGame:
 
 def points(scale: Scale, seed: int) -> tuple[Point, ...]:
     """For every game what the temperature alone costs, then the runs."""
-    found = []
+    plan = []
     for game in _GAMES[scale]:
         for replicate in range(_REPLICATES[scale]):
             shared: dict[str, Any] = {
@@ -90,28 +91,28 @@ def points(scale: Scale, seed: int) -> tuple[Point, ...]:
                 "temperature": _TEMPERATURE,
             }
             name = ("kind", "game", "replicate")
-            found.append(Point.of(*name, kind="limit", **shared))
+            plan.append(Point.of(*name, kind="limit", **shared))
             for eps in _ACCURACIES[scale]:
                 for learner in LEARNERS:
                     own = {"kind": "run", "learner": learner, "accuracy": eps}
                     own |= {"num_epochs": math.ceil(eps**-4), "td_epochs": math.ceil(eps**-2)}
-                    found.append(Point.of(*name, "learner", "accuracy", **shared, **own))
-    return tuple(found)
+                    plan.append(Point.of(*name, "learner", "accuracy", **shared, **own))
+    return tuple(plan)
 
 
 def measure(settings: Settings, _folder: Path | None = None) -> tuple[Row]:
     """One run, or what its temperature leaves to be gained at best."""
-    wanted: Any = settings
-    key = jax.random.fold_in(jax.random.key(wanted["seed"]), wanted["replicate"])
+    point: Any = settings
+    key = jax.random.fold_in(jax.random.key(point["seed"]), point["replicate"])
     game_key, learning_key, certificate_key = jax.random.split(key, 3)
-    game = sample_game(wanted["game"], game_key)
-    if wanted["kind"] == "limit":
-        return (_limits(game, wanted["temperature"]),)
-    learner = _learner(wanted)
+    game = sample_game(point["game"], game_key)
+    if point["kind"] == "limit":
+        return (_limits(game, point["temperature"]),)
+    learner = _learner(point)
     result = cn.solve(game, learner, key=learning_key)
     changes = [epoch.policy_change for epoch in result.history[:_FIRST_EPOCHS]]
     row: Row = {
-        "trajectories": wanted["num_epochs"] * wanted["td_epochs"],
+        "trajectories": point["num_epochs"] * point["td_epochs"],
         "largest_early_change": max(changes),
     }
     for name, policy in result.policies.items():
@@ -120,25 +121,25 @@ def measure(settings: Settings, _folder: Path | None = None) -> tuple[Row]:
     return (row,)
 
 
-def _learner(wanted: Any) -> PolicyMirrorDescent:
-    sizes = {"num_epochs": wanted["num_epochs"], "td_epochs": wanted["td_epochs"]}
-    if wanted["learner"] == "practical":
+def _learner(point: Any) -> PolicyMirrorDescent:
+    sizes = {"num_epochs": point["num_epochs"], "td_epochs": point["td_epochs"]}
+    if point["learner"] == "practical":
         return PolicyMirrorDescent.practical(**sizes)
     return PolicyMirrorDescent(
-        **sizes, temperature=wanted["temperature"], step_size="theorem", mixing=True
+        **sizes, temperature=point["temperature"], step_size="theorem", mixing=True
     )
 
 
 def _gains(game: PopulationGame, policy: TabularPolicy, key: PRNGKeyArray) -> dict[str, float]:
     """Exact mean-field exploitability in the induced game, and that of the N agents."""
-    found = cn.exploitability(game, policy, key=key)
+    certificate = cn.exploitability(game, policy, key=key)
     return {
         "mean_field": mean_field.exploitability(
             induced_game(game), np.asarray(policy.probs[0], np.float64)
         ),
-        "largest_lower": found.maximum.lower,
-        "largest_upper": found.maximum.upper,
-        "mean_upper": found.mean.upper,
+        "largest_lower": certificate.maximum.lower,
+        "largest_upper": certificate.maximum.upper,
+        "mean_upper": certificate.mean.upper,
     }
 
 
@@ -150,7 +151,7 @@ def _limits(game: PopulationGame, temperature: float) -> Row:
     """
     mfg = induced_game(game)
     low, high = game.reward_range or (0.0, 1.0)
-    found = mean_field.solve(
+    solution = mean_field.solve(
         mfg,
         temperature=temperature,
         step_size=0.25 / (high - low),
@@ -158,19 +159,19 @@ def _limits(game: PopulationGame, temperature: float) -> Row:
         tolerance=0.0,
         check_every=50_000,
     )
-    history = np.asarray(found.history.exploitability)
+    history = np.asarray(solution.history.exploitability)
     uniform = np.full((game.horizon, game.num_states, game.num_actions), 1 / game.num_actions)
     return {
         "uniform": mean_field.exploitability(mfg, uniform),
-        "regularised": float(found.exploitability),
+        "regularised": float(solution.exploitability),
         "regularised_still_moving": float(abs(history[-1] - history[-2])),
         "lemma_11": temperature * game.horizon * math.log(game.num_actions),
     }
 
 
 def _runs(rows: Sequence[Row], game: str, learner: str) -> list[Row]:
-    wanted = ("run", game, learner)
-    return [row for row in rows if (row["kind"], row["game"], row.get("learner")) == wanted]
+    key = ("run", game, learner)
+    return [row for row in rows if (row["kind"], row["game"], row.get("learner")) == key]
 
 
 def conclude(rows: Sequence[Row]) -> Conclusion:
@@ -189,13 +190,13 @@ def conclude(rows: Sequence[Row]) -> Conclusion:
             }
             for policy in ("average", "last"):
                 for column in ("mean_field", "largest_upper"):
-                    found = sample(part, "trajectories", f"{policy}_{column}")
+                    curve = sample(part, "trajectories", f"{policy}_{column}")
                     fact[learner][f"{policy}_{column}"] = {
-                        "trajectories": found.x.tolist(),
-                        "mean": found.mean.tolist(),
-                        "error": found.error.tolist(),
-                        "slope": as_fact(power_law(found)),
-                        "slope_at_the_end": as_fact(power_law(found.at(found.x >= found.x[-2]))),
+                        "trajectories": curve.x.tolist(),
+                        "mean": curve.mean.tolist(),
+                        "error": curve.error.tolist(),
+                        "slope": as_fact(power_law(curve)),
+                        "slope_at_the_end": as_fact(power_law(curve.at(curve.x >= curve.x[-2]))),
                     }
         games[game] = fact
     return Conclusion({"games": games}, _tables(games), _verdict(games))
@@ -214,17 +215,17 @@ def _tables(games: Mapping[str, Any]) -> tuple[Table, ...]:
         )
         for learner, title in LEARNERS.items():
             for policy in ("average", "last"):
-                found, players = (
+                curve, players = (
                     fact[learner][f"{policy}_{column}"]
                     for column in ("mean_field", "largest_upper")
                 )
                 runs.append(
                     (
                         f"{TITLES[game]}, {title}, {policy}",
-                        f"{found['mean'][0]:.3g} ± {found['error'][0]:.1g}",
-                        f"{found['mean'][-1]:.3g} ± {found['error'][-1]:.1g}",
+                        f"{curve['mean'][0]:.3g} ± {curve['error'][0]:.1g}",
+                        f"{curve['mean'][-1]:.3g} ± {curve['error'][-1]:.1g}",
                         f"{players['mean'][-1]:.3g} ± {players['error'][-1]:.1g}",
-                        _slopes(found),
+                        _slopes(curve),
                     )
                 )
     columns = ("game", "uniform", "regularised equilibrium", "Lemma 11: at most")
@@ -242,9 +243,9 @@ def _tables(games: Mapping[str, Any]) -> tuple[Table, ...]:
     )
 
 
-def _slopes(found: Mapping[str, Any]) -> str:
+def _slopes(curve: Mapping[str, Any]) -> str:
     """Over all trajectories, and between the last two."""
-    whole, end = (found[name]["slope"] for name in ("slope", "slope_at_the_end"))
+    whole, end = (curve[name]["slope"] for name in ("slope", "slope_at_the_end"))
     return f"{whole:.2f}, {end:.2f}"
 
 
