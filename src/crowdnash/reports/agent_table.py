@@ -107,7 +107,7 @@ class AgentGains:
         """The gains as points; the script puts in what they are drawn against."""
         columns = {column.name: column.values for column in self.columns}
         low, high = (np.asarray(columns[name], np.float64) for name in self.gain)
-        look = {"dash": "none", "marker": "circle", "error": (high - low) / 2, "opacity": 0.6}
+        look: Any = {"dash": "none", "marker": "circle", "error": (high - low) / 2, "opacity": 0.6}
         series = Series("gain", columns["agent"], (low + high) / 2, **look)
         chart = content(Chart(self.standard, Axis("agent"), Axis("gain (total reward)"), [series]))
         (points,) = chart["figure"]["data"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -59,7 +59,7 @@ def exploitability_over_epochs(
         if uniform is not None:
             ends = np.tile(np.asarray(uniform[name], np.float64), (len(epochs), 1))
             label = f"uniform policy, {words}"
-            level = {"dash": "dashed", "interval": ends, "reference": True}
+            level: Any = {"dash": "dashed", "interval": ends, "reference": True}
             series.append(Series(label, epochs, ends.mean(1), colour, **level))
     scale = "log" if far and positive else "linear"
     y = Axis(f"exploitability ({_REWARD})", scale=scale, from_zero=True, switch=True)

@@ -6,6 +6,7 @@ Axes: E epochs, G groups, H steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -53,7 +54,7 @@ def city_of(saved: SavedRun) -> TaxiMap | None:
 
 def column(rows: Sequence[Row], name: str) -> Float[np.ndarray, " E"]:
     """A column of metrics; NaN where it is empty."""
-    cells = [row.get(name) for row in rows]
+    cells: list[Any] = [row.get(name) for row in rows]
     return np.asarray([np.nan if cell is None else cell for cell in cells], np.float64)
 
 

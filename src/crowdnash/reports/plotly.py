@@ -63,7 +63,7 @@ def _chart(chart: Chart) -> dict[str, Any]:
         traces = [trace for series in chart.series for trace in _lines(series.thinned(), chart.y)]
     points = all(series.dash == "none" for series in chart.series)
     values = np.concatenate([np.asarray(series.x, float) for series in chart.series])
-    layout = {
+    layout: dict[str, Any] = {
         **_layout(),
         "xaxis": _axis(chart.x, values),
         "yaxis": {**_axis(chart.y, np.array([0.0, np.inf])), "fixedrange": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def draw_picture(picture: Picture) -> Figure:
     return draw(picture.content, picture.choices)
 
 
-def draw(panels: Panels, choices: tuple[str, ...] | list[str] = ()) -> Figure:
+def draw(panels: Panels, choices: Sequence[str] = ()) -> Figure:
     """Draw charts, each in a panel.
 
     Args:
@@ -64,7 +65,7 @@ def draw(panels: Panels, choices: tuple[str, ...] | list[str] = ()) -> Figure:
                 if panels.legend == "inside" and len({s.name for s in chart.series}) > 1:
                     ax.legend(ncols=1 if columns > 1 else 2)
             if not choices:
-                ax.set_title(chart.title, **({"fontsize": 10.5} if panels.title else {}))
+                ax.set_title(chart.title, fontsize=10.5 if panels.title else 12)
         if choices:
             _name_rows_and_columns(grid, charts)
         if panels.share_y:

@@ -72,7 +72,7 @@ def _over_difference(sweep: str, game: str, rows: Sequence[Row]) -> Chart:
 
     achieved, mean = sample(rows, sweep, "achieved"), ends("mean")
     label = "largest gain over agents (shaded: interval)"
-    errors = {"marker": "circle", "error": achieved.error, "interval": ends("largest")}
+    errors: Any = {"marker": "circle", "error": achieved.error, "interval": ends("largest")}
     largest = Series(label, x, achieved.mean, "blue", **errors)
     label = "mean gain over agents (shaded: interval)"
     average = Series(label, x, mean[:, 0], "purple", marker="triangle-up", interval=mean)
@@ -88,5 +88,8 @@ def _bounds(rows: Sequence[Row], by: str, x: np.ndarray | None = None) -> list[S
         ("bound_mended", "Theorem 1, mended constants", "red", "dashed"),
         ("bound_trivial", "trivial bound", "grey", "dotted"),
     )
-    bounds = [(sample(rows, by, column), *look) for column, *look in looks]
-    return [Series(label, b.x if x is None else x, b.mean, *look) for b, label, *look in bounds]
+    series = []
+    for column, label, colour, dash in looks:
+        bound = sample(rows, by, column)
+        series.append(Series(label, bound.x if x is None else x, bound.mean, colour, dash))
+    return series

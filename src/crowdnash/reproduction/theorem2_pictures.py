@@ -127,7 +127,7 @@ def _floors(facts: Mapping[str, Any], learner: str) -> list[Series]:
     if learner == "pooled":
         return [Series("all agents' data", x, y, "red", marker="square", error=error)]
     end = (float(x[-1]), float(y[-1]))
-    worst = {"marker": "triangle-up", "dash": "dashed"}
+    worst: Any = {"marker": "triangle-up", "dash": "dashed"}
     return [
         Series("own data, mean over agents", x, y, "blue", marker="circle", error=error),
         Series("own data, worst agent", x, column("largest_error"), "purple", **worst),
