@@ -7,8 +7,8 @@ RUNTIME := $(VENV)/.installed-runtime
 DEVELOPMENT := $(VENV)/.installed-development
 DOCUMENTATION := $(VENV)/.installed-documentation
 
-# Two test processes: most of the time goes into compiling, which uses one core.
-PYTEST_FLAGS ?= -n 2
+# Two test processes, and a file's tests in one of them, which compiles their programs once.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 DEMO_GAME := sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --num-epochs 300 \
 	--td-epochs 100 --temperature 0.01 --evaluate-every 20 --seed 0
 
@@ -52,9 +52,15 @@ demo: $(RUNTIME)
 	$(BIN)/crowdnash report runs/demo-symmetric
 	$(BIN)/crowdnash report runs/demo-groups
 
-# Quick compilation, slower programs: most of the tests' time is XLA's. `test-all` compiles as users do.
+# Quick compilation, slower programs: most of the tests' time is XLA's. Large programs are kept for
+# the next run, until `make clean`. `test-all` compiles as users do.
+test: export JAX_DISABLE_MOST_OPTIMIZATIONS := 1
+test: export XLA_FLAGS := --xla_cpu_use_fusion_emitters=false \
+	--xla_cpu_parallel_codegen_split_count=1
+test: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.pytest_cache/compiled
+test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.2
 test: check
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-all: check
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m ""
