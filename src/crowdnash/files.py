@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object])
     Raises:
         OSError: the file cannot be written (its old content is then untouched).
     """
-    draft = path.with_name(f".{path.name}.partial")
+    draft = draft_of(path)
     try:
         with open(draft, "wb") as file:
             if callable(content):
@@ -41,6 +41,11 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object])
             draft.unlink()
         raise
     sync_directory(path.parent)
+
+
+def draft_of(path: Path) -> Path:
+    """Where `path` is being written before it is renamed; a kill may leave it there."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def sync_directory(path: Path) -> None:
@@ -65,11 +70,23 @@ def read_json(path: Path) -> Any:
         ValueError: it is missing or not JSON; the message names the file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: it is not JSON, or no program of good will wrote it.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_arrays(path: Path, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> None:

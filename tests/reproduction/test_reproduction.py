@@ -1,9 +1,13 @@
 """`crowdnash reproduce`: fits, sweeps and their directories, and each study at a tiny size."""
 
 import dataclasses
+import gc
 import json
 import math
+import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import jax
@@ -343,6 +347,27 @@ def test_a_sweep_that_is_stopped_goes_on(tmp_path):
     resumed, measured = _run_counted(out)
     assert len(measured) == 3
     assert resumed.rows == _run_counted(tmp_path / "whole")[0].rows
+
+
+def test_an_interrupt_that_python_drops_stops_a_sweep_after_the_point(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    out, begun = tmp_path / "toy", []
+
+    def press(phase, info):
+        gc.callbacks.remove(press)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def dropping(settings, folder):
+        begun.append(settings)
+        if len(begun) == 2:
+            gc.callbacks.append(press)
+            gc.collect()
+        return _toy_measure(settings, folder)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(dataclasses.replace(TOY, measure=dropping), out, scale="smoke", seed=0)
+    assert len(begun) == 2
+    assert len(list((out / "points").iterdir())) == 2
 
 
 def test_another_seed_gives_other_numbers(tmp_path):

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from crowdnash import Exploitability, PolicyMirrorDescent, TabularPolicy
-from crowdnash.files import write_atomically
+from crowdnash.files import read_json, write_atomically
 from crowdnash.runs import checkpoint, experiment, metrics_log
 from crowdnash.runs.checkpoint import CheckpointError
 from crowdnash.runs.config import RunConfig
@@ -292,6 +292,44 @@ def test_out_must_be_new_or_empty(finished, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["empty"]
 
 
+def test_out_may_be_a_link_to_an_empty_or_a_new_directory(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for target in ("empty", "new/folder"):
+        link = tmp_path / "link"
+        link.symlink_to(tmp_path / target)
+        assert RunDirectory.create(link, "{}").config.read_text() == "{}"
+        assert link.is_symlink()
+        assert (tmp_path / target / "config.json").is_file()
+        with pytest.raises(ValueError, match="out must be a new or empty directory"):
+            RunDirectory.create(link, "{}")
+        link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(ValueError, match="out must be a new or empty directory"):
+        RunDirectory.create(link, "{}")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"empty", "new", "link"}
+
+
+def test_out_may_be_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_atomically(Path("config.json"), b"left by a kill")
+    Path("config.json").rename(".config.json.partial")
+    assert RunDirectory.create(".", "{}").config.read_text() == "{}"
+    assert (tmp_path / "config.json").is_file()
+
+
+def test_a_new_directory_has_the_permissions_that_the_user_wants(tmp_path):
+    previous = os.umask(0o077)
+    try:
+        RunDirectory.create(tmp_path / "run", "{}")
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
+
+
+def test_out_may_have_the_longest_name(tmp_path):
+    assert RunDirectory.create(tmp_path / ("x" * 255), "{}").config.is_file()
+
+
 def test_resume_without_checkpoint_starts_over(finished, copy):
     unfinish(copy)
     shutil.rmtree(copy / "checkpoints")
@@ -383,6 +421,45 @@ def test_no_sound_checkpoint_is_an_error(copy):
     with pytest.raises(CheckpointError, match="no checkpoint can be restored"):
         experiment.resume(copy)
     assert checkpoint.epochs(copy / "checkpoints") == (2, 4, 6)
+
+
+@pytest.mark.parametrize("name", ["[x]", "a\\b", "gs:", "a b#%zz?*", "ü\n"])
+def test_a_run_may_have_any_name(tmp_path, name):
+    # Orbax takes some of these for patterns: it left all arrays out, and said nothing.
+    directory = tmp_path / name
+    directory.mkdir()
+    state = {"probs": jnp.arange(4.0)}
+    checkpoint.save(directory, 1, state)
+    np.testing.assert_array_equal(checkpoint.restore(directory, 1, state)["probs"], state["probs"])
+    assert [entry.name for entry in directory.iterdir()] == ["1"]
+
+
+def test_what_is_no_checkpoint_is_left_alone(copy):
+    # "²".isdigit() is true and int("²") is not a number; int("٣") is 3, and no folder is called 3.
+    unfinish(copy)
+    checkpoints = copy / "checkpoints"
+    for name in ("²", "٣", "007", "6.damaged", "-8", "notes"):
+        (checkpoints / name).mkdir()
+    (checkpoints / "8").write_text("a file")
+    assert checkpoint.epochs(checkpoints) == (2, 4, 6)
+    result = experiment.resume(copy, num_epochs=10, observer=Observer(on_warning=pytest.fail))
+    assert result.resumed_from == 6
+    assert checkpoint.epochs(checkpoints) == (6, 8, 10)
+    assert (checkpoints / "²").exists()
+
+
+def test_a_checkpoint_replaces_a_file_or_a_link_of_its_name(tmp_path):
+    directory, elsewhere = tmp_path / "checkpoints", tmp_path / "elsewhere"
+    for path in (directory, elsewhere):
+        path.mkdir()
+    (directory / "1").symlink_to(elsewhere)
+    (directory / "2").write_text("a file")
+    (directory / ".partial-3").write_text("a file")
+    state = {"probs": jnp.arange(3.0)}
+    for epoch in (1, 2, 3):
+        checkpoint.save(directory, epoch, state, keep=2)
+    assert {entry.name for entry in directory.iterdir()} == {"2", "3"}
+    assert elsewhere.is_dir()
 
 
 def test_checkpoint_of_other_shapes_is_an_error(tmp_path):
@@ -515,6 +592,30 @@ def test_numbers_that_are_not_finite_become_empty(tmp_path):
         log.append({"epoch": 1, "x": float("nan")})
     assert read_metrics(directory.metrics_jsonl) == ({"epoch": 1, "x": None},)
     assert directory.metrics_csv.read_text() == "epoch,x\n1,\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        "9" * 5000,
+        "[1]",
+        '{"epoch": true}',
+        '{"epoch": 2.0}',
+        '{"epoch": 2, "x": []}',
+    ],
+)
+def test_a_line_that_is_no_row_ends_the_metrics(tmp_path, line):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"epoch": 1, "x": null}\n' + line + '\n{"epoch": 3, "x": 1}\n')
+    assert read_metrics(file) == ({"epoch": 1, "x": None},)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "{", ""])
+def test_a_damaged_json_file_is_named(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=r"x.json is damaged"):
+        read_json(tmp_path / "x.json")
 
 
 # --- real kills

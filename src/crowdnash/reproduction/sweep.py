@@ -20,6 +20,7 @@ from typing import Any, cast, get_args
 import matplotlib
 from matplotlib.figure import Figure
 
+from crowdnash import interrupts
 from crowdnash.files import read_json, write_atomically, write_json
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Study, Table
 from crowdnash.runs.directory import RunDirectory
@@ -89,7 +90,7 @@ def run(
         raise ValueError(f"seed must be at least 0, not {seed}")
     points = study.points(cast(Scale, scale), seed)
     directory = _open_or_create(study.name, out, scale, seed)
-    with directory.locked():
+    with directory.locked(), interrupts.watching():
         rows, seconds = _measure(study, points, directory.path, observer or SweepObserver())
         results = Results(
             directory=directory.path,
@@ -180,6 +181,7 @@ def _measure(
     done = sum(content is not None for content in saved.values())
     observer.on_start(done, len(points))
     for point in points:
+        interrupts.check()
         if saved[point.name] is not None:
             continue
         began = time.monotonic()

@@ -9,10 +9,13 @@ the storage layers raise.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,8 @@ from crowdnash.files import read_json, sync_directory, write_json
 
 _DIGESTS = "crowdnash.json"
 _FORMAT = 1
+_PLAIN = re.compile(r"[\w .,+=@%#~/-]*")
+_EPOCH = re.compile("[1-9][0-9]*")  # `isdigit` would let superscripts and the like pass
 
 
 class CheckpointError(ValueError):
@@ -67,13 +72,16 @@ def save(
     draft = directory / f".partial-{epoch}"
     try:
         _refuse_full_disk(directory, sum(leaf.nbytes for leaf in leaves.values()))
-        shutil.rmtree(draft, ignore_errors=True)
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(draft.resolve(), args=ocp.args.StandardSave(leaves))
+        _remove(draft)
+        with (
+            _plain_path(directory) as plain,
+            ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer,
+        ):
+            checkpointer.save(plain / draft.name, args=ocp.args.StandardSave(leaves))
         record = {"format": _FORMAT, "epoch": epoch, "settings": settings}
         write_json(draft / _DIGESTS, record | {"sha256": _digests(draft)})
         target = directory / str(epoch)
-        shutil.rmtree(target, ignore_errors=True)
+        _remove(target)
         draft.replace(target)
     except OSError:
         _discard_drafts(directory)
@@ -83,14 +91,20 @@ def save(
         raise _as_os_error(error, directory / str(epoch)) from error
     sync_directory(directory)
     for old in epochs(directory)[:-keep]:
-        shutil.rmtree(directory / str(old), ignore_errors=True)
+        _remove(directory / str(old))
 
 
 def epochs(directory: Path) -> tuple[int, ...]:
     """Return the epochs that have a checkpoint in `directory`, oldest first."""
     if not directory.is_dir():
         return ()
-    return tuple(sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()))
+    return tuple(
+        sorted(
+            int(entry.name)
+            for entry in directory.iterdir()
+            if _EPOCH.fullmatch(entry.name) and entry.is_dir()
+        )
+    )
 
 
 def check_settings(directory: Path, settings: Mapping[str, Any], num_epochs: int) -> None:
@@ -148,19 +162,23 @@ def restore(directory: Path, epoch: int, template: Any) -> Any:
 
     path = directory / str(epoch)
     _verify(path, epoch)
-    wanted = _named_leaves(template)
+    template_leaves = _named_leaves(template)
     leaves = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-        for name, leaf in wanted.items()
+        for name, leaf in template_leaves.items()
         if leaf.size
     }
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            restored = checkpointer.restore(path.resolve(), args=ocp.args.StandardRestore(leaves))
+        with (
+            _plain_path(directory) as plain,
+            ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer,
+        ):
+            args = ocp.args.StandardRestore(leaves)
+            restored = checkpointer.restore(plain / path.name, args=args)
     except Exception as error:
         reason = str(error).split("\n")[0][:200]
         raise CheckpointError(f"checkpoint {path} does not fit this run: {reason}") from error
-    values = [restored[name] if leaf.size else leaf for name, leaf in wanted.items()]
+    values = [restored[name] if leaf.size else leaf for name, leaf in template_leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(template), values)
 
 
@@ -169,7 +187,8 @@ def restore_newest(
 ) -> Restored | None:
     """Restore the newest checkpoint that is sound; None where there is no checkpoint at all.
 
-    Damaged newer ones are reported in one warning and set aside as `<epoch>.damaged`.
+    Damaged newer ones are reported in one warning and set aside as `<epoch>.damaged`. Whatever else
+    lies in the folder is left alone.
 
     Raises:
         CheckpointError: there are checkpoints, but none can be restored.
@@ -193,6 +212,23 @@ def restore_newest(
             "no checkpoint can be restored: " + "; ".join(str(error) for _, error in damaged)
         )
     return None
+
+
+@contextlib.contextmanager
+def _plain_path(directory: Path) -> Iterator[Path]:
+    """An absolute path to `directory` that orbax reads as it is written.
+
+    Orbax takes brackets for a pattern and `name:/` for a scheme, and then leaves the arrays out of
+    the checkpoint without an error. A path with such a character is reached through a link.
+    """
+    path = directory.resolve()
+    if os.name != "posix" or _PLAIN.fullmatch(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "checkpoints"
+        link.symlink_to(path, target_is_directory=True)
+        yield link
 
 
 def _named_leaves(state: Any) -> dict[str, jax.Array]:
@@ -227,27 +263,36 @@ def _verify(path: Path, epoch: int) -> None:
         expected = dict(record["sha256"])
         if record["format"] != _FORMAT or record["epoch"] != epoch:
             raise CheckpointError(f"checkpoint {path} is of another format or epoch")
-        found = _digests(path)
+        actual = _digests(path)
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error
     for name, digest in expected.items():
-        if name not in found:
+        if name not in actual:
             raise CheckpointError(f"checkpoint {path} is damaged ({name} is missing)")
-        if found[name] != digest:
+        if actual[name] != digest:
             raise CheckpointError(f"checkpoint {path} is damaged ({name} was altered)")
 
 
 def _set_aside(path: Path) -> None:
     target = path.with_name(f"{path.name}.damaged")
-    shutil.rmtree(target, ignore_errors=True)
+    _remove(target)
     path.replace(target)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link, as far as possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _discard_drafts(directory: Path) -> None:
     for draft in directory.glob(".partial-*"):
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove(draft)
 
 
 def _refuse_full_disk(directory: Path, num_bytes: int) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crowdnash.files import sync_directory, write_atomically
+from crowdnash.files import draft_of, sync_directory, write_atomically
+
+_CONFIG = "config.json"
+_DRAFT = draft_of(Path(_CONFIG)).name
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class RunDirectory:
     @property
     def config(self) -> Path:
         """The settings of the run (`RunConfig`), JSON."""
-        return self.path / "config.json"
+        return self.path / _CONFIG
 
     @property
     def config_toml(self) -> Path:
@@ -116,33 +119,31 @@ class RunDirectory:
     def create(cls, path: str | os.PathLike[str], config: str) -> RunDirectory:
         """Make a new run at `path`, which must be new or an empty folder, with its `config` text.
 
-        The folder appears together with its config.json, in one rename: a kill leaves either
-        a run that can be resumed or nothing.
+        A new folder appears together with its config.json, in one rename: a kill leaves either
+        a run that can be resumed or nothing. An empty one, or a link to one, is filled.
 
         Raises:
-            ValueError: `path` is a file or a folder that is not empty.
+            ValueError: `path` is a file, a folder that is not empty, or links that lead nowhere.
             OSError: it cannot be written.
         """
-        target = Path(path)
-        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise ValueError(f"out must be a new or empty directory, but {target} is not")
+        directory = cls(Path(path))
+        target = Path(os.path.realpath(path))
+        if target.is_dir() and all(entry.name == _DRAFT for entry in target.iterdir()):
+            write_atomically(target / _CONFIG, config.encode())
+            return directory
+        if os.path.lexists(target):
+            raise ValueError(f"out must be a new or empty directory, but {directory.path} is not")
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.resolve().parent))
-        draft.chmod(0o755)
+        # Short, for the run's name may be as long as a name may be.
+        draft = target.parent / f".crowdnash-{secrets.token_hex(4)}"
+        draft.mkdir()
         try:
-            write_atomically(draft / "config.json", config.encode())
-            try:
-                draft.replace(target)
-            except OSError as error:
-                if error.errno not in (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EINVAL):
-                    raise
-                # A mount point cannot be renamed over; it can still be filled.
-                write_atomically(target / "config.json", config.encode())
+            write_atomically(draft / _CONFIG, config.encode())
+            draft.replace(target)
         finally:
-            if draft.exists():
-                shutil.rmtree(draft, ignore_errors=True)
-        sync_directory(target.resolve().parent)
-        return cls(target)
+            shutil.rmtree(draft, ignore_errors=True)
+        sync_directory(target.parent)
+        return directory
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -161,11 +162,9 @@ class RunDirectory:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    # A file system without locks: go on unprotected rather than not at all.
-                    yield
-                    return
-                raise ValueError(f"{self.path} is in use by another process") from None
+                # A file system without locks: go on unprotected rather than not at all.
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise ValueError(f"{self.path} is in use by another process") from None
             yield
         finally:
             os.close(descriptor)

@@ -13,8 +13,9 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from crowdnash.files import write_atomically
+from crowdnash.files import parse_json, write_atomically
 from crowdnash.runs.directory import RunDirectory
 
 Value = bool | int | float | str | None
@@ -101,12 +102,19 @@ def read_metrics(path: Path, up_to_epoch: int | None = None) -> tuple[Row, ...]:
         return ()
     rows: dict[int, Row] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-        try:
-            row = json.loads(line)
-            epoch = row["epoch"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+        row = _parse(line)
+        if row is None or (up_to_epoch is not None and row["epoch"] > up_to_epoch):
             break
-        if not isinstance(epoch, int) or (up_to_epoch is not None and epoch > up_to_epoch):
-            break
-        rows[epoch] = row
+        rows[row["epoch"]] = row
     return tuple(rows.values())
+
+
+def _parse(line: str) -> Any:
+    """The row that a line holds, or None."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or type(row.get("epoch")) is not int:
+        return None
+    return row if all(isinstance(cell, Value) for cell in row.values()) else None

@@ -107,7 +107,7 @@ def train(
         step: does one epoch.
         columns: of the metrics.
         state: the learner's state before the first epoch: arrays only.
-        observer: hears what happens.
+        observer: receives progress events.
 
     Raises:
         ValueError: the checkpoints are of another game.
