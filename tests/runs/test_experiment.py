@@ -27,9 +27,10 @@ from crowdnash.runs.checkpoint import CheckpointError
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.evaluation import Evaluation, population_shares
-from crowdnash.runs.experiment import Interrupted, Observer, run_columns
+from crowdnash.runs.experiment import run_columns
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import MetricsLog, read_metrics
+from crowdnash.runs.training_loop import Interrupted, Observer
 
 POLICIES = ("policy.npz", "last_policy.npz")
 
@@ -505,6 +506,25 @@ def test_an_interrupt_that_python_drops_stops_the_run(finished, tmp_path, monkey
         experiment.run(config(), tmp_path / "run", Observer(on_epoch=collect))
     experiment.resume(tmp_path / "run")
     assert same_policies(tmp_path / "run", finished)
+
+
+def test_an_interrupt_that_python_drops_while_a_policy_is_evaluated(copy, monkeypatch):
+    unfinish(copy)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    stages = []
+
+    def press(phase, info):
+        gc.callbacks.remove(press)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def collect(words):
+        stages.append(words)
+        gc.callbacks.append(press)
+        gc.collect()
+
+    with pytest.raises(Interrupted, match="6 epochs are saved"):
+        experiment.resume(copy, observer=Observer(on_stage=collect))
+    assert len(stages) == 1
 
 
 def test_an_interrupt_that_comes_out_as_another_error_stops_the_run(tmp_path, monkeypatch):

@@ -133,13 +133,15 @@ def _run(command: str, arguments: list[str]) -> None:
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:
-    if "crowdnash.runs.experiment" in sys.modules:
-        from crowdnash.runs.experiment import Interrupted
+    if "crowdnash.runs.training_loop" in sys.modules:
+        from crowdnash.runs.training_loop import Interrupted
 
         if isinstance(interrupt, Interrupted):
+            import shlex
+
             print(
                 f"crowdnash: stopped; {interrupt.epoch} epochs are saved, go on with\n"
-                f"  crowdnash solve --resume {interrupt.directory.path}",
+                f"  crowdnash solve --resume {shlex.quote(str(interrupt.directory.path))}",
                 file=sys.stderr,
             )
             return _INTERRUPTED

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from crowdnash import interrupts
 from crowdnash.certificates.certificate import exploitability
 from crowdnash.files import write_atomically
 from crowdnash.games.base import DynamicGame, TabularGame
@@ -28,7 +29,13 @@ from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.saved_policies import load_policies, save_policies
 from crowdnash.runs.seal import is_finished
-from crowdnash.runs.training_loop import Interrupted, Observer, train, with_more_epochs
+from crowdnash.runs.training_loop import (
+    Observer,
+    attentive,
+    interruptible,
+    train,
+    with_more_epochs,
+)
 
 EVALUATION_COLUMNS = (
     "exploitability_max_lower",
@@ -86,8 +93,8 @@ def run(
     columns = run_columns(config.learner, game)
     state = config.learner.init(game, key=config.keys.learner)
     directory = RunDirectory.create(out, config.to_json())
-    with directory.locked():
-        return _train_and_finish(directory, config, game, columns, state, observer or Observer())
+    with directory.locked(), interruptible(directory):
+        return _train_and_finish(directory, config, game, columns, state, attentive(observer))
 
 
 def resume(
@@ -112,7 +119,7 @@ def resume(
         OSError, Interrupted: as in `run`.
     """
     directory = RunDirectory.open(path)
-    with directory.locked():
+    with directory.locked(), interruptible(directory):
         stored = load_config(directory)
         checkpoint.check_settings(
             directory.checkpoints, stored.decisive_settings(), stored.num_epochs
@@ -125,7 +132,7 @@ def resume(
         game = config.draw_game()
         columns = run_columns(config.learner, game)
         state = config.learner.init(game, key=config.keys.learner)
-        return _train_and_finish(directory, config, game, columns, state, observer or Observer())
+        return _train_and_finish(directory, config, game, columns, state, attentive(observer))
 
 
 def evaluate(
@@ -154,8 +161,8 @@ def evaluate(
             another game.
         OSError: the result cannot be written.
     """
-    directory, observer = RunDirectory.open(path), observer or Observer()
-    with directory.locked():
+    directory, observer = RunDirectory.open(path), attentive(observer)
+    with directory.locked(), interrupts.watching():
         config = load_config(directory)
         changes = {
             "num_evaluation_trajectories": num_trajectories,
@@ -212,18 +219,13 @@ def _train_and_finish(
             row |= _certify_on_the_way(config, game, policy, epoch)
         return state, row
 
-    try:
-        state, resumed_from = train(directory, config, step, columns, state, observer)
-        policies = learner.policies(game, state)
-        directory.remove_results()
-        save_policies(directory, policies, config.num_epochs)
-        evaluation = _evaluate_and_save(
-            directory, config, game, policies, config.num_epochs, config, observer
-        )
-    except Interrupted:
-        raise
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(directory, config.num_epochs) from interrupt
+    state, resumed_from = train(directory, config, step, columns, state, observer)
+    policies = learner.policies(game, state)
+    directory.remove_results()
+    save_policies(directory, policies, config.num_epochs)
+    evaluation = _evaluate_and_save(
+        directory, config, game, policies, config.num_epochs, config, observer
+    )
     seconds = time.monotonic() - began
     return ExperimentResult(directory, config, policies, evaluation, resumed_from, seconds)
 

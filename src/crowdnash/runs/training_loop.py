@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,12 +48,32 @@ class Observer:
 class Interrupted(KeyboardInterrupt):
     """A run was stopped by Ctrl-C; `epoch` epochs are saved in `directory`."""
 
-    def __init__(self, directory: RunDirectory, epoch: int | None = None) -> None:
-        if epoch is None:
-            epoch = max(checkpoint.epochs(directory.checkpoints), default=0)
+    def __init__(self, directory: RunDirectory) -> None:
+        epoch = max(checkpoint.epochs(directory.checkpoints), default=0)
         super().__init__(f"stopped; {epoch} epochs are saved in {directory.path}")
         self.directory = directory
         self.epoch = epoch
+
+
+@contextlib.contextmanager
+def interruptible(directory: RunDirectory) -> Iterator[None]:
+    """Write down every Ctrl-C in the block; the one that stops it is an `Interrupted`."""
+    with interrupts.watching():
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(directory) from interrupt
+
+
+def attentive(observer: Observer | None) -> Observer:
+    """`observer`, or one that ignores all; a Ctrl-C that Python dropped stops the next stage."""
+    observer = observer or Observer()
+
+    def on_stage(words: str) -> None:
+        interrupts.check()
+        observer.on_stage(words)
+
+    return dataclasses.replace(observer, on_stage=on_stage)
 
 
 def with_more_epochs(
@@ -112,24 +133,9 @@ def train(
     Raises:
         ValueError: the checkpoints are of another game.
         CheckpointError: there are checkpoints and none can be restored.
-        Interrupted: Ctrl-C; the newest state has been saved if that was possible.
+        KeyboardInterrupt: Ctrl-C; the newest state has been saved if that was possible.
         OSError: a row or a checkpoint cannot be written.
     """
-    with interrupts.watching():
-        try:
-            return _train(directory, config, step, columns, state, observer)
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted(directory) from interrupt
-
-
-def _train(
-    directory: RunDirectory,
-    config: RunConfig,
-    step: EpochStep,
-    columns: Sequence[str],
-    state: Any,
-    observer: Observer,
-) -> Trained:
     restored = checkpoint.restore_newest(directory.checkpoints, state, observer.on_warning)
     epoch = 0
     if restored is not None:
