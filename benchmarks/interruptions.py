@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ PATIENCE = 300.0  # seconds for a command that is left alone, however busy the m
 LAST_MOMENT = 2.0  # seconds after which a run that ignores Ctrl-C is no longer just finishing
 
 _SIS = "solve sis --num-agents 30 --horizon 5 --num-epochs 40 --td-epochs 10"
-_TAXI = "solve taxi --num-agents 20 --horizon 6 --num-epochs 6 --hidden-width 16"
+_TAXI = "solve taxi --num-agents 20 --horizon 6 --num-epochs 6 --hidden-sizes 16 16"
 _SAVED = "--num-evaluation-trajectories 8 --checkpoint-every 3 --no-report"
 
 
@@ -91,7 +91,8 @@ def main() -> int:
         references = {kind: campaign.reference(kind) for kind in kinds}
         trials = _draw(flags, references)
         with ThreadPoolExecutor(flags.workers) as pool:
-            outcomes = [_say(trial) for trial in pool.map(campaign.disturb, trials)]
+            futures = [pool.submit(campaign.disturb, trial) for trial in trials]
+            outcomes = [_say(future.result()) for future in as_completed(futures)]
     _print_table(outcomes)
     failures = sum(bool(trial.fault) for trial in outcomes)
     print(f"{len(outcomes)} trials, {failures} failed, {time.monotonic() - began:.0f} s")
@@ -270,12 +271,11 @@ def _without_times(value: Any) -> Any:
 
 
 def _say(trial: Trial) -> Trial:
-    if trial.fault:
-        print(
-            f"{trial.kind.name}: {trial.sent.name} after {trial.moment:.2f} s ({trial.stage}): "
-            f"{trial.fault}",
-            flush=True,
-        )
+    print(
+        f"{trial.kind.name}: {trial.sent.name} after {trial.moment:.2f} s ({trial.stage}): "
+        f"{trial.fault or 'sound'}",
+        flush=True,
+    )
     return trial
 
 
