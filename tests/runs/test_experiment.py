@@ -503,7 +503,7 @@ def test_an_interrupt_that_python_drops_stops_the_run(finished, tmp_path, monkey
             gc.collect()
 
     with pytest.raises(Interrupted, match="3 epochs are saved"):
-        experiment.run(config(), tmp_path / "run", Observer(on_epoch=collect))
+        experiment.run(config(evaluate_every=0), tmp_path / "run", Observer(on_epoch=collect))
     experiment.resume(tmp_path / "run")
     assert same_policies(tmp_path / "run", finished)
 
