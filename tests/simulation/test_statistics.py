@@ -44,10 +44,11 @@ def assert_same(counted: VisitStatistics, visits, rewards, moves):
     np.testing.assert_allclose(counted.rewards, rewards, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["_masked_counts", "_scattered_counts"])
+@pytest.mark.parametrize("most_masked", [6, 0])
 @pytest.mark.parametrize(("num_agents", "num_groups"), [(7, 1), (300, 1), (300, 5), (6, 6)])
-def test_counts_of_arrays_with_agents_that_leave(num_agents, num_groups, name):
-    count = eqx.filter_jit(getattr(statistics, name))
+def test_counts_of_arrays_with_agents_that_leave(num_agents, num_groups, most_masked, monkeypatch):
+    monkeypatch.setattr(statistics, "MAX_MASKED_PAIRS", most_masked)
+    count = eqx.filter_jit(statistics.visit_statistics.__wrapped__)
     rng = np.random.default_rng(num_agents)
     shape, sizes = (3, 4, num_agents), (2, 3, num_groups)
     states, actions = (rng.integers(n, size=shape).astype(np.int32) for n in (2, 3))
@@ -59,11 +60,13 @@ def test_counts_of_arrays_with_agents_that_leave(num_agents, num_groups, name):
     states[~alive], actions[~alive], rewards[~alive] = -7, 99, np.nan
     layout = agent_layout(groups, num_groups)
     chunk = chunk_from_arrays(states, actions, rewards, layout, 2, 3, alive)
-    by_trajectory = count(chunk, layout, 6, False)
+    by_trajectory = count(chunk, layout, 6)
     assert_same(by_trajectory, *expected)
     sums = (expected[0].sum(1), expected[1].sum(1), expected[2].sum(2))
     assert_same(by_trajectory.over_trajectories(), *sums)
-    assert_same(count(chunk, layout, 6, True), *sums)
+    assert_same(count(chunk, layout, 6, summed=True), *sums)
+    to_states = count(chunk, layout, 6, summed=True, actions_apart=3)
+    assert_same(to_states, *sums[:2], sums[2].reshape(6, 2, 3, *sums[2].shape[2:]).sum(2))
 
 
 @pytest.mark.parametrize("num_groups", [1, 3])

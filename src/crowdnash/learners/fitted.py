@@ -9,8 +9,8 @@ itself expects there, not what the sampled action brought. This is where Algorit
 its data were replayed for ever, without a step-size rule; adding a constant to all rewards adds a
 constant to Q at every step, because nothing is pulled towards 0:
 
-- `fit_tables`: Q = y / visits; a pair nobody of the group visited takes the group's value of the
-  state plus what the action is worth to the crowd.
+- `fit_tables`: Q = y / visits; a pair that nobody of the group visited takes the group's value of
+  the state plus what the action was last worth to it beyond that.
 - `fit_features`: Q_i = phi_i . W, a weighted regression on functions phi of the agents' parameters.
 - `fit_mixed`: the regression plus each agent's own residual, shrunk by empirical Bayes.
 
@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 from crowdnash.simulation.statistics import VisitStatistics
 
 RIDGE = 1.0
-"""Visits that the slopes of a regression are pulled to 0 with; the intercept with `_LEVEL_RIDGE`."""
+"""Visits that pull the slopes of a regression to 0; `_LEVEL_RIDGE` pull its intercept."""
 
 _LEVEL_RIDGE = 0.3
 _STATE_RIDGE = 1e-3
@@ -50,10 +50,10 @@ class ResidualMemory(eqx.Module):
         noise_count: how many.
     """
 
-    sums: Float[Array, "H X N"]
-    visits: Float[Array, "H X N"]
-    noise: Float[Array, "H X"]
-    noise_count: Float[Array, "H X"]
+    sums: Float[Array, "*H X N"]
+    visits: Float[Array, "*H X N"]
+    noise: Float[Array, "*H X"]
+    noise_count: Float[Array, "*H X"]
 
     @classmethod
     def empty(cls, horizon: int, num_pairs: int, num_agents: int) -> "ResidualMemory":
@@ -62,6 +62,9 @@ class ResidualMemory(eqx.Module):
         by_pair = jnp.zeros((horizon, num_pairs), jnp.float32)
         return cls(by_agent, by_agent, by_pair, by_pair)
 
+
+ADVANTAGE_DECAY = 0.98
+"""Of the remembered advantage of a pair that is not visited, an epoch."""
 
 DECAY = 0.95
 """Of remembered residuals, an epoch: about twenty epochs count."""
@@ -118,22 +121,25 @@ def sweep(
         jnp.moveaxis(statistics.moves, 2, 0),
     )
     start = jnp.zeros((num_states, num_groups), jnp.float32)
-    _, (values, after) = jax.lax.scan(
-        step, start, (*by_time, by_step, entropy, kept), reverse=True
-    )
+    _, (values, after) = jax.lax.scan(step, start, (*by_time, by_step, entropy, kept), reverse=True)
     return jnp.moveaxis(values, 3, 0), after
 
 
 def fit_tables(num_actions: int) -> Fit:
-    """Every group's own mean; where it has none, its state's value and the crowd's advantage."""
+    """Every group's own mean, with one remembered visit.
 
-    def fit(seen: Visited, kept: None) -> tuple[Array, None]:
+    What is remembered is the advantage Q(s,a) - V(s) that the group last saw, [X,G], forgotten
+    slowly. It stands in where the pair was not visited; there, 0 would say that the action is as
+    good as the others, and an action that was learned to be bad would stay at the small
+    probability at which it is no longer tried in every epoch.
+    """
+
+    def fit(seen: Visited, kept: Array) -> tuple[Array, Array]:
         states = seen.by_state(num_actions)
         crowd = _mean(Visited(*(x.sum(1, keepdims=True) for x in states)), _overall(states))
         value = jnp.repeat(_mean(states, crowd), num_actions, 0)
-        level = jnp.repeat(crowd, num_actions, 0)
-        advantage = _mean(Visited(*(x.sum(1, keepdims=True) for x in seen)), level) - level
-        return _mean(seen, value + advantage), None
+        values = (seen.targets + value + kept) / (seen.visits + 1)
+        return values, jnp.where(seen.visits > 0, values - value, ADVANTAGE_DECAY * kept)
 
     return fit
 

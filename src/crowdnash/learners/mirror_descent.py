@@ -11,58 +11,47 @@ optionally mixed with the uniform policy at weight 1/(t+1).
 Axes: G groups, H steps, S states, A actions, N agents.
 """
 
-import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from crowdnash.checks import check_count
+from crowdnash.checks import check_choice, check_count
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import states_for_tables
 from crowdnash.games.grouping import Groups, assign_groups
 from crowdnash.learners.base import Metrics, StackedLearner, game_fingerprint
+from crowdnash.learners.fitted import (
+    ResidualMemory,
+)
+from crowdnash.learners.mirror_epoch import (
+    EpochNumbers,
+    MirrorDescentState,
+    epoch_key,
+    epoch_of_many,
+    run_epoch,
+)
 from crowdnash.learners.temporal_difference import (
     StepRule,
     TDStep,
-    entropy_bonus,
-    learn_values,
-    tables_by_group,
+    Weighting,
 )
-from crowdnash.policies.mirror_update import mirror_step
-from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.simulation.layout import AgentLayout, agent_layout
+from crowdnash.policies.features import (
+    FeatureBasis,
+    FeaturePolicy,
+    Features,
+    check_features,
+    game_basis,
+)
+from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.simulation.layout import agent_layout
 from crowdnash.simulation.rollouts import chunk_size, simulate
-from crowdnash.simulation.samplers import action_sampler
-
-
-class MirrorDescentState(eqx.Module):
-    """Run state of Algorithm 2 before epoch t = `epoch`; arrays only, enough to continue exactly.
-
-    `log_probs` is log pi_t and `average` the mean of pi_0..pi_t, both [G,H,S,A]; `groups` [N];
-    `fingerprint` is of the game; `key` the raw words of the run's key.
-    """
-
-    epoch: Int[Array, ""]
-    log_probs: Float[Array, "G H S A"]
-    average: Float[Array, "G H S A"]
-    groups: Int[Array, " N"]
-    fingerprint: UInt32[Array, " 8"]
-    key: UInt32[Array, "..."]
-    layout: AgentLayout
-    rule: StepRule
-    key_impl: str = eqx.field(static=True)
-
-    @property
-    def probs(self) -> Float[Array, "G H S A"]:
-        """The last iterate pi_t."""
-        return jnp.exp(self.log_probs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +66,7 @@ class EpochMetrics(Metrics):
     policy_change: float
 
 
-class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, TabularPolicy]):
+class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Policy]):
     """Algorithm 2; the defaults are the theorem's (Theorem 3), `practical` learns faster.
 
     Args:
@@ -90,6 +79,14 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
         mixing: whether pi_{t+1} is mixed with the uniform policy, with weight 1/(t+1).
         td_step_size: step-size rule of temporal-difference learning, see `StepRule.named`.
         td_delta: visitation probability that the theorem's rule takes, in (0, 1].
+        td_weighting: what trajectories weigh, see `StepRule.named`.
+        evaluation: how policies are evaluated: "td" is Algorithm 1; "fitted" takes the same data at
+            once, in one backward sweep.
+        representation: what is learned, beyond "td": "tables" for the groups; "features", one
+            policy log-linear in functions of the agents' parameters; or "mixed", the same for Q
+            with what each agent differs by, and a table for each agent.
+        features: those functions: "linear", "quadratic" (for at most 8 parameters, else linear) or
+            a callable from `game.agents` to an array [N,d].
         iterate: the policy that is recommended: the "average" of all iterates (the output of
             Algorithm 2) or the "last" one.
 
@@ -107,6 +104,10 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
     mixing: bool = True
     td_step_size: TDStep = "adaptive"
     td_delta: float = 1.0
+    td_weighting: Weighting = "trajectories"
+    evaluation: Literal["td", "fitted"] | str = "td"
+    representation: Literal["tables", "features", "mixed"] | str = "tables"
+    features: Features | str = "quadratic"
     iterate: Literal["last", "average"] | str = "average"
 
     def __check_init__(self):
@@ -125,9 +126,31 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
                 "temperature * step_size must be below 1 for the mirror step: "
                 f"{self.temperature} * {largest} = {self.temperature * largest}"
             )
-        StepRule.named(self.td_step_size, 1, np.ones(1, np.int64), self.td_delta)
+        StepRule.named(self.td_step_size, 1, np.ones(1, np.int64), self.td_delta, self.td_weighting)
+        self._check_evaluation()
         if self.iterate not in ("average", "last"):
             raise ValueError(f"iterate must be 'average' or 'last', not {self.iterate!r}")
+
+    def _check_evaluation(self) -> None:
+        check_choice("evaluation", self.evaluation, ("td", "fitted"))
+        check_choice("representation", self.representation, ("tables", "features", "mixed"))
+        check_features(self.features)
+        if self.representation != "tables" and self.evaluation == "td":
+            raise ValueError(
+                f"representation={self.representation!r} needs evaluation='fitted': "
+                "Algorithm 1 ('td') learns tables"
+            )
+        if self.representation == "features":
+            if self.mixing:
+                raise ValueError(
+                    "mixing must be False with representation='features': a log-linear policy "
+                    "mixed with the uniform one is none"
+                )
+            if not isinstance(self.groups, str) or self.groups != "symmetric":
+                raise ValueError(
+                    "groups must be 'symmetric' with representation='features': the policy is of "
+                    "the agents' parameters"
+                )
 
     @classmethod
     def practical(cls, **changes: Any) -> "PolicyMirrorDescent":
@@ -164,23 +187,61 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
             ValueError: as `check_suits`.
         """
         num_states = states_for_tables(game)
-        groups = assign_groups(game, self.groups)
+        features = self._features(game)
+        groups = assign_groups(game, self.groups if features is None else "independent")
         num_groups = int(groups.max()) + 1
-        shape = (num_groups, game.horizon, num_states, game.num_actions)
-        uniform = jnp.full(shape, 1.0 / game.num_actions, jnp.float32)
+        by_pair = (game.horizon, num_states * game.num_actions, num_groups)
+        uniform = weights = kept = None
+        if self.representation == "features":
+            assert features is not None
+            shape = (game.horizon, num_states, game.num_actions, features.shape[1])
+            weights = jnp.zeros(shape, jnp.float32)
+        else:
+            shape = (num_groups, game.horizon, num_states, game.num_actions)
+            uniform = jnp.full(shape, 1.0 / game.num_actions, jnp.float32)
+        if self.representation == "mixed":
+            kept = ResidualMemory.empty(*by_pair)
+        elif self.representation == "tables" and self.evaluation == "fitted":
+            kept = jnp.zeros(by_pair, jnp.float32)
         return MirrorDescentState(
             epoch=jnp.asarray(0, jnp.int32),
-            log_probs=jnp.log(uniform),
+            log_probs=None if uniform is None else jnp.log(uniform),
             average=uniform,
+            weights=weights,
+            features=features,
+            kept=kept,
             groups=jnp.asarray(groups, jnp.int32),
             fingerprint=game_fingerprint(game),
             key=jax.random.key_data(key) if _is_typed(key) else jnp.asarray(key),
             layout=agent_layout(groups, num_groups),
             rule=StepRule.named(
-                self.td_step_size, game.horizon, np.bincount(groups), self.td_delta
+                self.td_step_size,
+                game.horizon,
+                np.bincount(groups),
+                self.td_delta,
+                self.td_weighting,
             ),
             key_impl=str(jax.random.key_impl(key)),
         )
+
+    def _features(self, game: DynamicGame) -> Float[Array, "N d"] | None:
+        """phi of the agents, None for tables."""
+        if self.representation == "tables":
+            return None
+        if (
+            self.representation == "mixed"
+            and game.agent_features is None
+            and not callable(self.features)
+        ):
+            warnings.warn(
+                f"representation='mixed' without agent_features ({type(game).__name__} has none): "
+                "each agent's values are drawn towards the mean of its group",
+                stacklevel=4,
+            )
+            parameters = _indicators(assign_groups(game, self.groups))
+            return jnp.asarray(FeatureBasis.of(parameters, 0)(parameters))
+        basis, parameters = game_basis(game, self.features)
+        return jnp.asarray(basis(parameters))
 
     def step(
         self, game: DynamicGame, state: MirrorDescentState
@@ -193,7 +254,7 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
         begun = time.perf_counter()
         size = chunk_size(game.num_agents, self.td_epochs)
         epoch = int(state.epoch)
-        state_after, mean_return, change = _epoch(game, state, self._numbers(epoch), size)
+        state_after, mean_return, change = run_epoch(game, state, self._numbers(epoch), size)
         mean_return, change = jax.device_get((mean_return, change))
         if not np.isfinite(mean_return):
             self._explain(game, state)
@@ -217,7 +278,7 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
         num_runs, num_agents = states.groups.shape
         size = chunk_size(num_agents * num_runs, self.td_epochs)
         epoch = int(states.epoch[0])
-        after, returns, changes = _epoch_of_many(games, states, self._numbers(epoch), size)
+        after, returns, changes = epoch_of_many(games, states, self._numbers(epoch), size)
         returns, changes = jax.device_get((returns, changes))
         for run in np.flatnonzero(~np.isfinite(returns)):
             self._explain(*jax.tree_util.tree_map(lambda x, k=run: x[k], (games, states)))
@@ -229,18 +290,25 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
         ]
         return after, tuple(metrics)
 
-    def _numbers(self, epoch: int) -> "_EpochNumbers":
+    def _numbers(self, epoch: int) -> EpochNumbers:
         step_size = 1 / np.sqrt(epoch + 1) if self.step_size == "theorem" else self.step_size
-        return _EpochNumbers(
+        return EpochNumbers(
             td_epochs=jnp.asarray(self.td_epochs, jnp.int32),
             temperature=jnp.float32(self.temperature),
             step_size=jnp.float32(step_size),
             uniform_weight=jnp.float32(1 / (epoch + 1) if self.mixing else 0.0),
         )
 
-    def policies(self, game: DynamicGame, state: MirrorDescentState) -> dict[str, TabularPolicy]:
-        """The mean of pi_0..pi_t, "average" (the output of Algorithm 2), and pi_t, "last"."""
-        both = {
+    def policies(self, game: DynamicGame, state: MirrorDescentState) -> dict[str, Policy]:
+        """The mean of pi_0..pi_t, "average" (the output of Algorithm 2), and pi_t, "last".
+
+        For "features" the last alone, which is log-linear; an average is not.
+        """
+        if state.weights is not None:
+            assert state.features is not None
+            basis, _ = game_basis(game, self.features)
+            return {"last": FeaturePolicy(state.weights, state.features, basis)}
+        both: dict[str, Policy] = {
             "average": TabularPolicy.grouped(state.average, state.groups),
             "last": TabularPolicy.grouped(state.probs, state.groups),
         }
@@ -248,6 +316,9 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
 
     def summary(self) -> str:
         """Who shares a policy."""
+        if self.representation != "tables":
+            words = {"features": "one policy of the agents' parameters", "mixed": "mixed model"}
+            return words[self.representation]
         if isinstance(self.groups, str):
             words = {"symmetric": "one shared policy", "independent": "one policy per agent"}
             return words[self.groups]
@@ -259,19 +330,19 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Tabul
         simulate(
             game,
             self.policies(game, state)["last"],
-            key=_epoch_key(state),
+            key=epoch_key(state),
             num_trajectories=self.td_epochs,
         )
         raise FloatingPointError("the mean return of an epoch is not a finite number")
 
 
+def _indicators(groups: Int[np.ndarray, " N"]) -> Float[np.ndarray, "N G"]:
+    """1 in the column of an agent's group."""
+    return np.eye(int(groups.max()) + 1)[groups]
+
+
 def _is_typed(key: Any) -> bool:
     return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-
-
-def _epoch_key(state: MirrorDescentState) -> PRNGKeyArray:
-    key = jax.random.wrap_key_data(state.key, impl=state.key_impl)
-    return jax.random.fold_in(key, state.epoch)
 
 
 def _metrics(
@@ -284,50 +355,3 @@ def _metrics(
         seconds=seconds,
         policy_change=float(change),
     )
-
-
-class _EpochNumbers(NamedTuple):
-    """Scalars that decide an epoch, on the device."""
-
-    td_epochs: Int[Array, ""]
-    temperature: Float[Array, ""]
-    step_size: Float[Array, ""]
-    uniform_weight: Float[Array, ""]
-
-
-@eqx.filter_jit
-def _epoch(
-    game: DynamicGame, state: MirrorDescentState, numbers: _EpochNumbers, size: int
-) -> tuple[MirrorDescentState, Array, Array]:
-    """The two stages of an epoch; also the mean return and the largest change of policy."""
-    td_epochs, temperature, step_size, uniform_weight = numbers
-    layout = state.layout
-    probs = state.probs
-    values, mean_return = learn_values(
-        game,
-        action_sampler(TabularPolicy.grouped(probs, state.groups), layout),
-        layout,
-        _epoch_key(state),
-        td_epochs,
-        entropy_bonus(probs, temperature),
-        state.rule,
-        layout.valid,
-        size,
-    )
-    log_probs = mirror_step(
-        state.log_probs, tables_by_group(values, game.num_actions), temperature, step_size
-    )
-    uniform = jnp.log(uniform_weight / game.num_actions)
-    log_probs = jnp.logaddexp(jnp.log1p(-uniform_weight) + log_probs, uniform)
-    new = jnp.exp(log_probs)
-    average = state.average + (new - state.average) / (state.epoch + 2)
-    after = dataclasses.replace(state, epoch=state.epoch + 1, log_probs=log_probs, average=average)
-    return after, mean_return, (0.5 * jnp.abs(new - probs).sum(-1)).max()
-
-
-@eqx.filter_jit
-def _epoch_of_many(
-    games: DynamicGame, states: MirrorDescentState, numbers: _EpochNumbers, size: int
-) -> tuple[MirrorDescentState, Array, Array]:
-    """`_epoch` for every run of a leading axis."""
-    return jax.vmap(lambda game, state: _epoch(game, state, numbers, size))(games, states)

@@ -11,6 +11,7 @@ Axes: N or n agents, k parameters, d features, H steps, S states, A actions.
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import equinox as eqx
@@ -21,8 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from crowdnash.files import read_arrays, write_arrays
 from crowdnash.games.base import DynamicGame, TabularGame
-from crowdnash.policies.base import Policy
-from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.policies.tabular import Policy, TabularPolicy
 
 Features = Literal["linear", "quadratic"] | Callable[[Any], Any]
 """Which functions of the parameters: polynomials, or `game.agents -> [N,d]` by hand."""
@@ -214,8 +214,6 @@ class FeaturePolicy(Policy):
         Raises:
             OSError: it cannot be written; an older file is then still there.
         """
-        from pathlib import Path
-
         basis = self.basis
         arrays = {
             "format": np.asarray(_FORMAT),
@@ -236,8 +234,6 @@ class FeaturePolicy(Policy):
         Raises:
             ValueError: the file is missing or damaged, or is not such a policy.
         """
-        from pathlib import Path
-
         arrays = read_arrays(Path(path))
         try:
             if str(arrays["format"]) != _FORMAT:

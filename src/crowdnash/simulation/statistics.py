@@ -17,9 +17,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from crowdnash.games.base import DynamicGame
 from crowdnash.simulation.layout import AgentLayout
+from crowdnash.simulation.rollouts import simulate_chunk
+from crowdnash.simulation.samplers import ActionSampler
 from crowdnash.simulation.trajectories import Chunk
 
 MAX_MASKED_PAIRS = 16
@@ -32,13 +35,13 @@ class VisitStatistics(eqx.Module):
     Attributes:
         visits: how many agents visited x.
         rewards: the sum of their rewards.
-        moves: how many of them visited x' at the next step; none at the last step, nor of agents
-            that had left the game by then.
+        moves: how many of them visited y at the next step, y a pair or, for learners that ask no
+            more, a state; none at the last step, nor of agents that had left the game by then.
     """
 
     visits: Float[Array, "X *B H G"]
     rewards: Float[Array, "X *B H G"]
-    moves: Float[Array, "X X *B H G"]
+    moves: Float[Array, "X Y *B H G"]
 
     def over_trajectories(self) -> "VisitStatistics":
         """Statistics of every trajectory, [X,B,H,G], summed over B."""
@@ -50,7 +53,12 @@ class VisitStatistics(eqx.Module):
 
 
 def visit_statistics(
-    chunk: Chunk, layout: AgentLayout, num_pairs: int, *, summed: bool = False
+    chunk: Chunk,
+    layout: AgentLayout,
+    num_pairs: int,
+    *,
+    summed: bool = False,
+    actions_apart: int = 1,
 ) -> VisitStatistics:
     """Count what a chunk's agents did; inside `jit`.
 
@@ -59,19 +67,69 @@ def visit_statistics(
         layout: where its agents lie and which group they belong to.
         num_pairs: X.
         summed: whether to sum over the trajectories at once, at no memory for each.
+        actions_apart: A to count moves to states, 1 to count moves to pairs.
     """
+    pairs = chunk.pairs
+    ended = jnp.full_like(pairs[:1], num_pairs)
+    after = jnp.concatenate([pairs[1:], ended]) // actions_apart
+    columns = num_pairs // actions_apart
     count = _masked_counts if num_pairs <= MAX_MASKED_PAIRS else _scattered_counts
-    return count(chunk, layout, num_pairs, summed)
+    return count(chunk, after, layout, num_pairs, columns, summed)
+
+
+def simulate_statistics(
+    game: DynamicGame,
+    sampler: ActionSampler,
+    layout: AgentLayout,
+    key: PRNGKeyArray,
+    num_trajectories: Int[Array, ""],
+    num_states: int,
+    size: int,
+) -> tuple[VisitStatistics, Float[Array, ""]]:
+    """Statistics of trajectories 0..num_trajectories-1, summed, in chunks of `size`; inside `jit`.
+
+    Returns:
+        The statistics, moves counted to states, and the mean return (over trajectories and agents).
+    """
+    num_pairs = num_states * game.num_actions
+    nobody = num_pairs
+
+    def add(index: Array, carry: tuple) -> tuple[VisitStatistics, Array]:
+        statistics, total = carry
+        numbers = index.astype(jnp.uint32) * size + jnp.arange(size, dtype=jnp.uint32)
+        active = numbers < num_trajectories.astype(jnp.uint32)
+        chunk = simulate_chunk(game, sampler, layout, key, numbers)
+        returns = chunk.rewards.sum((0, 2, 3)) / game.num_agents
+        total = total + jnp.where(active, returns, 0.0).sum()
+        seen = layout.valid & active[:, None, None]
+        pairs = jnp.where(seen, chunk.pairs, jnp.asarray(nobody, chunk.pairs.dtype))
+        counted = visit_statistics(
+            Chunk(pairs, chunk.rewards, chunk.totals),
+            layout,
+            num_pairs,
+            summed=True,
+            actions_apart=game.num_actions,
+        )
+        return statistics + counted, total
+
+    by_group = (game.horizon, layout.num_groups)
+    start = VisitStatistics(
+        jnp.zeros((num_pairs, *by_group), jnp.float32),
+        jnp.zeros((num_pairs, *by_group), jnp.float32),
+        jnp.zeros((num_pairs, num_states, *by_group), jnp.float32),
+    )
+    chunks = (num_trajectories + size - 1) // size
+    statistics, total = jax.lax.fori_loop(0, chunks, add, (start, jnp.float32(0)))
+    return statistics, total / num_trajectories
 
 
 def _masked_counts(
-    chunk: Chunk, layout: AgentLayout, num_pairs: int, summed: bool
+    chunk: Chunk, after: Array, layout: AgentLayout, num_pairs: int, columns: int, summed: bool
 ) -> VisitStatistics:
     """By comparisons: small X."""
     pairs = chunk.pairs
-    after = jnp.concatenate([pairs[1:], jnp.full_like(pairs[:1], num_pairs)])
     here = [pairs == k for k in range(num_pairs)]
-    there = [after == k for k in range(num_pairs)]
+    there = [after == k for k in range(columns)]
 
     def total(terms: list[Array]) -> Array:
         tiles = jnp.stack(_sums_over_agents(terms, summed))
@@ -81,7 +139,7 @@ def _masked_counts(
     # A tile has at most 64 agents, so bytes can count them: 32 in one instruction.
     number = jnp.int32 if summed else jnp.uint8
     counted = total([x.astype(number) for x in here + [x & y for x in here for y in there]])
-    moves = counted[num_pairs:].reshape(num_pairs, num_pairs, *counted.shape[1:])
+    moves = counted[num_pairs:].reshape(num_pairs, columns, *counted.shape[1:])
     rewards = total([jnp.where(x, chunk.rewards, 0.0) for x in here])
     return VisitStatistics(counted[:num_pairs], rewards, moves)
 
@@ -102,7 +160,7 @@ def _sums_over_agents(terms: list[Array], summed: bool) -> list[Array]:
 
 
 def _scattered_counts(
-    chunk: Chunk, layout: AgentLayout, num_pairs: int, summed: bool
+    chunk: Chunk, after: Array, layout: AgentLayout, num_pairs: int, columns: int, summed: bool
 ) -> VisitStatistics:
     """By scattered sums: cost per agent free of X."""
     horizon, batch = chunk.pairs.shape[:2]
@@ -112,8 +170,7 @@ def _scattered_counts(
         trajectory = jnp.arange(batch, dtype=jnp.int32).reshape(trajectory.shape)
     step = jnp.arange(horizon, dtype=jnp.int32).reshape(-1, 1, 1, 1)
     cell = (trajectory * horizon + step) * layout.num_groups + layout.tile_group
-    pairs = chunk.pairs.astype(jnp.int32)
-    after = jnp.concatenate([pairs[1:], jnp.full_like(pairs[:1], num_pairs)])
+    pairs, after = chunk.pairs.astype(jnp.int32), after.astype(jnp.int32)
     ones = jnp.ones(pairs.shape, jnp.float32)
 
     def total(terms: Array, index: Array, here: Array, size: int) -> Array:
@@ -124,6 +181,6 @@ def _scattered_counts(
     seen = pairs < num_pairs
     visits = total(ones, pairs, seen, num_pairs)
     rewards = total(chunk.rewards, pairs, seen, num_pairs)
-    stays = seen & (after < num_pairs)
-    moves = total(ones, pairs * num_pairs + after, stays, num_pairs**2)
-    return VisitStatistics(visits, rewards, moves.reshape(num_pairs, num_pairs, *shape))
+    stays = seen & (after < columns)
+    moves = total(ones, pairs * columns + after, stays, num_pairs * columns)
+    return VisitStatistics(visits, rewards, moves.reshape(num_pairs, columns, *shape))
