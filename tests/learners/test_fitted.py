@@ -1,4 +1,4 @@
-"""Fitted evaluation: against a literal sweep over trajectories, least squares, and shifted rewards."""
+"""Fitted evaluation: against a literal sweep, least squares, and shifted rewards."""
 
 import dataclasses
 
@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_games import Drift
 
 import crowdnash as cn
 from crowdnash.learners.fitted import (
@@ -23,6 +22,7 @@ from crowdnash.policies.features import FeatureBasis
 from crowdnash.simulation.layout import agent_layout
 from crowdnash.simulation.statistics import VisitStatistics, visit_statistics
 from crowdnash.simulation.trajectories import chunk_from_arrays
+from small_games import Drift
 
 KEY = jax.random.key(5)
 H, S, A, N = 4, 3, 2, 12
