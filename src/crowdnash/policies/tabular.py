@@ -167,6 +167,8 @@ class TabularPolicy(Policy):
             with np.load(content, allow_pickle=False) as data:
                 if "about" in data:
                     raise ValueError("it may be a NeuralPolicy")
+                if str(data["format"]).startswith("crowdnash-feature-policy"):
+                    raise ValueError("it may be a FeaturePolicy")
                 if str(data["format"]) != _FORMAT:
                     raise ValueError("it has another format")
                 return cls(data["probs"], data["groups"])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from crowdnash.files import read_json, write_json
 from crowdnash.games.base import DynamicGame
+from crowdnash.policies.features import FeaturePolicy
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.tabular import Policy, TabularPolicy, check_policy
 from crowdnash.runs.directory import RunDirectory
@@ -71,12 +72,14 @@ def load_policy(path: Path, game: DynamicGame | None = None) -> Policy:
     """
     if not path.exists():
         raise ValueError(f"{path} is missing")
+    kinds: dict[str, Any] = {"NeuralPolicy": NeuralPolicy, "FeaturePolicy": FeaturePolicy}
     try:
         policy: Any = TabularPolicy.load(path)
     except ValueError as error:
-        if "NeuralPolicy" not in str(error):
+        kind = next((kinds[name] for name in kinds if name in str(error)), None)
+        if kind is None:
             raise
-        policy = NeuralPolicy.load(path)
+        policy = kind.load(path)
     if game is not None:
         try:
             check_policy(game, policy)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from crowdnash.policies.features import FeaturePolicy
 from crowdnash.policies.tabular import Policy, TabularPolicy
 from crowdnash.simulation.layout import AgentLayout
 
@@ -100,6 +101,8 @@ def table_sampler(probs: Float[Array, "G H S A"], layout: AgentLayout | None) ->
 
 def action_sampler(policy: Policy, layout: AgentLayout) -> ActionSampler:
     """The fastest sampler for `policy`; its groups must be those of `layout` if it is tabular."""
+    if isinstance(policy, FeaturePolicy):
+        policy = policy.tabular()  # the layout has a tile for each agent
     if isinstance(policy, TabularPolicy):
         _, _, num_states, num_actions = policy.probs.shape
         if num_states * num_actions <= _MAX_SELECTS and num_actions > 1:
