@@ -140,6 +140,9 @@ def check_features(features: Any) -> None:
 class FeaturePolicy(Policy):
     """pi(a|s) ~ exp(phi . W(s,a)) at every step, for the agents whose features it holds.
 
+    Mirror descent (Algorithm 2) from the uniform policy stays in this class where Q is linear in
+    phi, whatever N is.
+
     Attributes:
         weights: W.
         features: phi of the N agents that play it in the game it was learned in.
