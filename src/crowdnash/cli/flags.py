@@ -29,10 +29,11 @@ from crowdnash.runs.setting_types import fits, is_union, setting_types
 _DESCRIPTION = """\
 Learn a policy for a game and certify how exploitable it is.
 
-The learner is the first that suits the game and has all flags that are given: policy mirror descent
-(tables) for games with few states, PPO (neural networks) for a game that is only a simulator, as
-taxi is, or with --identity none|one-hot|number|independent|group|parameters. Their flags:
-crowdnash solve sis --help, crowdnash solve taxi --help, crowdnash solve sis --learner NAME --help.
+The learner is the first of these that suits the game and has all flags that are given:
+
+{learners}
+
+Their flags: crowdnash solve GAME --learner NAME --help.
 """
 
 
@@ -105,7 +106,7 @@ def parse_solve(
         _solve_flags(game, name, settings, early.preset, stored),
         "solve",
         arguments,
-        description=_DESCRIPTION,
+        description=_description(),
     )
     for group in (flags.learner, flags.evaluation, flags.checkpoints):
         settings |= vars(group)
@@ -117,6 +118,14 @@ def parse_solve(
     if stored is not None and run.resume is not None:
         _refuse_differences(config, stored, run, early.preset)
     return SolveRequest(config, run.out, run.resume, run.report, run.tensorboard)
+
+
+def _description() -> str:
+    """The head of the help, with the first line of every learner's docstring."""
+    heads = {
+        n: (inspect.getdoc(kind) or "").split("\n")[0] for n, kind in registry.LEARNERS.items()
+    }
+    return _DESCRIPTION.format(learners="\n".join(f"{n}: {x}" for n, x in heads.items()))
 
 
 def solve_records() -> tuple[type, ...]:

@@ -156,7 +156,7 @@ def agent_parameters(game: DynamicGame) -> dict[str, Float[np.ndarray, " N"]]:
     For a `PopulationGame` the fields of `agents`, with indices where a field has more than one
     number an agent (`loss[0]`); for another game the columns of `agent_features` (`feature[0]`).
     """
-    found: dict[str, np.ndarray] = {}
+    parameters: dict[str, np.ndarray] = {}
     if isinstance(game, PopulationGame):
         fields = jax.tree_util.tree_leaves_with_path(game.agents)
         named = [
@@ -168,7 +168,7 @@ def agent_parameters(game: DynamicGame) -> dict[str, Float[np.ndarray, " N"]]:
         values = np.asarray(leaf, np.float64).reshape(game.num_agents, *np.shape(leaf)[1:])
         for index in np.ndindex(values.shape[1:]):
             column = values[(slice(None), *index)]
-            if len(found) < _MAX_PARAMETERS and (column != column[0]).any():
+            if len(parameters) < _MAX_PARAMETERS and (column != column[0]).any():
                 place = f"[{','.join(map(str, index))}]" if index else ""
-                found[f"{name or 'parameter'}{place}"] = column
-    return found
+                parameters[f"{name or 'parameter'}{place}"] = column
+    return parameters

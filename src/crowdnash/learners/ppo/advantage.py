@@ -26,8 +26,15 @@ def generalized_advantages(
 ) -> Float[Array, "T *batch"]:
     """Advantages [T,...] of the actions taken.
 
-    **Arguments:** `values` V(s_t); `next_values` V of the state that step t led to, before any
-    reset (not used where `terminated`); `discount` and `gae_lambda` in [0,1].
+    Args:
+        rewards: of every step.
+        values: V(s_t).
+        next_values: V of the state that step t led to, before any reset; not used where
+            `terminated`.
+        terminated: where nothing comes after the step.
+        truncated: where play is merely cut off.
+        discount: in [0, 1].
+        gae_lambda: in [0, 1].
     """
     to_come = jnp.where(terminated, 0.0, next_values)
     errors = rewards + discount * to_come - values

@@ -136,8 +136,8 @@ def _gradient(
     chunks = jax.tree.map(lambda x: jnp.pad(x, (0, fill)).reshape(-1, rows), (chosen, mine))
 
     def add(total: tuple, chunk: tuple[Array, Samples]) -> tuple[tuple, None]:
-        found = differentiate(networks, *chunk)
-        return jax.tree.map(jnp.add, total, found), None
+        gradients = differentiate(networks, *chunk)
+        return jax.tree.map(jnp.add, total, gradients), None
 
     start = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype),
