@@ -126,7 +126,7 @@ def test_evaluate_with_another_seed_draws_the_same_game(networks, tmp_path):
     before = Evaluation.load(RunDirectory.open(copy))
     fresh = experiment.evaluate(copy, seed=5)
     assert (copy / "agents.npz").read_bytes() == (networks / "agents.npz").read_bytes()
-    assert fresh.policies["last"].mean_return != before.policies["last"].mean_return
+    assert fresh.policies["last"].statistics != before.policies["last"].statistics
 
 
 def test_a_simulator_says_what_a_lower_bound_would_cost(networks, tmp_path, capsys):
