@@ -156,6 +156,6 @@ def metrics_columns(learner: Learner[Any, Any, Any], statistics: Sequence[str]) 
     for name in statistics:
         if name in own:
             raise ValueError(
-                f"a statistic of the game must not be called {name!r}, as one of the learner's is"
+                f"a statistic must not be called {name!r}, as a metric of the learner's is"
             )
     return (*own, *statistics)

@@ -349,6 +349,9 @@ def _read_sections(stored: Mapping[str, Any], source: str) -> RunConfig:
         raise ValueError(f"{source} has unknown setting {', '.join(sorted(unknown))}")
     if "game" not in stored:
         raise ValueError(f"{source} has no setting game")
+    for name, kind in (("game", str), ("seed", int)):
+        if not fits(stored.get(name, kind()), kind):
+            raise ValueError(f"{source}: {name} must be {describe(kind)}, got {stored[name]!r}")
     sections: dict[str, Any] = {name: stored.get(name, {}) for name in _SECTIONS}
     for name, values in sections.items():
         if not isinstance(values, dict):

@@ -59,9 +59,13 @@ def load_policies(directory: RunDirectory, game: DynamicGame | None = None) -> S
         names, epoch = [str(name) for name in stored["policies"]], int(stored["epoch"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{directory.policies} is damaged: {error}") from None
-    return SavedPolicies(
-        {name: load_policy(directory.policy_file(name), game) for name in names}, epoch
-    )
+    policies = {name: load_policy(directory.policy_file(name), game) for name in names}
+    if "average" not in names:
+        load_policy(directory.policy, game)
+        recommended = directory.policy_file(names[0])
+        if directory.policy.read_bytes() != recommended.read_bytes():
+            raise ValueError(f"{directory.policy} is not the same policy as {recommended.name}")
+    return SavedPolicies(policies, epoch)
 
 
 def load_policy(path: Path, game: DynamicGame | None = None) -> Policy:
