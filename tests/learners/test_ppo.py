@@ -104,13 +104,16 @@ def same(a: Any, b: Any) -> list[bool]:
         ({"max_gradient_norm": math.inf}, "max_gradient_norm must be > 0 and finite, not inf"),
         ({"entropy_weight": -0.1}, "entropy_weight must be >= 0 and finite, not -0.1"),
         ({"value_weight": math.inf}, "value_weight must be >= 0 and finite, not inf"),
-        ({"discount": 1.1}, "discount must lie in [0, 1], not 1.1"),
-        ({"gae_lambda": -0.1}, "gae_lambda must lie in [0, 1], not -0.1"),
+        ({"discount": 1.1}, "discount must be in [0, 1], not 1.1"),
+        ({"gae_lambda": -0.1}, "gae_lambda must be in [0, 1], not -0.1"),
         ({"annealing_epochs": -1}, "annealing_epochs must be at least 0, not -1"),
         ({"annealing_epochs": 3, "num_epochs": 4}, "annealing_epochs must be at least num_epochs"),
         ({"hidden_sizes": ()}, "hidden_sizes must be a tuple of at least one width, not ()"),
         ({"hidden_sizes": (8, 0)}, "every width in hidden_sizes must be at least 1, not 0"),
-        ({"matrix_dtype": "float16"}, "must be 'float32' or 'bfloat16', not 'float16'"),
+        (
+            {"matrix_dtype": "float16"},
+            "matrix_dtype must be one of float32, bfloat16, not 'float16'",
+        ),
     ],
 )
 def test_bad_arguments(changes, text):

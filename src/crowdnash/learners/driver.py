@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from crowdnash.checks import check_instance, check_key
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import named
 from crowdnash.learners.base import (
@@ -79,12 +80,10 @@ def solve(
             or has more epochs behind it than the learner's `num_epochs`.
         GameError: the game breaks its contract.
     """
-    if not isinstance(learner, Learner):
-        raise ValueError(
-            "learner must be a Learner, such as PolicyMirrorDescent or PPO, "
-            f"not a {type(learner).__name__}"
-        )
+    check_instance("game", game, DynamicGame)
+    check_instance("learner", learner, Learner)
     if state is None:
+        check_key("key", key)
         state = learner.init(game, key=key)
     else:
         check_state(game, learner, state)
@@ -123,6 +122,7 @@ def solve_together(
         ValueError: there are no games or not as many keys; else as `solve`.
         GameError: as `solve`.
     """
+    check_instance("learner", learner, Learner)
     if not games or len(games) != len(keys):
         raise ValueError(
             f"games and keys must be equally many, at least 1, not {len(games)} and {len(keys)}"

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from crowdnash.checks import check_choice, check_count
+from crowdnash.checks import check_choice, check_count, check_flag, check_number, shown
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import states_for_tables
 from crowdnash.games.grouping import Groups, assign_groups
@@ -113,13 +114,14 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
     def __check_init__(self):
         check_count("num_epochs", self.num_epochs, 0)
         check_count("td_epochs", self.td_epochs, 1)
-        if not 0 <= self.temperature < np.inf:
-            raise ValueError(f"temperature must be >= 0 and finite, not {self.temperature}")
-        if isinstance(self.step_size, str):
-            if self.step_size != "theorem":
-                raise ValueError(f"step_size must be 'theorem' or > 0, not {self.step_size!r}")
-        elif not 0 < self.step_size < np.inf:
-            raise ValueError(f"step_size must be 'theorem' or > 0, not {self.step_size}")
+        check_number("temperature", self.temperature, least=0)
+        check_flag("mixing", self.mixing)
+        check_choice("iterate", self.iterate, ("last", "average"))
+        if self.step_size != "theorem":
+            number = self.step_size
+            if isinstance(number, str | bool) or not isinstance(number, Real) or not number > 0:
+                raise ValueError(f"step_size must be 'theorem' or > 0, not {shown(number)}")
+            check_number("step_size", number)
         largest = 1.0 if isinstance(self.step_size, str) else self.step_size
         if self.temperature * largest >= 1:
             raise ValueError(
@@ -128,8 +130,6 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
             )
         StepRule.named(self.td_step_size, 1, np.ones(1, np.int64), self.td_delta, self.td_weighting)
         self._check_evaluation()
-        if self.iterate not in ("average", "last"):
-            raise ValueError(f"iterate must be 'average' or 'last', not {self.iterate!r}")
 
     def _check_evaluation(self) -> None:
         check_choice("evaluation", self.evaluation, ("td", "fitted"))

@@ -14,13 +14,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from crowdnash.checks import check_count
+from crowdnash.checks import check_choice, check_count, check_flag, check_number
 from crowdnash.games.base import DynamicGame
 from crowdnash.learners.base import Learner, Metrics, game_fingerprint
 from crowdnash.learners.ppo.play import PPOState, collect, refuse_faults
@@ -140,14 +140,15 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
         ):
             check_count(name, getattr(self, name), least)
         for name in ("learning_rate", "max_gradient_norm", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be > 0 and finite, not {getattr(self, name)}")
+            check_number(name, getattr(self, name), above=0)
         for name in ("entropy_weight", "value_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be >= 0 and finite, not {getattr(self, name)}")
+            check_number(name, getattr(self, name), least=0)
         for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+            check_number(name, getattr(self, name), least=0, most=1)
+        for name in ("clip_values", "normalise_advantages", "horizon_is_end"):
+            check_flag(name, getattr(self, name))
+        check_choice("identity", self.identity, get_args(IdentityName))
+        check_choice("matrix_dtype", self.matrix_dtype, ("float32", "bfloat16"))
         if self.annealing_epochs is not None:
             check_count("annealing_epochs", self.annealing_epochs, 0)
         if 0 < (self.annealing_epochs or 0) < self.num_epochs:
@@ -162,10 +163,6 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
             )
         for width in self.hidden_sizes:
             check_count("every width in hidden_sizes", width, 1)
-        if self.matrix_dtype not in ("float32", "bfloat16"):
-            raise ValueError(
-                f"matrix_dtype must be 'float32' or 'bfloat16', not {self.matrix_dtype!r}"
-            )
 
     @classmethod
     def presets(cls) -> Mapping[str, Callable[..., "PPO"]]:
