@@ -114,7 +114,7 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
     def __check_init__(self):
         check_count("num_epochs", self.num_epochs, 0)
         check_count("td_epochs", self.td_epochs, 1)
-        check_number("temperature", self.temperature, least=0)
+        check_number("temperature", self.temperature, least=0.0)
         check_flag("mixing", self.mixing)
         check_choice("iterate", self.iterate, ("last", "average"))
         if self.step_size != "theorem":

@@ -140,11 +140,11 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
         ):
             check_count(name, getattr(self, name), least)
         for name in ("learning_rate", "max_gradient_norm", "clip"):
-            check_number(name, getattr(self, name), above=0)
+            check_number(name, getattr(self, name), above=0.0)
         for name in ("entropy_weight", "value_weight"):
-            check_number(name, getattr(self, name), least=0)
+            check_number(name, getattr(self, name), least=0.0)
         for name in ("discount", "gae_lambda"):
-            check_number(name, getattr(self, name), least=0, most=1)
+            check_number(name, getattr(self, name), least=0.0, most=1.0)
         for name in ("clip_values", "normalise_advantages", "horizon_is_end"):
             check_flag(name, getattr(self, name))
         check_choice("identity", self.identity, get_args(IdentityName))
