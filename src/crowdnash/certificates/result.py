@@ -135,7 +135,7 @@ def _restore(cls: type, stored: Any, prefix: str, arrays: dict[str, np.ndarray])
     values: dict[str, Any] = {}
     for item in dataclasses.fields(cls):
         kinds = (*typing.get_args(hints[item.name]), hints[item.name])
-        records = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+        records: list[Any] = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
         name = f"{prefix}{item.name}"
         if name in arrays:
             values[item.name] = arrays[name]

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional
 
 import jax
 from tyro.conf import arg
@@ -213,7 +213,7 @@ def _solve_flags(
     choices: Any = {
         "learner": (Literal[tuple(registry.LEARNERS)], learner, "the learner"),
         "preset": (
-            Literal[presets] if stored is None else Literal[presets] | None,
+            Literal[presets] if stored is None else Optional[Literal[presets]],  # noqa: UP045
             (preset if preset in presets else presets[0]) if stored is None else None,
             "where the learner's settings start from; single flags override it",
         ),
@@ -282,7 +282,11 @@ def _refuse_differences(
         what = f"--{name.replace('_', '-')} {text_of(new)}"
         has = text_of(old)
         presets = type(stored.learner).presets()
-        if preset in presets and new == learner_settings(presets[preset]()).get(name):
+        if (
+            preset is not None
+            and preset in presets
+            and new == learner_settings(presets[preset]()).get(name)
+        ):
             what, has = f"--preset {preset}", f"{name} {has}"
         hint = "; it can only grow" if name == "num_epochs" else ""
         raise ValueError(f"{what} contradicts {run.resume}, which has {has}{hint}")

@@ -131,8 +131,7 @@ def solve_together(
     def notify(run: int) -> Callable[[StateT, MetricsT], Any]:
         return lambda state, metrics: callback and callback(run, state, metrics)
 
-    stacked = isinstance(learner, StackedLearner) and len(games) > 1
-    if stacked:
+    if isinstance(learner, StackedLearner) and len(games) > 1:
         states = [learner.init(game, key=key) for game, key in zip(games, keys, strict=True)]
         if len({_form(pair) for pair in zip(games, states, strict=True)}) == 1:
             return _solve_stacked(

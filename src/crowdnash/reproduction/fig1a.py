@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from crowdnash.learners.ppo.learner import PPO
 from crowdnash.reproduction.fig1a_pictures import LEARNERS, Curves, curves_of, draw
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
 from crowdnash.runs import experiment
@@ -62,15 +63,15 @@ def points(scale: Scale, seed: int) -> tuple[Point, ...]:
 def measure(settings: Settings, folder: Path) -> Sequence[Row]:
     """Train one fleet in `folder`, or go on where that stopped; a row for every epoch."""
     learner = LEARNERS[str(settings["learner"])]
+    changes: Any = {"identity": learner.identity}
+    if learner.entropy_weight is not None:
+        changes["entropy_weight"] = learner.entropy_weight
+    epochs = {"num_epochs": int(settings["num_epochs"] or 0), "annealing_epochs": _ANNEALING_EPOCHS}
     config = RunConfig.create(
         "taxi",
-        learner="ppo",
         game_parameters={name: settings[name] for name in ("num_agents", "horizon")},  # pyright: ignore[reportArgumentType]
-        num_epochs=int(settings["num_epochs"] or 0),
-        annealing_epochs=_ANNEALING_EPOCHS,
-        identity=learner.identity,
+        learner=PPO(**(epochs | changes)),
         seed=int(settings["seed"] or 0),
-        **({} if learner.entropy_weight is None else {"entropy_weight": learner.entropy_weight}),
     )
     if (folder / "config.json").exists():
         _check_run(folder, config)

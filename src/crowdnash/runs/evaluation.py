@@ -240,15 +240,15 @@ def evaluate_policies(
         GameError: the game pays something that is not a finite number.
     """
     began, settings = time.monotonic(), config.evaluation
-    tabular, plays = isinstance(game, TabularGame), None
+    plays = None
     some = next(iter(policies.values()))
     evaluations: dict[str, PolicyEvaluation] = {}
-    if tabular:
+    if isinstance(game, TabularGame):
         policies = {**policies, "uniform": _uniform_like(game, some)}
     for name, policy in policies.items():
         title = policy_title(name)
-        on_stage(f"{'certifying' if tabular else 'evaluating'} the {title}")
-        if tabular:
+        on_stage(f"{'certifying' if config.is_tabular else 'evaluating'} the {title}")
+        if isinstance(game, TabularGame):
             # Epoch 0 is never evaluated on the way, so these draws are used nowhere else.
             own = 0 if name == "uniform" else settings.own_influence_agents
             here = jax.random.fold_in(key, 0)
@@ -263,8 +263,8 @@ def evaluate_policies(
         game=config.game,
         num_agents=game.num_agents,
         horizon=game.horizon,
-        state_names=tuple(game.state_names) if tabular else (),
-        action_names=tuple(game.action_names) if tabular else (),
+        state_names=tuple(getattr(game, "state_names", ())),
+        action_names=tuple(getattr(game, "action_names", ())),
         epoch=epoch,
         num_trajectories=settings.num_evaluation_trajectories,
         confidence=settings.confidence,
