@@ -91,3 +91,31 @@ def test_a_second_ctrl_c_ends_the_process_even_where_python_does_not_run():
     )
     assert done.stdout == "held\n"
     assert done.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("comes_out_as_another_error", [False, True])
+def test_ctrl_c_while_a_command_is_imported_is_one_line(tmp_path, comes_out_as_another_error):
+    program = f"""
+        import os, signal, sys
+
+        class Press:
+            def find_spec(self, name, path=None, target=None):
+                if name == "jax":
+                    sys.meta_path.remove(self)
+                    try:
+                        os.kill(os.getpid(), signal.SIGINT)
+                    except KeyboardInterrupt as error:
+                        if {comes_out_as_another_error}:
+                            raise ImportError("half a module") from error
+                        raise
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.meta_path.insert(0, Press())
+        from crowdnash.cli import main
+        sys.exit(main(["solve", "sis", "--out", {str(tmp_path / "run")!r}]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "crowdnash: stopped\n")
+    assert not (tmp_path / "run").exists()
