@@ -1,17 +1,16 @@
 """The report's page in a browser: drawn, read out, zoomed, sorted, offline, without scripts."""
 
 import dataclasses
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import expect
 
+from browser_pages import canvas, column, drag, figure, point, read_out, x_labels
 from crowdnash import Exploitability, Interval
 from crowdnash.files import read_arrays, write_arrays
 from crowdnash.reports.report import SavedRun, write_report
@@ -21,129 +20,11 @@ from crowdnash.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-OPTIONS = (
-    "--no-sandbox",  # root in a container has no other way
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
-    if program is None:
-        message = "Chromium is needed to look at the report: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=program, args=list(OPTIONS))
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(browser) -> Iterator[Open]:
-    """Opens a file in a tab of its own; errors, warnings and requests are what was `expected`."""
-    closing = []
-
-    def opened(
-        file: Path, *, width: int = 1200, scripts: bool = True, expected: int = 0, **options
-    ) -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, java_script_enabled=scripts, **options
-        )
-        page, problems = context.new_page(), []
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: problems.append(request.url))
-        page.goto(file.resolve().as_uri())
-        if scripts:
-            page.wait_for_selector("html[data-ready]", state="attached")
-        closing.append((context, problems, expected))
-        return page
-
-    yield opened
-    for context, problems, expected in closing:
-        context.close()
-        asked = [text for text in problems if not text.startswith(("file:", "data:"))]
-        assert len(asked) == expected, asked
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("browser") / "run"
-    config = RunConfig.create(
-        "sis",
-        game_parameters={"num_agents": 120, "horizon": 4},
-        num_epochs=6,
-        td_epochs=5,
-        groups=4,
-        evaluate_every=2,
-        num_evaluation_trajectories=8,
-        own_influence_agents=2,
-    )
-    experiment.run(config, out)
-    write_report(out)
-    return out
-
-
-@pytest.fixture
-def page(open_page, run) -> Page:
-    return open_page(run / "report.html")
-
-
-def figure(page: Page, name: str) -> Locator:
-    return page.locator("figure", has=page.locator(f'[data-charts="{name}"]'))
-
-
-def canvas(page: Page, name: str) -> Locator:
-    return figure(page, name).locator(".canvas").first
-
-
-def point(chart: Locator, across: float, down: float = 0.5) -> tuple[float, float]:
-    """Where in the window a point of a chart's inside is, at these shares of it."""
-    inside = chart.locator(".nsewdrag").first
-    inside.scroll_into_view_if_needed()
-    box = inside.bounding_box()
-    assert box is not None
-    return box["x"] + across * box["width"], box["y"] + down * box["height"]
-
-
-def read_out(chart: Locator) -> str:
-    chart.page.wait_for_function(
-        "chart => chart.querySelector('.hoverlayer text')", arg=chart.element_handle()
-    )
-    return "\n".join(chart.locator(".hoverlayer text").all_text_contents())
-
-
-def drag(page: Page, chart: Locator, start: float, end: float) -> None:
-    page.mouse.move(*point(chart, start))
-    page.mouse.down()
-    page.mouse.move(*point(chart, end), steps=4)
-    page.mouse.up()
-
-
-def x_labels(chart: Locator) -> list[str]:
-    labels = chart.locator(".xtick text").all_text_contents()
-    return sorted(labels, key=lambda label: float(label.rstrip("%")))
-
-
-def column(page: Page, index: int) -> list[float]:
-    cells = page.locator(f"#agents tbody tr td:nth-child({index + 1})").all_inner_texts()
-    return [float(cell.replace("−", "-")) for cell in cells]
-
 
 @pytest.mark.parametrize("width", [1200, 420])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_fits_and_asks_for_nothing(open_page, run, tmp_path, width, scheme):
-    page = open_page(run / "report.html", width=width, color_scheme=scheme)
+def test_page_fits_and_asks_for_nothing(open_page, many_agents, tmp_path, width, scheme):
+    page = open_page(many_agents / "report.html", width=width, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     pictures = page.locator("img[data-charts]")
     assert [picture.is_visible() for picture in pictures.all()] == [False] * 5
@@ -168,8 +49,8 @@ def test_charts_change_colour_at_nightfall(page):
     )
 
 
-def test_pointing_reads_out_the_interval(page, run):
-    row = SavedRun.load(run).certified_rows[1]
+def test_pointing_reads_out_the_interval(page, many_agents):
+    row = SavedRun.load(many_agents).certified_rows[1]
     chart = canvas(page, "exploitability")
     page.mouse.move(*point(chart, 0.5))
     shown = read_out(chart).replace("−", "-")
@@ -237,84 +118,22 @@ def test_scale_of_exploitability_can_be_chosen(page):
     assert {before, chart.evaluate(kind)} == {"log", "linear"}
 
 
-def test_numbers_stand_beside_every_chart(page, run):
+def test_numbers_stand_beside_every_chart(page, many_agents):
     assert page.get_by_text("numbers", exact=True).count() == page.locator(".canvas").count()
     part = figure(page, "exploitability")
     part.get_by_text("numbers", exact=True).click()
     rows = [row.locator("td, th").all_inner_texts() for row in part.locator("tr").all()]
     assert rows[0][:2] == ["epoch", "largest over agents"]
-    saved = SavedRun.load(run).certified_rows
+    saved = SavedRun.load(many_agents).certified_rows
     assert [row[0] for row in rows[1:]] == [str(row["epoch"]) for row in saved]
     low, high = (float(n) for n in rows[1][1].replace("−", "-").split(" – "))
     assert low == pytest.approx(saved[0]["exploitability_max_lower"], abs=1e-4)
     assert high == pytest.approx(saved[0]["exploitability_max_upper"], abs=1e-4)
 
 
-def test_table_sorts_by_pointer_and_key_and_turns_pages(page, run):
-    evaluation = SavedRun.load(run).evaluation
-    assert evaluation is not None
-    policy = evaluation.policies["last"].exploitability
-    head, turn = page.locator("#agents th").first, page.get_by_role("button", name="next")
-    assert column(page, 2) == pytest.approx(np.sort(policy.upper)[::-1][:50], abs=1e-4, rel=1e-3)
-    head.get_by_role("button").click()
-    assert column(page, 0) == list(range(50))
-    assert column(page, 1) == pytest.approx(policy.lower[:50], abs=1e-4, rel=1e-3)
-    assert head.get_attribute("aria-sort") == "ascending"
-    head.get_by_role("button").press("Enter")
-    assert column(page, 0) == list(range(119, 69, -1))
-    assert head.get_attribute("aria-sort") == "descending"
-    turn.click()
-    turn.click()
-    assert column(page, 0) == list(range(19, -1, -1))
-    assert "101–120 of 120 agents" in page.locator("#agents [role=status]").inner_text()
-    assert turn.is_disabled()
-
-
-def test_search(page, run):
-    saved = SavedRun.load(run)
-    groups = np.asarray(saved.policies["last"].groups)
-    recovery = saved.game_record.parameters["recovery"]
-    field, status = page.locator("#agents input"), page.locator("#agents [role=status]")
-    field.fill("17")
-    assert column(page, 0) == [17]
-    field.fill("group=2 recovery>0.3")
-    expected = np.flatnonzero((groups == 2) & (recovery > 0.3))
-    assert 0 < len(expected) < 50
-    assert sorted(column(page, 0)) == expected.tolist()
-    field.fill("recovery>2")
-    assert status.inner_text() == "no agent is like that"
-    for wrong, why in (
-        ("size>1", "no column is called “size”"),
-        ("group=many", "“many” is not a number"),
-        ("first", "neither an agent's number nor a condition"),
-    ):
-        field.fill(wrong)
-        assert why in status.inner_text()
-        assert field.get_attribute("aria-invalid") == "true"
-    assert field.evaluate("field => field.labels.length") == 1
-
-
-def test_gains_against_a_parameter_that_the_reader_picks(page, run):
-    section = page.locator("#agents")
-    values = [option.get_attribute("value") for option in section.locator("option").all()]
-    assert values == ["susceptibility", "recovery", "isolation_aversion", "group"]
-    dots = section.locator(".scatterlayer .point")
-    assert dots.count() == 120
-    section.locator("select").select_option("recovery")
-    assert section.locator("h3").inner_text() == "Gains under the last iterate against recovery"
-    assert dots.count() == 120
-    dots.last.scroll_into_view_if_needed()
-    box = dots.last.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    shown = read_out(section.locator(".canvas"))
-    agent, value = re.match(r"agent (\d+)\s*recovery: (\d\.\d+)", shown).groups()
-    recovery = SavedRun.load(run).game_record.parameters["recovery"]
-    assert float(value) == pytest.approx(recovery[int(agent)], abs=1e-4)
-
-
-def test_groups_of_the_policy(page, run):
+def test_groups_of_the_policy(page, many_agents):
     part = figure(page, "policy")
-    saved = SavedRun.load(run)
+    saved = SavedRun.load(many_agents)
     sizes = np.bincount(np.asarray(saved.policies["last"].groups))
     options = part.locator("option").all_text_contents()
     assert options == [
@@ -332,8 +151,8 @@ def test_groups_of_the_policy(page, run):
         page.mouse.move(2, 2)
 
 
-def test_without_scripts_the_pictures_and_the_largest_gains_remain(open_page, run):
-    page = open_page(run / "report.html", scripts=False)
+def test_without_scripts_the_pictures_and_the_largest_gains_remain(open_page, many_agents):
+    page = open_page(many_agents / "report.html", scripts=False)
     pictures = page.locator("img").all()
     assert len(pictures) == 5
     assert all(
@@ -344,8 +163,8 @@ def test_without_scripts_the_pictures_and_the_largest_gains_remain(open_page, ru
     assert "need JavaScript" in page.locator("#agents").inner_text()
 
 
-def test_on_paper_it_is_light_and_has_pictures_and_no_controls(open_page, run):
-    page = open_page(run / "report.html", color_scheme="dark")
+def test_on_paper_it_is_light_and_has_pictures_and_no_controls(open_page, many_agents):
+    page = open_page(many_agents / "report.html", color_scheme="dark")
     page.emulate_media(media="print")
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert colour == "rgb(255, 255, 255)"
@@ -354,8 +173,8 @@ def test_on_paper_it_is_light_and_has_pictures_and_no_controls(open_page, run):
     assert page.pdf().startswith(b"%PDF")
 
 
-def test_names_from_the_data_run_nothing(open_page, run, tmp_path):
-    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+def test_names_from_the_data_run_nothing(open_page, many_agents, tmp_path):
+    copy = Path(shutil.copytree(many_agents, tmp_path / "copy"))
     evil = "</script><img src=x onerror=\"document.title='run'\"><script>document.title='run'"
     directory = RunDirectory(copy)
     # Short ones, which the pictures have room for.
@@ -375,8 +194,8 @@ def test_names_from_the_data_run_nothing(open_page, run, tmp_path):
     assert evil in page.locator("#agents option").first.text_content()
 
 
-def test_a_chart_that_fails_leaves_its_picture(open_page, run, tmp_path):
-    html = (run / "report.html").read_text()
+def test_a_chart_that_fails_leaves_its_picture(open_page, many_agents, tmp_path):
+    html = (many_agents / "report.html").read_text()
     broken = tmp_path / "report.html"
     broken.write_text(html.replace('"figure":{"data"', '"figure":{"nothing"', 1))
     page = open_page(broken, expected=1)
