@@ -9,7 +9,7 @@ several dependencies; Vega needs `eval` or an interpreter; ECharts (1.1 MB) has 
 bars; uPlot (51 kB) has no stacks, heat maps or error bars. Plotly reads nothing out by keyboard;
 `assets/report.js` adds that, and a table of the numbers beside every chart.
 
-The copy is `assets/plotly-cartesian.min.js.gz`, version 4.1.1 as published, packed with
+The copy is `assets/plotly-cartesian.min.js.gz` (licence beside it), version 4.1.1, packed with
 `gzip --best --no-name`.
 """
 
