@@ -197,7 +197,7 @@ def test_names_from_the_data_run_nothing(open_page, many_agents, tmp_path):
 def test_a_chart_that_fails_leaves_its_picture(open_page, many_agents, tmp_path):
     html = (many_agents / "report.html").read_text()
     broken = tmp_path / "report.html"
-    broken.write_text(html.replace('"figure":{"data"', '"figure":{"nothing"', 1))
+    broken.write_text(html.replace('"layout":{', '"nothing":{', 1))
     page = open_page(broken, expected=1)
     pictures = page.locator("img[data-charts]")
     assert [p.is_visible() for p in pictures.all()] == [True, False, False, False, False]
