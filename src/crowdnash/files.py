@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -37,8 +38,7 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object])
             os.fsync(file.fileno())
         os.replace(draft, path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+        remove(draft)
         raise
     sync_directory(path.parent)
 
@@ -56,6 +56,15 @@ def sync_directory(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all it holds, a file or a link, as far as possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

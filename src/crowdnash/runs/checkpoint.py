@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from crowdnash.files import read_json, sync_directory, write_json
+from crowdnash.files import read_json, remove, sync_directory, write_json
 
 _DIGESTS = "crowdnash.json"
 _FORMAT = 1
@@ -72,7 +72,7 @@ def save(
     draft = directory / f".partial-{epoch}"
     try:
         _refuse_full_disk(directory, sum(leaf.nbytes for leaf in leaves.values()))
-        _remove(draft)
+        remove(draft)
         with (
             _plain_path(directory) as plain,
             ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer,
@@ -81,7 +81,7 @@ def save(
         record = {"format": _FORMAT, "epoch": epoch, "settings": settings}
         write_json(draft / _DIGESTS, record | {"sha256": _digests(draft)})
         target = directory / str(epoch)
-        _remove(target)
+        remove(target)
         draft.replace(target)
     except OSError:
         _discard_drafts(directory)
@@ -91,7 +91,7 @@ def save(
         raise _as_os_error(error, directory / str(epoch)) from error
     sync_directory(directory)
     for old in epochs(directory)[:-keep]:
-        _remove(directory / str(old))
+        remove(directory / str(old))
 
 
 def epochs(directory: Path) -> tuple[int, ...]:
@@ -242,18 +242,14 @@ def _named_leaves(state: Any) -> dict[str, jax.Array]:
     }
 
 
-def _files(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.rglob("*") if entry.is_file() and entry.name != _DIGESTS)
-
-
 def _digests(path: Path) -> dict[str, str]:
     digests = {}
-    for entry in _files(path):
-        with open(entry, "rb") as file:
-            digests[entry.relative_to(path).as_posix()] = hashlib.file_digest(
-                file, "sha256"
-            ).hexdigest()
-            os.fsync(file.fileno())
+    for entry in sorted(path.rglob("*")):
+        if entry.is_file() and entry.name != _DIGESTS:
+            with open(entry, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+            digests[entry.relative_to(path).as_posix()] = digest
     return digests
 
 
@@ -277,22 +273,13 @@ def _verify(path: Path, epoch: int) -> None:
 
 def _set_aside(path: Path) -> None:
     target = path.with_name(f"{path.name}.damaged")
-    _remove(target)
+    remove(target)
     path.replace(target)
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder, a file or a link, as far as possible."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def _discard_drafts(directory: Path) -> None:
     for draft in directory.glob(".partial-*"):
-        _remove(draft)
+        remove(draft)
 
 
 def _refuse_full_disk(directory: Path, num_bytes: int) -> None:
