@@ -125,7 +125,7 @@ def _description() -> str:
     heads = {
         n: (inspect.getdoc(kind) or "").split("\n")[0] for n, kind in registry.LEARNERS.items()
     }
-    return _DESCRIPTION.format(learners="\n".join(f"{n}: {x}" for n, x in heads.items()))
+    return _DESCRIPTION.format(learners="\n\n".join(f"{n}: {x}" for n, x in heads.items()))
 
 
 def solve_records() -> tuple[type, ...]:
