@@ -59,6 +59,7 @@ class Gains(NamedTuple):
     clairvoyant: Float[Array, "B n"]
 
 
+@eqx.filter_jit
 def tabulate(game: TabularGame, policy: Policy, agents: Int[Array, " n"]) -> Float[Array, "H X n"]:
     """Action probabilities of some agents as tables [H,X,n]."""
     one = policy.probabilities

@@ -9,10 +9,11 @@ Axes: n agents examined, K population paths, B of them in one chunk.
 from dataclasses import replace
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from crowdnash.certificates.path_values import (
     Gains,
@@ -222,34 +223,37 @@ def _own_influence(setting: _Setting, agents: Int[np.ndarray, " k"]) -> OwnInflu
     differences: list[np.ndarray] = []
     for numbers, active in setting.chunks(len(agents)):
         gains = setting.gains(index, base, best, numbers)
-        stays = _returns(setting, setting.sampler, index, base, numbers)
+        play = (setting.evaluation_key, numbers)
+        stays = returns_when_played(
+            setting.game, setting.sampler, setting.layout, index, base, *play
+        )
         leaves = [
-            _return_of_deviation(setting, k, index, best, numbers) for k in range(len(agents))
+            _returns_of_deviation(
+                setting.game, setting.sampler, setting.layout, index, jnp.asarray(k), best, *play
+            )
+            for k in range(len(agents))
         ]
-        real = np.concatenate(leaves, axis=1) - stays
+        real = np.concatenate(leaves, axis=1) - np.asarray(stays)
         differences.append((real - np.asarray(gains.planned))[active])
     difference = np.concatenate(differences).astype(np.float64)
     error = difference.std(0, ddof=1) / np.sqrt(len(difference))
     return OwnInfluence(agents, difference.mean(0), error)
 
 
-def _return_of_deviation(
-    setting: _Setting, column: int, agents: Array, best: Plan, numbers: Array
-) -> np.ndarray:
-    """Return of one agent when it alone plays its best response, [B,1]."""
-    game, one = setting.game, slice(column, column + 1)
-    plan = Plan(*(x[..., one] for x in best))
+@eqx.filter_jit
+def _returns_of_deviation(
+    game: PopulationGame,
+    base: ActionSampler,
+    layout: AgentLayout,
+    agents: Int[Array, " k"],
+    column: Int[Array, ""],
+    best: Plan,
+    key: PRNGKeyArray,
+    numbers: UInt32[Array, " B"],
+) -> Float[Array, "B 1"]:
+    """Return of one agent when it alone plays its best response; one compilation for all."""
+    plan = Plan(*(jax.lax.dynamic_slice_in_dim(x, column, 1, axis=-1) for x in best))
     table = plan.probs.reshape(1, game.horizon, game.num_states, game.num_actions)
-    place = setting.layout.place[agents[column]]
-    deviating = DeviatingSampler(setting.sampler, table_sampler(table, None), place)
-    return _returns(setting, deviating, agents[one], plan, numbers)
-
-
-def _returns(
-    setting: _Setting, sampler: ActionSampler, agents: Array, plan: Plan, numbers: Array
-) -> np.ndarray:
-    """Returns of agents in real play on the evaluation draws, [B,n]."""
-    game, layout = setting.game, setting.layout
-    return np.asarray(
-        returns_when_played(game, sampler, layout, agents, plan, setting.evaluation_key, numbers)
-    )
+    agent = agents[column]
+    sampler = DeviatingSampler(base, table_sampler(table, None), layout.place[agent])
+    return returns_when_played(game, sampler, layout, agent[None], plan, key, numbers)
