@@ -18,6 +18,7 @@ from crowdnash.approximate_symmetry.agent_laws import Reader, open_reader
 from crowdnash.approximate_symmetry.deviation import LawStudy, SearchEffort, study_law
 from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.games.base import DynamicGame, GameError, PopulationGame
+from crowdnash.games.declarations import check_declarations
 from crowdnash.games.vectorised import Law
 from crowdnash.interval import Interval
 from crowdnash.runs.directory import RunDirectory
@@ -124,12 +125,13 @@ def exact_symmetry(game: DynamicGame) -> ExactSymmetry | None:
         return None
     with jax.enable_x64(True):
         try:
+            check_declarations(game)
             reader = open_reader(game, np.zeros(game.num_agents, np.int32))
             work = _work(reader, "transition") + _work(reader, "reward")
             if not reader.same_contributions or work > _MAX_WORK:
                 return None
             moves, pays = (_study(reader, law) for law in ("transition", "reward"))
-        except GameError:  # a law that is no number somewhere: `symmetry` raises for it
+        except GameError:  # no number, or not what it is declared to be: `symmetry` raises for it
             return None
     return ExactSymmetry(
         float(moves.lower.max()),
