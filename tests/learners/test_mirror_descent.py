@@ -135,14 +135,14 @@ def test_step_sizes(states):
         np.testing.assert_allclose(change(epoch, 0.3), 0.3 * one, atol=1e-5)
 
 
-def test_an_epoch_is_td_learning_and_a_mirror_step(states):
+@pytest.mark.parametrize("weighting", ["trajectories", "visitors"])
+def test_an_epoch_is_td_learning_and_a_mirror_step(states, weighting):
     state, tau, xi = states[2], 0.05, 0.4
     policy = cn.TabularPolicy.grouped(state.probs, state.groups)
     key = jax.random.fold_in(KEY, 2)
-    values = td_learning(
-        SIS, policy, key=key, num_epochs=6, temperature=tau, step_size="horizon-visits"
-    )
-    settings = {"temperature": tau, "step_size": xi, "mixing": False}
+    evaluation = {"step_size": "horizon-visits", "weighting": weighting}
+    values = td_learning(SIS, policy, key=key, num_epochs=6, temperature=tau, **evaluation)
+    settings = {"temperature": tau, "step_size": xi, "mixing": False, "td_weighting": weighting}
     learner = cn.PolicyMirrorDescent(td_epochs=6, td_step_size="horizon-visits", **settings)
     start = learner.init(SIS, key=KEY)
     start = eqx.tree_at(lambda x: (x.epoch, x.log_probs), start, (state.epoch, state.log_probs))

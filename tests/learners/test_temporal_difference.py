@@ -397,3 +397,32 @@ def conditional_returns(reference, agent: int) -> np.ndarray:
         total[h] /= weights
         ahead = before
     return total
+
+
+@pytest.mark.slow
+def test_weighting_by_visitors_takes_the_floor_away():
+    """A-RPS, 100 agents alike: the squared error of one table, weighted by the flow."""
+    game = cn.games.RockPaperScissors.sample(jax.random.key(3), num_agents=100, heterogeneity=0.0)
+    mfg = cn.induced_game(game)
+    probs = np.full((game.horizon, 3, 3), 1 / 3)
+    flow = np.asarray(cn.mean_field.population_flow(mfg, probs))
+    exact = np.asarray(cn.mean_field.q_values(mfg, probs, temperature=0.05))
+    policy = cn.TabularPolicy.symmetric(probs, 100)
+
+    def error(weighting: Any, num_epochs: int) -> float:
+        learned = [
+            cn.td_learning(
+                game,
+                policy,
+                key=jax.random.key(seed),
+                num_epochs=num_epochs,
+                temperature=0.05,
+                weighting=weighting,
+            )[0]
+            for seed in range(3)
+        ]
+        return float(np.mean([(flow * (np.asarray(q) - exact) ** 2).sum() for q in learned]))
+
+    assert error("trajectories", 6000) > 0.05
+    assert error("visitors", 1000) < 0.02
+    assert error("visitors", 6000) < 0.005
