@@ -93,8 +93,18 @@ def test_a_second_ctrl_c_ends_the_process_even_where_python_does_not_run():
     assert done.returncode == -signal.SIGINT
 
 
+@pytest.mark.parametrize(
+    "press",
+    [
+        "os.kill(os.getpid(), signal.SIGINT)",
+        # As in a dataclass that is being made: Python then means to end by the signal.
+        "exec('os.kill(os.getpid(), signal.SIGINT)')",
+    ],
+)
 @pytest.mark.parametrize("comes_out_as_another_error", [False, True])
-def test_ctrl_c_while_a_command_is_imported_is_one_line(tmp_path, comes_out_as_another_error):
+def test_ctrl_c_while_a_command_is_imported_is_one_line(
+    tmp_path, press, comes_out_as_another_error
+):
     program = f"""
         import os, signal, sys
 
@@ -103,7 +113,7 @@ def test_ctrl_c_while_a_command_is_imported_is_one_line(tmp_path, comes_out_as_a
                 if name == "jax":
                     sys.meta_path.remove(self)
                     try:
-                        os.kill(os.getpid(), signal.SIGINT)
+                        {press}
                     except KeyboardInterrupt as error:
                         if {comes_out_as_another_error}:
                             raise ImportError("half a module") from error
@@ -114,8 +124,14 @@ def test_ctrl_c_while_a_command_is_imported_is_one_line(tmp_path, comes_out_as_a
         from crowdnash.cli import main
         sys.exit(main(["solve", "sis", "--out", {str(tmp_path / "run")!r}]))
     """
+    # A module, as `python -m crowdnash`: only there Python looks at how `exec` ended.
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "program"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (done.returncode, done.stderr) == (130, "crowdnash: stopped\n")
     assert not (tmp_path / "run").exists()

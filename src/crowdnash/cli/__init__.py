@@ -133,6 +133,9 @@ def _run(command: str, arguments: list[str]) -> None:
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:
+    # After a KeyboardInterrupt inside `exec`, as dataclasses use it, Python ends by SIGINT whatever
+    # the exit code; the next `exec` makes it forget.
+    exec("")
     if "crowdnash.runs.training_loop" in sys.modules:
         from crowdnash.runs.training_loop import Interrupted
 
