@@ -2,10 +2,11 @@
 
 A reference of each kind (policy mirror descent on A-SIS, PPO on A-Taxi, `reproduce theorem3` at
 the smoke scale) goes to its end undisturbed. Then the same command is started again and again and
-gets SIGKILL or SIGINT at a moment drawn uniformly from the reference's wall time, imports and
-evaluation included; it is resumed and must leave what the reference left: policies, metrics,
-evaluation, game record and saved points, all but wall times. An interrupted run must say so in
-one line, without a traceback, and exit with 130; one that had nothing left to do may finish.
+gets SIGKILL or SIGINT at a random moment: one in four while Python imports and the game is drawn,
+the others after that, evaluation included. It is resumed and must leave what the reference left:
+policies, metrics, evaluation, game record and saved points, all but wall times. An interrupted run
+must say so in one line, without a traceback, and exit with 130; one that had nothing left to do
+may finish.
 
     python benchmarks/interruptions.py [--kills 30] [--interrupts 20] [--kinds KIND ...]
 
@@ -28,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,12 +67,20 @@ KINDS = (
 )
 
 
+class Span(NamedTuple):
+    """Seconds of an undisturbed run until its directory is there, and from then on."""
+
+    start: float
+    rest: float
+
+
 @dataclass(frozen=True)
 class Trial:
-    """One disturbed run, and what came of it."""
+    """One disturbed run, and what came of it; `moment` in seconds, once it has begun or not."""
 
     kind: Kind
     sent: signal.Signals
+    has_begun: bool
     moment: float
     exit_code: int = 0
     seconds: float = 0.0
@@ -110,15 +119,17 @@ def _flags() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _draw(flags: argparse.Namespace, references: dict[Kind, float]) -> list[Trial]:
-    """The trials in random order, each kind's share of them, moments uniform."""
+def _draw(flags: argparse.Namespace, references: dict[Kind, Span]) -> list[Trial]:
+    """The trials in random order, each kind's share of them, moments uniform in their part."""
     random_ = random.Random(flags.seed)
     turns = [kind for kind in references for _ in range(kind.share)]
     trials = []
     for sent, count in ((signal.SIGKILL, flags.kills), (signal.SIGINT, flags.interrupts)):
         for index in range(count):
             kind = turns[index % len(turns)]
-            trials.append(Trial(kind, sent, random_.uniform(0.0, references[kind])))
+            has_begun = random_.random() > 0.25
+            span = references[kind].rest if has_begun else references[kind].start
+            trials.append(Trial(kind, sent, has_begun, random_.uniform(0.0, span)))
     random_.shuffle(trials)
     return trials
 
@@ -137,31 +148,31 @@ class _Campaign:
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
 
-    def reference(self, kind: Kind) -> float:
+    def reference(self, kind: Kind) -> Span:
         """Run to the end, twice, and return the seconds of the second time."""
-        seconds = 0.0
+        span = Span(0.0, 0.0)
         for out in (self._reference(kind), self._folder / f"{kind.name}-again"):
+            process = self._start(kind, out)
+            start = _wait_for_begin(process, out)
             began = time.monotonic()
-            done = self._finish(kind.command(kind.start, out))
-            seconds = time.monotonic() - began
-            if done.returncode != 0:
-                raise SystemExit(f"{kind.name} fails undisturbed: {done.stderr}")
+            _, errors = process.communicate(timeout=PATIENCE)
+            span = Span(start, time.monotonic() - began)
+            if process.returncode != 0:
+                raise SystemExit(f"{kind.name} fails undisturbed: {errors}")
             difference = first_difference(self._reference(kind), out)
             if difference:
                 raise SystemExit(f"{kind.name} differs from itself: {difference}")
-        print(f"{kind.name}: {seconds:.1f} s undisturbed", flush=True)
-        return seconds
+        print(
+            f"{kind.name}: {span.start:.1f} s to start, {span.rest:.1f} s undisturbed", flush=True
+        )
+        return span
 
     def disturb(self, trial: Trial) -> Trial:
         """Start a run, send it the signal, resume it, and say what is wrong."""
         out = self._folder / f"{trial.kind.name}-{next(self._number)}"
-        process = subprocess.Popen(
-            trial.kind.command(trial.kind.start, out),
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = self._start(trial.kind, out)
+        if trial.has_begun:
+            _wait_for_begin(process, out)
         time.sleep(trial.moment)
         stage = _stage(out)
         sent = time.monotonic()
@@ -184,6 +195,15 @@ class _Campaign:
     def _reference(self, kind: Kind) -> Path:
         return self._folder / kind.name
 
+    def _start(self, kind: Kind, out: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            kind.command(kind.start, out),
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def _finish(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command, env=self._environment, capture_output=True, text=True, timeout=PATIENCE
@@ -197,6 +217,14 @@ class _Campaign:
         if done.returncode != 0 or "warning" in done.stderr:
             return f"resuming exits with {done.returncode}: {done.stderr[-300:]}"
         return first_difference(self._reference(kind), out)
+
+
+def _wait_for_begin(process: subprocess.Popen[str], out: Path) -> float:
+    """Wait until a run has a directory, or has ended; return the seconds."""
+    began = time.monotonic()
+    while not (out / "config.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    return time.monotonic() - began
 
 
 def _stage(out: Path) -> str:
