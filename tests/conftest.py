@@ -8,6 +8,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis
+import jaxtyping
+import pytest
 
 # A runner in the background ignores Ctrl-C, and so would its children; tests send themselves one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -17,3 +19,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # the same examples every time keep a failure reproducible.
 hypothesis.settings.register_profile("crowdnash", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("crowdnash")
+
+
+@pytest.fixture
+def no_type_checks():
+    """Annotations go unchecked, as for users: what a function itself says of a wrong type shows."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

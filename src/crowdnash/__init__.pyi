@@ -30,9 +30,9 @@ from .mean_field.induced import induced_game as induced_game
 from .mean_field.induced_from_queries import (
     induced_game_from_queries as induced_game_from_queries,
 )
+from .policies.base import Policy as Policy
 from .policies.features import FeaturePolicy as FeaturePolicy
 from .policies.neural import NeuralPolicy as NeuralPolicy
-from .policies.tabular import Policy as Policy
 from .policies.tabular import TabularPolicy as TabularPolicy
 from .simulation.rollouts import simulate as simulate
 from .simulation.trajectories import Trajectories as Trajectories

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Collection
 from typing import Any
 
@@ -50,10 +51,10 @@ def check_number(
     argument: str,
     value: Any,
     *,
-    above: float | None = None,
-    least: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
+    above: float | int | None = None,
+    least: float | int | None = None,
+    below: float | int | None = None,
+    most: float | int | None = None,
 ) -> None:
     """Check a finite number: a Python or NumPy one, or a JAX scalar whose value is known.
 
@@ -126,15 +127,16 @@ def check_choice(argument: str, value: Any, choices: Collection[str]) -> None:
         raise ValueError(f"{argument} must be one of {', '.join(choices)}, not {shown(value)}")
 
 
-def check_instance(argument: str, value: Any, kind: type) -> None:
-    """Raise `ValueError` unless `value` is an instance of the class `kind`."""
-    if not isinstance(value, kind):
+def check_instance(argument: str, value: Any, *kinds: type) -> None:
+    """Raise `ValueError` unless `value` is an instance of one of the classes `kinds`."""
+    if not isinstance(value, kinds):
         passed = (
             shown(value)
             if value is None or isinstance(value, type)
             else f"{_article(type(value).__name__)} ({shown(value)})"
         )
-        raise ValueError(f"{argument} must be {_article(kind.__name__)}, not {passed}")
+        names = " or ".join(_article(kind.__name__) for kind in kinds)
+        raise ValueError(f"{argument} must be {names}, not {passed}")
 
 
 def _article(noun: str) -> str:
@@ -154,13 +156,19 @@ def check_key(argument: str, value: Any) -> None:
     import jax
 
     dtype = getattr(value, "dtype", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
         if value.shape == ():
             return
         raise ValueError(f"{argument} must be one random key, not {list(value.shape)} of them")
     if dtype == np.uint32 and value.shape in ((2,), (4,)):
         return
     raise ValueError(f"{argument} must be a random key, as jax.random.key(0), not {shown(value)}")
+
+
+def check_path(argument: str, value: Any) -> None:
+    """Raise `ValueError` unless `value` is a path: text or a `pathlib.Path`."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ValueError(f"{argument} must be a path, not {shown(value)}")
 
 
 def as_array(argument: str, value: Any, *, integers: bool = False) -> Any:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -110,10 +111,27 @@ def read_arrays(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
         ValueError: the file is missing or damaged; the message names it.
     """
     try:
-        # Opened here, because numpy leaves a damaged file open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with open(path, "rb") as file:
+            return read_archive(file)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except Exception as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def read_archive(file: IO[bytes]) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Named arrays of an open npz file.
+
+    Raises:
+        Exception: of many kinds where it is damaged; none gives NumPy's advice to unpickle.
+    """
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no whole npz file")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        try:
+            return {name: arrays[name] for name in arrays.files}
+        except ValueError as error:
+            if "pickle" not in str(error):
+                raise
+            raise ValueError("it holds Python objects where numbers must be") from None

@@ -260,7 +260,7 @@ def test_errors_say_what_is_wrong():
         nash_bound(game, sym, -1.0)
     with pytest.raises(ValueError, match="mean_field_exploitability"):
         nash_bound(game, sym, float("nan"))
-    with pytest.raises(ValueError, match="end must be 'upper' or 'lower', not 'both'"):
+    with pytest.raises(ValueError, match="end must be one of upper, lower, not 'both'"):
         nash_bound(game, sym, end="both")
     with pytest.raises(ValueError, match="it has 10 agents, not 11"):
         nash_bound(cn.games.SIS.sample(jax.random.key(0), num_agents=11), sym)

@@ -271,7 +271,7 @@ def test_errors_say_what_is_wrong():
     for change, text in (
         ({"num_bins": 0}, "num_bins must be at least 1, not 0"),
         ({"min_visits": 1}, "min_visits must be at least 2, not 1"),
-        ({"confidence": 1.0}, r"confidence must be in \(0,1\), not 1.0"),
+        ({"confidence": 1.0}, r"confidence must be in \(0, 1\), not 1.0"),
         ({"groups": np.zeros(2, int)}, r"groups must have one entry an agent, \[3\], not \[2\]"),
         ({"groups": np.array([0, 2, 2])}, "groups must use every number"),
         ({"num_states": 1}, r"states must lie in 0..0: 1"),

@@ -338,7 +338,7 @@ def test_games_that_theorem_1_does_not_cover_have_no_bound():
 def test_counts_out_of_range():
     game = cn.games.SIS.sample(KEY, num_agents=10, horizon=2)
     for counts, text in (
-        ([], "group_counts must not be empty"),
+        ([], "group_counts must be a list, not empty"),
         ([2, 2], r"group_counts must be distinct, not \[2, 2\]"),
         ([1, 11], r"group_counts must be in 1..10, not 11"),
     ):

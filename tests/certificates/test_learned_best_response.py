@@ -261,7 +261,7 @@ class NoStates(cn.DynamicGame):
         ({"agents": []}, "agents must be"),
         ({"num_episodes": 0}, "num_episodes must be at least 1, not 0"),
         ({"num_trajectories": 1}, "num_trajectories must be at least 2, not 1"),
-        ({"bonus_scale": -1.0}, "bonus_scale must be a finite number >= 0, not -1.0"),
+        ({"bonus_scale": -1.0}, "bonus_scale must be >= 0 and finite, not -1.0"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"reward_range": (1.0, 1.0)}, r"reward_range must be \(lowest, highest\)"),
         ({"reward_range": (0.0, float("inf"))}, r"reward_range must be \(lowest, highest\)"),

@@ -241,8 +241,11 @@ class RaggedAgent(NamedTuple):
 
 def test_ragged_agents():
     agents = RaggedAgent(jnp.zeros(4), jnp.zeros((3, 2)))
-    game = eqx.tree_at(lambda g: g.agents, Drift(), agents)
-    fails(WrongRecord(game.agents), "every array of agents must have leading axis [4]", "[3, 2]")
+    text = r"agents must hold arrays with one leading axis N, not of shapes \[\[4\], \[3, 2\]\]"
+    with pytest.raises(ValueError, match=text):
+        WrongRecord(agents)
+    game = eqx.tree_at(lambda g: g.agents, Drift(), agents)  # by a way around the constructor
+    fails(game, "every array of agents must have leading axis [4]", "[3, 2]")
 
 
 class WrongRecord(Drift):

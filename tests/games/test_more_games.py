@@ -400,7 +400,7 @@ GOOD = {
         (BeachBar, {"least_share": 0.0}, "least_share must be in (0, 1], not 0.0"),
         (CrowdModelling, {"preference": np.zeros((2, 9))}, "preference must have shape [2,10], not [2, 9]"),
         (CrowdModelling, {"size": 2}, "size must be at least 3, not 2"),
-        (CrowdModelling, {"dimensions": 3}, "dimensions must be 1 or 2, not 3"),
+        (CrowdModelling, {"dimensions": 3}, "dimensions must be in 1..2, not 3"),
         (CrowdModelling, {"initial_distribution": [0.5, 0.5]}, "initial_distribution must have shape [10]"),
         (Garnet, {"pull": np.zeros((2, 1, 2, 2))}, "coupling and pull must be given together"),
         (Garnet, {"pull": np.full((2, 1, 2, 2), 0.4), "coupling": [0, 0]}, "pull must sum to 1 within 1e-05 or be 0"),

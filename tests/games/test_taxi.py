@@ -534,7 +534,7 @@ def test_bad_arguments(changes, text):
         ({"heterogeneity": 1.5}, "jam_weight must be in [0, inf]"),
         ({"heterogeneity": {"beta": 0.1}}, "'zone2_multiplier']: ['beta']"),
         ({"total_weight": -1.0}, "jam_weight must be in [0, inf]"),
-        ({"total_weight": float("nan")}, "jam_weight[0] = nan"),
+        ({"total_weight": float("nan")}, "total_weight must be finite, not nan"),
     ],
 )
 def test_bad_samples(changes, text):

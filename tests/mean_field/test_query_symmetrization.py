@@ -443,12 +443,12 @@ def test_a_population_must_be_a_distribution(asymmetric, extension):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "exact"}, "method must be one of .*'enumerate', 'monte_carlo'.*, not 'exact'"),
-        ({"extension": "cubic"}, "extension must be one of .*'kirszbraun', 'linear'.* not 'cubic'"),
+        ({"method": "exact"}, "method must be one of enumerate, monte_carlo, not 'exact'"),
+        ({"extension": "cubic"}, "extension must be one of kirszbraun, linear, not 'cubic'"),
         ({"method": "monte_carlo"}, "method='monte_carlo' needs a key"),
         (
             {"method": "monte_carlo", "key": KEY, "num_permutations": 1},
-            "num_permutations must be at least 2 for a standard error, not 1",
+            "num_permutations must be at least 2, not 1",
         ),
     ],
 )

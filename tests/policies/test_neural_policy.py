@@ -170,8 +170,8 @@ def test_encodings():
     ("game", "name", "groups", "text"),
     [
         (GAME, "nobody", None, "identity must be one of none, one-hot, number, independent, "),
-        (GAME, "group", None, "identity='group' needs groups, got groups=None"),
-        (GAME, "none", 2, "identity='none' takes no groups, got groups=2"),
+        (GAME, "group", None, "identity='group' needs groups, not groups=None"),
+        (GAME, "none", 2, "identity='none' takes no groups, not groups=2"),
         (DriftSimulator(), "parameters", None, "game.agent_features; DriftSimulator has none"),
     ],
 )  # fmt: skip

@@ -58,7 +58,7 @@ def changed(index: tuple, value: float) -> np.ndarray:
         (changed((0, 1, 1, 1), np.inf), [0, 1], "at [group, step, state] = [0, 1, 1]"),
         (TABLE, [0, 3], "groups must lie in 0..2 (probs has G groups): 3"),
         (TABLE, [0, -1], "groups must lie in 0..2 (probs has G groups): -1"),
-        (TABLE, [0.0, 1.0], "groups must be integers, not float32"),
+        (TABLE, [0.0, 1.0], "groups must be integers, not float64"),
         (TABLE, [], "groups must have shape [N], N >= 1, not (0,)"),
         (TABLE, [[0, 1]], "groups must have shape [N], N >= 1, not (1, 2)"),
     ],

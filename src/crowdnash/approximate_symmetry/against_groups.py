@@ -16,6 +16,7 @@ from crowdnash import mean_field
 from crowdnash.approximate_symmetry.bounds import bound_exists, nash_bound
 from crowdnash.approximate_symmetry.measurement import symmetry
 from crowdnash.certificates.certificate import exploitability
+from crowdnash.checks import as_array, check_count, check_instance, check_key
 from crowdnash.games.base import PopulationGame
 from crowdnash.games.grouping import assign_groups
 from crowdnash.interval import Interval
@@ -86,14 +87,15 @@ def symmetry_against_groups(
     Raises:
         ValueError: Names the argument, the rule and the value.
     """
-    counts = [int(count) for count in group_counts]
-    if not counts:
-        raise ValueError("group_counts must not be empty")
+    check_instance("game", game, PopulationGame)
+    check_key("key", key)
+    counts = np.asarray(as_array("group_counts", group_counts)).tolist()
+    if not isinstance(counts, list) or not counts:
+        raise ValueError(f"group_counts must be a list, not empty: {group_counts!r}")
+    for count in counts:
+        check_count("group_counts", count, 1, game.num_agents)
     if len(set(counts)) != len(counts):
         raise ValueError(f"group_counts must be distinct, not {counts}")
-    wrong = [count for count in counts if not 1 <= count <= game.num_agents]
-    if wrong:
-        raise ValueError(f"group_counts must be in 1..{game.num_agents}, not {wrong[0]}")
     results = []
     for count in counts:
         groups = assign_groups(game, count)

@@ -46,6 +46,7 @@ from jaxtyping import Float
 
 from crowdnash.approximate_symmetry.agent_laws import open_reader
 from crowdnash.approximate_symmetry.measurement import Symmetry
+from crowdnash.checks import as_array, check_choice, check_instance
 from crowdnash.games.base import DynamicGame, PopulationGame
 from crowdnash.games.checks import fingerprint, states_for_tables
 
@@ -151,6 +152,9 @@ def nash_bound(
             contribute differently to the aggregate (the proof needs sigma(rho^-i)), or an argument
             is out of range.
     """
+    check_instance("game", game, DynamicGame)
+    check_choice("end", end, ("upper", "lower"))
+    check_instance("sym", sym, Symmetry)
     if len(sym.groups) != game.num_agents:
         raise ValueError(
             f"sym must be symmetry(game): it has {len(sym.groups)} agents, not {game.num_agents}"
@@ -167,7 +171,7 @@ def nash_bound(
             f"sym must be of one group, not {sym.num_groups}, in a game whose agents contribute "
             "differently to the aggregate: Theorem 1 for groups needs laws of sigma(rho^-i)"
         )
-    delta = np.asarray(mean_field_exploitability, np.float64)
+    delta = np.asarray(as_array("mean_field_exploitability", mean_field_exploitability), np.float64)
     if delta.shape not in ((), (sym.num_groups,)):
         raise ValueError(
             f"mean_field_exploitability must be a number or one for each of {sym.num_groups} "
@@ -177,8 +181,6 @@ def nash_bound(
         raise ValueError(
             f"mean_field_exploitability must be >= 0 and finite, not {mean_field_exploitability}"
         )
-    if end not in ("upper", "lower"):
-        raise ValueError(f"end must be 'upper' or 'lower', not {end!r}")
     return _bound(game, sym, delta, 1 if end == "upper" else 0)
 
 

@@ -40,12 +40,13 @@ from crowdnash.approximate_symmetry.play.estimate import (
 )
 from crowdnash.approximate_symmetry.sampled import sample_laws
 from crowdnash.approximate_symmetry.weighted_deviation import study_weighted_law
+from crowdnash.checks import check_choice, check_count, check_instance, check_number
 from crowdnash.games.base import DynamicGame, PopulationGame, TabularGame
 from crowdnash.games.checks import fingerprint, states_for_tables
 from crowdnash.games.declarations import check_declarations
 from crowdnash.games.grouping import Groups, assign_groups
 from crowdnash.interval import Interval
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 from crowdnash.simulation.exploration import explore
 from crowdnash.simulation.trajectories import Trajectories
 
@@ -146,6 +147,8 @@ def symmetry(
         GameError: A law or a contribution is not finite, or what the game declares of its laws is
             not true.
     """
+    check_instance("game", game, DynamicGame)
+    check_choice("method", method, get_args(SymmetryMethod))
     _check_arguments(num_populations, num_permutations, seed)
     members = assign_groups(game, "symmetric" if groups is None else groups)
     if method == "trajectories" or (method == "auto" and not isinstance(game, TabularGame)):
@@ -160,8 +163,8 @@ def symmetry(
         ("transition_modulus", transition_modulus),
         ("reward_modulus", reward_modulus),
     ):
-        if value is not None and not 0 <= value < np.inf:
-            raise ValueError(f"{name} must be >= 0 and finite, not {value}")
+        if value is not None:
+            check_number(name, value, least=0)
     used = _resolve(game, method)
     with jax.enable_x64(True):
         if used == "population":
@@ -178,18 +181,12 @@ def symmetry(
 
 
 def _check_arguments(num_populations: int, num_permutations: int, seed: int) -> None:
-    for name, value, least in (
-        ("num_populations", num_populations, 1),
-        ("num_permutations", num_permutations, 2),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
+    check_count("num_populations", num_populations, 1)
+    check_count("num_permutations", num_permutations, 2)
+    check_count("seed", seed, 0)
 
 
 def _resolve(game: TabularGame, method: str) -> str:
-    if method not in get_args(SymmetryMethod):
-        raise ValueError(f"method must be one of {get_args(SymmetryMethod)}, not {method!r}")
     population = isinstance(game, PopulationGame)
     if method == "population" and not population:
         raise ValueError(

@@ -25,11 +25,19 @@ from crowdnash.certificates.paths import exploitability_on_paths
 from crowdnash.certificates.ppo_deviations import evenly_spread
 from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability
+from crowdnash.checks import (
+    check_choice,
+    check_count,
+    check_indices,
+    check_instance,
+    check_key,
+    check_number,
+)
 from crowdnash.games.base import DynamicGame, PopulationGame, TabularGame
 from crowdnash.games.declarations import check_declarations
 from crowdnash.interval import Interval
 from crowdnash.learners.ppo.learner import PPO
-from crowdnash.policies.tabular import Policy, check_policy
+from crowdnash.policies.base import Policy, check_policy
 
 Method = Literal["auto", "paths", "exact", "enumerate", "learned"]
 
@@ -80,12 +88,16 @@ def exploitability(
         GameError: The game pays a NaN, a transition is not a distribution, or what "exact" takes
             from the game's declarations is not true.
     """
+    check_instance("game", game, DynamicGame)
+    check_key("key", key)
     used = _resolve(game, method)
     if agents is None and used == "learned":
         agents = evenly_spread(game.num_agents, _AGENTS_THAT_LEARN)
     index = _check(game, policy, num_trajectories, agents, confidence, own_influence_agents)
     if learner is not None and used != "learned":
         raise ValueError(f"learner is for method='learned', not for {used!r}")
+    if learner is not None:
+        check_instance("learner", learner, PPO, OptimisticQLearning)
     if used == "learned":
         return learned_exploitability(
             game, policy, index, key, num_trajectories, confidence, learner
@@ -129,28 +141,17 @@ def _check(
     confidence: float,
     own_influence_agents: int,
 ) -> Int[np.ndarray, " n"]:
+    check_count("num_trajectories", num_trajectories, 2)
+    check_number("confidence", confidence, above=0, below=1)
+    check_count("own_influence_agents", own_influence_agents, 0)
+    everyone = np.arange(game.num_agents)
+    index = everyone if agents is None else check_indices("agents", agents, game.num_agents)
     check_policy(game, policy)
-    if num_trajectories < 2:
-        raise ValueError(f"num_trajectories must be at least 2, not {num_trajectories}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0, 1), not {confidence}")
-    if own_influence_agents < 0:
-        raise ValueError(f"own_influence_agents must be >= 0, not {own_influence_agents}")
-    if agents is None:
-        return np.arange(game.num_agents)
-    index = np.atleast_1d(np.asarray(agents))
-    if index.ndim != 1 or index.size == 0 or not np.issubdtype(index.dtype, np.integer):
-        raise ValueError(f"agents must be indices of agents, [n], n >= 1: {agents!r}")
-    if index.min() < 0 or index.max() >= game.num_agents:
-        raise ValueError(f"agents must lie in 0..{game.num_agents - 1}: {agents!r}")
-    if len(np.unique(index)) != len(index):
-        raise ValueError(f"agents must be different: {agents!r}")
     return index
 
 
 def _resolve(game: DynamicGame, method: str) -> str:
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {get_args(Method)}, not {method!r}")
+    check_choice("method", method, get_args(Method))
     if not isinstance(game, TabularGame):
         if method in ("auto", "learned"):
             return "learned"

@@ -20,7 +20,7 @@ from crowdnash.games.base import PopulationGame, TabularGame, is_distribution
 from crowdnash.games.checks import law_error
 from crowdnash.games.double_precision import as_double
 from crowdnash.games.vectorised import contribution_table, laws_of_agents
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 
 
 def is_exact(game: TabularGame) -> TypeGuard[PopulationGame]:

@@ -17,7 +17,7 @@ from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability, maximum_interval, mean_interval
 from crowdnash.games.base import DynamicGame
 from crowdnash.learners.ppo.learner import PPO
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 
 
 def learned_exploitability(

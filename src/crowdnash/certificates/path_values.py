@@ -25,7 +25,7 @@ from crowdnash.games.vectorised import (
     rewards,
     transitions,
 )
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import simulate_chunk
 from crowdnash.simulation.samplers import ActionSampler

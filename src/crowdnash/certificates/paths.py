@@ -32,7 +32,7 @@ from crowdnash.certificates.result import (
     mean_interval,
 )
 from crowdnash.games.base import PopulationGame
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import MAX_LANES, policy_layout, simulate

@@ -20,11 +20,11 @@ from crowdnash.games.base import DynamicGame, GameError
 from crowdnash.games.checks import named
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.agent_networks import ActorCritic, network_of_agent
+from crowdnash.policies.base import Policy
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
-from crowdnash.policies.tabular import Policy
 from crowdnash.simulation.neural import Learners, actions_of_all
 from crowdnash.simulation.samplers import draw_index
 

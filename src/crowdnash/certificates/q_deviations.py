@@ -32,7 +32,7 @@ from crowdnash.certificates.q_learning import (
 )
 from crowdnash.games.base import DynamicGame, GameError, TabularGame
 from crowdnash.games.checks import named, states_for_tables
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import MAX_LANES, chunk_size, policy_layout, simulate_chunk

@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from crowdnash.checks import as_array, check_count, check_number
+
 _FAILURE_PROBABILITY = 0.05
 _RECOMMENDING_RATE = 2.0
 
@@ -54,14 +56,12 @@ class OptimisticQLearning:
     batch_size: int | None = None
 
     def __post_init__(self):
-        if self.num_episodes < 1:
-            raise ValueError(f"num_episodes must be at least 1, not {self.num_episodes}")
-        if not (self.bonus_scale >= 0 and math.isfinite(self.bonus_scale)):
-            raise ValueError(f"bonus_scale must be a finite number >= 0, not {self.bonus_scale}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        check_count("num_episodes", self.num_episodes, 1)
+        check_number("bonus_scale", self.bonus_scale, least=0)
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size, 1)
         if self.reward_range is not None:
-            ends = np.asarray(self.reward_range, np.float64)
+            ends = np.asarray(as_array("reward_range", self.reward_range), np.float64)
             if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
                 raise ValueError(
                     "reward_range must be (lowest, highest), lowest < highest: "

@@ -10,7 +10,7 @@ Axes: N agents, H steps, S states, A actions, K components of the aggregate.
 """
 
 import abc
-from typing import Any, ClassVar, Literal, final, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, get_args
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from crowdnash.checks import check_count
+from crowdnash.checks import check_choice, check_count
 
 InAggregate = Literal["free", "affine", "nonlinear"]
 """How a law depends on the aggregate: not at all, affinely, or in any other way."""
@@ -49,6 +49,16 @@ class DynamicGame(eqx.Module):
     num_agents: eqx.AbstractVar[int]
     num_actions: eqx.AbstractVar[int]
     horizon: eqx.AbstractVar[int]
+    if TYPE_CHECKING:
+        num_states: int | None
+        """S, for a game whose agents each observe one of 0..S-1; None unless it declares one."""
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            # Not a class attribute: a field `num_states: int` would take that for its default.
+            if name == "num_states":
+                return None
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @abc.abstractmethod
     def reset(self, key: PRNGKeyArray) -> PyTree:
@@ -110,10 +120,16 @@ class TabularGame(DynamicGame):
     ) -> tuple[Float[Array, " S"], Float[Array, ""]]:
         """P^i(.|s,a,rho^-i) and R^i(s,a,rho^-i) of one agent at one step (Def. 1).
 
-        **Arguments:** `agent` the index i in 0..N-1; `state`, `action` its own; `other_states`,
-        `other_actions` those of the agents j != i in ascending order of j; `step` h in 0..H-1.
+        Args:
+            agent: the index i in 0..N-1.
+            state: its own.
+            action: its own.
+            other_states: those of the agents j != i in ascending order of j.
+            other_actions: likewise.
+            step: h in 0..H-1.
 
-        **Returns:** next-state probabilities [S], which sum to 1, and the reward.
+        Returns:
+            Next-state probabilities [S], which sum to 1, and the reward.
         """
 
     def __check_init__(self):
@@ -218,16 +234,18 @@ class PopulationGame(TabularGame):
         return pairs == state * self.num_actions + action
 
     def __check_init__(self):
+        shapes = [np.shape(leaf) for leaf in jax.tree_util.tree_leaves(self.agents)]
+        if not shapes or any(shape[:1] != (*shapes[0], None)[:1] for shape in shapes):
+            raise ValueError(
+                "agents must hold arrays with one leading axis N, not of shapes "
+                f"{[list(shape) for shape in shapes]}"
+            )
         check_count("num_agents", self.num_agents, 2)
         check_count("horizon", self.horizon, 1)
         check_count("num_states", self.num_states, 1)
         check_count("num_actions", self.num_actions, 1)
-        for declared in (self.transition_in_aggregate, self.reward_in_aggregate):
-            if declared not in get_args(InAggregate):
-                raise ValueError(
-                    f"{type(self).__name__}: transition_in_aggregate and reward_in_aggregate must "
-                    f"be one of {get_args(InAggregate)}, not {declared!r}"
-                )
+        for law in ("transition_in_aggregate", "reward_in_aggregate"):
+            check_choice(f"{type(self).__name__}.{law}", getattr(self, law), get_args(InAggregate))
 
     @property
     def num_agents(self) -> int:
@@ -245,9 +263,9 @@ class PopulationGame(TabularGame):
         self, states: Int[Array, " N"], actions: Int[Array, " N"], step: Int[Array, ""]
     ) -> tuple[Float[Array, "N S"], Float[Array, " N"]]:
         """As `TabularGame.joint_law`, in time and memory linear in N."""
-        given = jax.vmap(self.contribution)(self.agents, states, actions)
-        given = given.astype(summed_exactly_as(given.dtype))
-        aggregates = (given.sum(0) - given).astype(jnp.float32) / (self.num_agents - 1)
+        own = jax.vmap(self.contribution)(self.agents, states, actions)
+        own = own.astype(summed_exactly_as(own.dtype))
+        aggregates = (own.sum(0) - own).astype(jnp.float32) / (self.num_agents - 1)
 
         def one(agent: Any, state: Array, action: Array, aggregate: Array) -> tuple[Array, Array]:
             return (
@@ -271,8 +289,8 @@ class PopulationGame(TabularGame):
         position = jnp.arange(self.num_agents - 1, dtype=jnp.int32)
         others = position + (position >= agent)
         records = jax.tree_util.tree_map(lambda x: x[others], self.agents)
-        given = jax.vmap(self.contribution)(records, other_states, other_actions)
-        total = given.sum(0, dtype=summed_exactly_as(given.dtype))
+        contributions = jax.vmap(self.contribution)(records, other_states, other_actions)
+        total = contributions.sum(0, dtype=summed_exactly_as(contributions.dtype))
         aggregate = total.astype(jnp.float32) / (self.num_agents - 1)
         own = jax.tree_util.tree_map(lambda x: x[agent], self.agents)
         return (

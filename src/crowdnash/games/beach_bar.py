@@ -7,8 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from crowdnash.checks import check_choice, check_count
 from crowdnash.games.base import PopulationGame
-from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
+from crowdnash.games.parameters import (
+    Heterogeneity,
+    agent_array,
+    distribution,
+    draw_around,
+    leading_axis,
+)
 from crowdnash.games.positions import check_least_share, landing, log_crowding, shifted
 from crowdnash.games.tables import component, uniform_if_none
 
@@ -40,12 +47,20 @@ class BeachBar(PopulationGame):
     the end that it would walk beyond. Transitions are free of the others and the reward falls
     with u, so the induced game is monotone.
 
-    **Arguments:** `attraction`, `movement_cost` [N] finite and `crowd_aversion` [N] >= 0, in
-    reward per step; `noise` [N] in [0,1]; `num_positions` S >= 3; `bar` in 0..S-1; `horizon`
-    H >= 1; `beach` "ring" or "line"; `least_share` in (0,1]; `initial_distribution` [S], default
-    uniform.
+    Args:
+        attraction: [N], finite, in reward per step.
+        movement_cost: [N], finite, in reward per step.
+        crowd_aversion: [N] >= 0, in reward per step.
+        noise: [N] in [0,1].
+        num_positions: S >= 3.
+        bar: in 0..S-1.
+        horizon: H >= 1.
+        beach: "ring" or "line".
+        least_share: in (0,1].
+        initial_distribution: [S], default uniform.
 
-    **Raises:** `ValueError` naming the argument, the rule and the value.
+    Raises:
+        ValueError: naming the argument, the rule and the value.
     """
 
     name: ClassVar[str] = "beach-bar"
@@ -78,17 +93,14 @@ class BeachBar(PopulationGame):
         least_share: float = 0.01,
         initial_distribution: Any = None,
     ):
-        size = np.shape(attraction)[:1]
+        size = leading_axis("attraction", attraction)
         self.attraction = agent_array("attraction", attraction, shape=size)
         self.movement_cost = agent_array("movement_cost", movement_cost, shape=size)
         self.crowd_aversion = agent_array("crowd_aversion", crowd_aversion, shape=size, low=0.0)
         self.noise = agent_array("noise", noise, shape=size, low=0.0, high=1.0)
-        if num_positions < 3:
-            raise ValueError(f"num_positions must be at least 3, not {num_positions}")
-        if not 0 <= bar < num_positions:
-            raise ValueError(f"bar must be in 0..{num_positions - 1}, not {bar}")
-        if beach not in get_args(Beach):
-            raise ValueError(f"beach must be one of {get_args(Beach)}, not {beach!r}")
+        check_count("num_positions", num_positions, 3)
+        check_count("bar", bar, 0, num_positions - 1)
+        check_choice("beach", beach, get_args(Beach))
         check_least_share(least_share)
         initial = uniform_if_none(initial_distribution, num_positions)
         self.initial_distribution = distribution("initial_distribution", initial, num_positions)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from crowdnash.checks import check_instance
 from crowdnash.games.base import PROBABILITY_TOLERANCE, DynamicGame, GameError, TabularGame
 
 
@@ -29,11 +30,13 @@ def fail(game: DynamicGame, rule: str, where: str = "") -> NoReturn:
 
 
 def check_shape(
-    game: DynamicGame, what: str, given: tuple[int, ...], want: tuple[int, ...]
+    game: DynamicGame, what: str, shape: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
-    """Raise `GameError` unless what the game gives has the shape that it must have."""
-    if given != want:
-        raise GameError(f"{named(game)}: {what} must have shape {list(want)}, not {list(given)}")
+    """Raise `GameError` unless what the game returns has the shape that it must have."""
+    if shape != expected:
+        raise GameError(
+            f"{named(game)}: {what} must have shape {list(expected)}, not {list(shape)}"
+        )
 
 
 def law_error(
@@ -81,11 +84,11 @@ def check_integer_observations(game: DynamicGame) -> None:
 
 def states_for_tables(game: DynamicGame) -> int:
     """S, of a game that tables can be made for; `ValueError` for any other."""
-    num_states = getattr(game, "num_states", None)
-    if num_states is None:
+    check_instance("game", game, DynamicGame)
+    if game.num_states is None:
         raise ValueError(f"game must have num_states for tables; {type(game).__name__} has none")
     check_integer_observations(game)
-    return int(num_states)
+    return int(game.num_states)
 
 
 def fingerprint(game: DynamicGame) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from crowdnash.checks import as_array, check_count, check_key, check_number
 from crowdnash.games.base import InAggregate, PopulationGame
 from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 from crowdnash.games.tables import (
@@ -69,12 +70,17 @@ class Congestion(PopulationGame):
 
     `constants` gives alpha, beta and all Lipschitz moduli in closed form.
 
-    **Arguments:** `transitions` [N,S,A,S]; `congestion` [N,S,A,C], C >= 2, non-increasing along
-    C; `base` [N,S,A]; both in reward per step (the paper's are in [0,1]); `horizon` H >= 1;
-    `initial_distribution` [S], default uniform.
+    Args:
+        transitions: [N,S,A,S], distributions.
+        congestion: [N,S,A,C], C >= 2, non-increasing along C, in reward per step (the paper's are
+            in [0,1]).
+        base: [N,S,A], in reward per step.
+        horizon: H >= 1.
+        initial_distribution: [S], default uniform.
 
-    **Raises:** `ValueError` if a shape differs, a row of `transitions` is not a distribution,
-    `congestion` increases or a value is not finite.
+    Raises:
+        ValueError: a shape differs, a row of `transitions` is not a distribution, `congestion`
+            increases or a value is not finite.
     """
 
     name: ClassVar[str] = "congestion"
@@ -95,10 +101,11 @@ class Congestion(PopulationGame):
         horizon: int = 10,
         initial_distribution: Any = None,
     ):
-        shape = np.shape(base)
+        shape = as_array("base", base).shape
         if len(shape) != 3 or 0 in shape:
             raise ValueError(f"base must have shape [N,S,A] with no empty axis, not {list(shape)}")
-        num_counts = (*np.shape(congestion), 0)[3] if np.ndim(congestion) == 4 else 2
+        counts = as_array("congestion", congestion).shape[3:4]
+        num_counts = counts[0] if counts else 2
         if num_counts < 2:
             raise ValueError(
                 f"congestion must have at least 2 counts along its last axis, not {num_counts}"
@@ -149,13 +156,14 @@ class Congestion(PopulationGame):
             ValueError: a number is out of its range, or a draw would leave its parameter's
                 range; the message names the argument, the rule and the value.
         """
-        for name, size in (("num_states", num_states), ("num_actions", num_actions)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
-        if num_counts < 2:
-            raise ValueError(f"num_counts must be at least 2, not {num_counts}")
-        if not 0 < power < np.inf:
-            raise ValueError(f"power must be > 0 and finite, not {power}")
+        check_key("key", key)
+        check_count("num_agents", num_agents, 2)
+        check_count("horizon", horizon, 1)
+        check_count("num_states", num_states, 1)
+        check_count("num_actions", num_actions, 1)
+        check_count("num_counts", num_counts, 2)
+        check_number("congestion", congestion)
+        check_number("power", power, above=0)
         agents_key, own_key, shared_key, base_key = jax.random.split(key, 4)
         pairs = (num_states, num_actions)
         zeros = (0.0,) * (num_states * num_actions)

@@ -7,8 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from crowdnash.checks import check_count
 from crowdnash.games.base import PopulationGame
-from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
+from crowdnash.games.parameters import (
+    Heterogeneity,
+    agent_array,
+    distribution,
+    draw_around,
+    leading_axis,
+)
 from crowdnash.games.positions import check_least_share, landing, log_crowding, shifted
 from crowdnash.games.tables import component, uniform_if_none
 
@@ -44,11 +51,19 @@ class CrowdModelling(PopulationGame):
     the next decision, so that the crowd and the action in a reward are those of the step before;
     here, as in Def. 1, they are those of the step itself.
 
-    **Arguments:** `preference` [N,S], `movement_cost` [N] finite and `crowd_aversion` [N] >= 0,
-    in reward per step; `noise` [N] in [0,1]; `size` >= 3, with S = size^dimensions; `dimensions`
-    1 or 2; `horizon` H >= 1; `least_share` in (0,1]; `initial_distribution` [S], default uniform.
+    Args:
+        preference: [N,S], finite, in reward per step.
+        movement_cost: [N], finite, in reward per step.
+        crowd_aversion: [N] >= 0, in reward per step.
+        noise: [N] in [0,1].
+        size: >= 3, with S = size^dimensions.
+        dimensions: 1 or 2.
+        horizon: H >= 1.
+        least_share: in (0,1].
+        initial_distribution: [S], default uniform.
 
-    **Raises:** `ValueError` naming the argument, the rule and the value.
+    Raises:
+        ValueError: naming the argument, the rule and the value.
     """
 
     name: ClassVar[str] = "crowd-modelling"
@@ -81,7 +96,7 @@ class CrowdModelling(PopulationGame):
         _check_torus(size, dimensions)
         check_least_share(least_share)
         num_states = size**dimensions
-        n = np.shape(movement_cost)[:1]
+        n = leading_axis("movement_cost", movement_cost)
         self.preference = agent_array("preference", preference, shape=(*n, num_states))
         self.movement_cost = agent_array("movement_cost", movement_cost, shape=n)
         self.crowd_aversion = agent_array("crowd_aversion", crowd_aversion, shape=n, low=0.0)
@@ -129,6 +144,7 @@ class CrowdModelling(PopulationGame):
                 range; the message names the argument, the rule and the value.
         """
         _check_torus(size, dimensions)
+        check_least_share(least_share)
         centres = {
             "preference": _middle_first(size, dimensions),
             "movement_cost": movement_cost,
@@ -209,10 +225,8 @@ class CrowdModelling(PopulationGame):
 
 
 def _check_torus(size: int, dimensions: int) -> None:
-    if size < 3:
-        raise ValueError(f"size must be at least 3, not {size}")
-    if dimensions not in (1, 2):
-        raise ValueError(f"dimensions must be 1 or 2, not {dimensions}")
+    check_count("size", size, 3)
+    check_count("dimensions", dimensions, 1, 2)
 
 
 def _middle_first(size: int, dimensions: int) -> tuple[float, ...]:

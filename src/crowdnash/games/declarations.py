@@ -159,13 +159,14 @@ def _probe(game: PopulationGame) -> None:
     sample = choose_sample(game, len(few))
     with jax.enable_x64(True):
         double = as_double(game)
-        met = aggregates(double, profiles, sample.agents).astype(np.float64)
-        check_dependence(double, met, evaluate_laws(double, met, sample), sample, key)
+        populations = aggregates(double, profiles, sample.agents).astype(np.float64)
+        laws = evaluate_laws(double, populations, sample)
+        check_dependence(double, populations, laws, sample, key)
 
 
 def check_dependence(
     game: PopulationGame,
-    met: Float[np.ndarray, "P n K"],
+    populations: Float[np.ndarray, "P n K"],
     laws: Laws,
     sample: Sample,
     key: PRNGKeyArray,
@@ -174,7 +175,7 @@ def check_dependence(
 
     Args:
         game: the game.
-        met: the aggregates that the agents meet in the populations.
+        populations: the aggregates that the agents meet.
         laws: the game's laws there.
         sample: the agents and steps of `laws`.
         key: decides which populations are paired, and the points between them.
@@ -187,11 +188,12 @@ def check_dependence(
         return
     generator = numpy_generator(key)
     # A cycle through the profiles in random order: nobody is its own partner.
-    order = generator.permutation(len(met))
+    order = generator.permutation(len(populations))
     partner = np.empty_like(order)
     partner[order] = np.roll(order, 1)
-    weights = generator.uniform(0.2, 0.8, (len(met), 1, 1)).astype(met.dtype)
-    mixed = evaluate_laws(game, weights * met + (1 - weights) * met[partner], sample)
+    weights = generator.uniform(0.2, 0.8, (len(populations), 1, 1)).astype(populations.dtype)
+    between = weights * populations + (1 - weights) * populations[partner]
+    mixed = evaluate_laws(game, between, sample)
     for law, dependence, here, between in zip(get_args(Law), declared, laws, mixed, strict=True):
         if dependence != "nonlinear":
             there, weight = here[partner], weights.reshape(-1, *(1,) * (here.ndim - 1))

@@ -5,9 +5,9 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from crowdnash.checks import as_array, check_count, check_flag, check_key
 from crowdnash.games.base import InAggregate, PopulationGame
 from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
 from crowdnash.games.tables import (
@@ -42,12 +42,18 @@ class Garnet(PopulationGame):
     same for both, for every (s,a). It is monotone (Def. 10, for all mu) if `pull` is None and
     the symmetric part of `payoff`, as a matrix [X,X], is negative semidefinite.
 
-    **Arguments:** `transitions` [N,S,A,S]; `rewards` [N,S,A] and `payoff` [S,A,X], in reward per
-    step; `sensitivity` [N] >= 0; `pull` [S,A,X,S] or None for transitions free of the others;
-    `coupling` [N] in [0,1], needed with `pull` only; `horizon` H >= 1; `initial_distribution`
-    [S], default uniform.
+    Args:
+        transitions: [N,S,A,S], distributions.
+        rewards: [N,S,A], in reward per step.
+        payoff: [S,A,X], in reward per step.
+        sensitivity: [N] >= 0.
+        pull: [S,A,X,S], or None for transitions free of the others.
+        coupling: [N] in [0,1], needed with `pull` only.
+        horizon: H >= 1.
+        initial_distribution: [S], default uniform.
 
-    **Raises:** `ValueError` naming the argument, the rule and the value.
+    Raises:
+        ValueError: naming the argument, the rule and the value.
     """
 
     name: ClassVar[str] = "garnet"
@@ -74,7 +80,7 @@ class Garnet(PopulationGame):
         horizon: int = 10,
         initial_distribution: Any = None,
     ):
-        shape = np.shape(rewards)
+        shape = as_array("rewards", rewards).shape
         if len(shape) != 3 or 0 in shape:
             raise ValueError(
                 f"rewards must have shape [N,S,A] with no empty axis, not {list(shape)}"
@@ -146,7 +152,14 @@ class Garnet(PopulationGame):
             ValueError: a number is out of its range, or a draw would leave its parameter's
                 range; the message names the argument, the rule and the value.
         """
-        _check_sizes(num_states, num_actions, branching, sparsity)
+        check_key("key", key)
+        check_count("num_agents", num_agents, 2)
+        check_count("horizon", horizon, 1)
+        check_count("num_states", num_states, 1)
+        check_count("num_actions", num_actions, 1)
+        check_count("branching", branching, 1, num_states)
+        check_count("sparsity", sparsity, 1, num_states * num_actions)
+        check_flag("monotone", monotone)
         agents_key, own_key, shared_key, crowd_key = jax.random.split(key, 4)
         pairs = (num_states, num_actions)
         centres = {
@@ -222,16 +235,6 @@ class Garnet(PopulationGame):
         """See `PopulationGame.reward`; `aggregate` is sigma(rho^-i), [X]."""
         crowd = (self.payoff[state, action] * aggregate).sum()
         return agent.rewards[state, action] + agent.sensitivity * crowd
-
-
-def _check_sizes(num_states: int, num_actions: int, branching: int, sparsity: int) -> None:
-    for name, value in (("num_states", num_states), ("num_actions", num_actions)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    most = {"branching": (branching, num_states), "sparsity": (sparsity, num_states * num_actions)}
-    for name, (value, limit) in most.items():
-        if not 1 <= value <= limit:
-            raise ValueError(f"{name} must be in 1..{limit}, not {value}")
 
 
 def _random_subsets(key: PRNGKeyArray, shape: tuple[int, ...], size: int) -> Bool[Array, "..."]:

@@ -3,9 +3,11 @@
 from typing import Any, Literal
 
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float, Int
 from scipy.cluster.vq import ClusterError, kmeans2
 
+from crowdnash.checks import as_array, check_instance
 from crowdnash.games.base import DynamicGame
 
 Groups = Literal["symmetric", "independent"] | int | Any
@@ -17,11 +19,15 @@ _KMEANS_ATTEMPTS = 10
 def assign_groups(game: DynamicGame, groups: Groups) -> Int[np.ndarray, " N"]:
     """Each agent's group, [N] -> 0..G-1, every group non-empty.
 
-    **Arguments:** `groups` "symmetric" (one group, Symm-PMD), "independent" (G = N, IPMD), an
-    integer G (k-means on the standardised `game.agent_features`), or a map [N].
+    Args:
+        game: whose agents are grouped.
+        groups: "symmetric" (one group, Symm-PMD), "independent" (G = N, IPMD), an integer G
+            (k-means on the standardised `game.agent_features`), or a map [N].
 
-    **Raises:** `ValueError` naming the rule that `groups` breaks.
+    Raises:
+        ValueError: naming the rule that `groups` breaks.
     """
+    check_instance("game", game, DynamicGame)
     n = game.num_agents
     if isinstance(groups, str):
         if groups not in ("symmetric", "independent"):
@@ -29,14 +35,13 @@ def assign_groups(game: DynamicGame, groups: Groups) -> Int[np.ndarray, " N"]:
                 f"groups must be 'symmetric', 'independent', an integer or an array: {groups!r}"
             )
         return np.zeros(n, np.int32) if groups == "symmetric" else np.arange(n, dtype=np.int32)
-    if np.ndim(groups) == 0:
-        return _clusters(game, int(_integers(groups)))
-    return check_group_map(groups, n)
+    array = as_array("groups", groups, integers=True)
+    return _clusters(game, int(array)) if array.ndim == 0 else check_group_map(array, n)
 
 
 def check_group_map(groups: Any, num_agents: int) -> Int[np.ndarray, " N"]:
     """A map [N] -> 0..G-1 as an array; `ValueError` unless it is one and no group is empty."""
-    array = _integers(groups)
+    array = np.asarray(as_array("groups", groups, integers=True))
     if array.shape != (num_agents,):
         raise ValueError(
             f"groups must have one entry an agent, [{num_agents}], not {list(array.shape)}"
@@ -50,11 +55,19 @@ def check_group_map(groups: Any, num_agents: int) -> Int[np.ndarray, " N"]:
     return array.astype(np.int32)
 
 
-def _integers(groups: Any) -> np.ndarray:
-    array = np.asarray(groups)
-    if not np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
-        raise ValueError(f"groups must be integers, not {array.dtype} ({groups!r})")
-    return array
+def check_group_numbers(groups: Any, num_groups: int) -> None:
+    """Raise `ValueError` unless `groups` [N] are numbers of 0..G-1; a group may be left out."""
+    array = groups if isinstance(groups, Tracer) else np.atleast_1d(np.asarray(groups))
+    if np.ndim(groups) != 1 or array.shape[0] == 0:
+        raise ValueError(f"groups must have shape [N], N >= 1, not {np.shape(groups)}")
+    as_array("groups", groups, integers=True)
+    if isinstance(array, Tracer):
+        return
+    wrong = (array < 0) | (array >= num_groups)
+    if wrong.any():
+        raise ValueError(
+            f"groups must lie in 0..{num_groups - 1} (probs has G groups): {array[wrong][0]}"
+        )
 
 
 def standardised_features(game: DynamicGame) -> Float[np.ndarray, "N d"] | None:

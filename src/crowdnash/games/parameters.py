@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from crowdnash.checks import as_array, check_count, check_key, check_number
 from crowdnash.games.base import PROBABILITY_TOLERANCE
 from crowdnash.games.checks import check_fits_memory
 
@@ -48,15 +49,16 @@ def agent_array(
     low: float = -math.inf,
     high: float = math.inf,
 ) -> Float[Array, "N ..."]:
-    """`value` as float32 of the given shape, every entry within [low, high].
+    """`value` as float32 of a shape, every entry within [low, high].
 
-    **Raises:** `ValueError` naming the parameter, the rule and the first offending value. Traced
-    values raise equinox's runtime error, naming the parameter and the rule, when they are run.
+    Raises:
+        ValueError: naming the parameter, the rule and the first offending value. Traced values
+            raise equinox's runtime error, naming the parameter and the rule, when they are run.
     """
-    array = jnp.asarray(value, jnp.float32)
+    array = jnp.asarray(as_array(name, value), jnp.float32)
     if len(shape) < 1 or array.shape != tuple(shape):
-        want = "[" + ",".join(str(n) for n in shape) + "]" if shape else "[N]"
-        raise ValueError(f"{name} must have shape {want}, not {list(array.shape)}")
+        expected = "[" + ",".join(str(n) for n in shape) + "]" if shape else "[N]"
+        raise ValueError(f"{name} must have shape {expected}, not {list(array.shape)}")
     rule = "finite" if math.isinf(low) else f"in [{low:g}, {high:g}]"
     if isinstance(array, Tracer):
         right = (array >= low) & (array <= high) & jnp.isfinite(array)
@@ -67,6 +69,11 @@ def agent_array(
         where = tuple(int(k) for k in np.argwhere(wrong)[0])
         raise ValueError(f"{name} must be {rule}: {name}{list(where)} = {values[where]:g}")
     return array
+
+
+def leading_axis(name: str, value: Any) -> tuple[int, ...]:
+    """(N,), as the parameter `name` has it; () if it is a number; `ValueError` if it is ragged."""
+    return as_array(name, value).shape[:1]
 
 
 def distribution(name: str, value: Any, size: int) -> Float[Array, " S"]:
@@ -89,15 +96,19 @@ def draw_around(
 ) -> dict[str, Float[Array, "N ..."]]:
     """Every agent's parameters, uniform on centre +- half-width, independent of each other.
 
-    **Arguments:** `centres` a number (drawn as [N]) or a tuple of k numbers ([N,k]) by name;
-    `heterogeneity` one half-width >= 0 for all, or one for each name.
+    Args:
+        key: decides the draw.
+        centres: by name, a number (drawn as [N]) or a tuple of k numbers ([N,k]).
+        heterogeneity: one half-width >= 0 for all, or one for each name.
+        num_agents: N.
 
-    **Raises:** `ValueError` for an unknown name, a negative or NaN half-width, N < 2, or more
-    agents than fit the memory. Whether a draw leaves the parameter's range is for the game's
-    constructor to say: nothing is clipped.
+    Raises:
+        ValueError: an unknown name, a centre that is no number, a negative or NaN half-width,
+            N < 2, or more agents than fit the memory. Whether a draw leaves the parameter's range
+            is for the game's constructor to say: nothing is clipped.
     """
-    if num_agents < 2:
-        raise ValueError(f"num_agents must be at least 2, not {num_agents}")
+    check_key("key", key)
+    check_count("num_agents", num_agents, 2)
     if isinstance(heterogeneity, Mapping):
         unknown = set(heterogeneity) - set(centres)
         if unknown:
@@ -113,11 +124,13 @@ def draw_around(
     drawn = {}
     for index, (name, centre) in enumerate(centres.items()):
         width = widths[name]
+        single = not isinstance(heterogeneity, Mapping)
+        check_number("heterogeneity" if single else f"heterogeneity[{name!r}]", width, least=0)
+        for number in centre if isinstance(centre, tuple) else (centre,):
+            check_number(name, number)
         if isinstance(width, Tracer):
             wrong = ~((width >= 0) & jnp.isfinite(width))
             width = eqx.error_if(width, wrong, f"heterogeneity must be >= 0 and finite: {name}")
-        elif not 0 <= width < math.inf:
-            raise ValueError(f"heterogeneity must be >= 0 and finite: {name} has {width}")
         middle = jnp.asarray(centre, jnp.float32)
         noise = jax.random.uniform(
             jax.random.fold_in(key, index), (num_agents, *middle.shape), minval=-1.0, maxval=1.0

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from crowdnash.checks import check_number
+
 
 def shifted(
     position: Int[Array, ""], by: Int[Array, ""], size: int, *, ring: bool = True
@@ -44,5 +46,4 @@ def log_crowding(share: Float[Array, "..."], least_share: float) -> Float[Array,
 
 def check_least_share(least_share: float) -> None:
     """Raise `ValueError` unless 0 < least_share <= 1."""
-    if not 0 < least_share <= 1:
-        raise ValueError(f"least_share must be in (0, 1], not {least_share}")
+    check_number("least_share", least_share, above=0, most=1)

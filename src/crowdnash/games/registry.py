@@ -42,8 +42,8 @@ def canonical_name(name: str, *, tabular: bool = False) -> str:
     Raises:
         ValueError: an unknown game, or a simulator where only games with tables will do.
     """
-    own_name = _ALIASES.get(name, name)
-    if own_name not in _CLASSES:
+    own_name = _ALIASES.get(name, name) if isinstance(name, str) else name
+    if not isinstance(name, str) or own_name not in _CLASSES:
         raise ValueError(f"game must be one of {', '.join(names())}, not {name!r}")
     if tabular and own_name not in _TABULAR:
         raise ValueError(

@@ -4,11 +4,17 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from crowdnash.checks import check_choice
 from crowdnash.games.base import PopulationGame
-from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
+from crowdnash.games.parameters import (
+    Heterogeneity,
+    agent_array,
+    distribution,
+    draw_around,
+    leading_axis,
+)
 
 ROCK, PAPER, SCISSORS = 0, 1, 2
 _BEATEN_BY = (PAPER, SCISSORS, ROCK)
@@ -33,10 +39,15 @@ class RockPaperScissors(PopulationGame):
     with the state and action marginals sigma_s, sigma_a of the others' sigma(rho^-i): an agent is
     paid for the hand it shows now, its state, and crowds with those who choose the same next.
 
-    **Arguments:** `crowding` [N], `loss` [N,3], `win` [N,3], finite, in reward per step; `horizon`
-    H >= 1; `initial_distribution` [3] (default uniform; the paper gives none).
+    Args:
+        crowding: [N], finite, in reward per step.
+        loss: [N,3], finite, in reward per step.
+        win: [N,3], finite, in reward per step.
+        horizon: H >= 1.
+        initial_distribution: [3] (default uniform; the paper gives none).
 
-    **Raises:** `ValueError` if a shape differs, a value is not finite, N < 2 or H < 1.
+    Raises:
+        ValueError: a shape differs, a value is not finite, N < 2 or H < 1.
     """
 
     name: ClassVar[str] = "rock-paper-scissors"
@@ -60,7 +71,7 @@ class RockPaperScissors(PopulationGame):
         horizon: int = 10,
         initial_distribution: Any = (1 / 3, 1 / 3, 1 / 3),
     ):
-        size = np.shape(crowding)[:1]
+        size = leading_axis("crowding", crowding)
         self.crowding = agent_array("crowding", crowding, shape=size)
         self.loss = agent_array("loss", loss, shape=(*size, 3))
         self.win = agent_array("win", win, shape=(*size, 3))
@@ -98,8 +109,7 @@ class RockPaperScissors(PopulationGame):
             ValueError: a number is out of its range, or a draw would leave its parameter's
                 range; the message names the argument, the rule and the value.
         """
-        if payoffs not in get_args(Payoffs):
-            raise ValueError(f"payoffs must be one of {get_args(Payoffs)}, not {payoffs!r}")
+        check_choice("payoffs", payoffs, get_args(Payoffs))
         large, small = (2.0, 4.0, 6.0), (1.0, 2.0, 3.0)
         loss, win = (large, small) if payoffs == "printed" else (small, large)
         centres = {"crowding": crowding, "loss": loss, "win": win}

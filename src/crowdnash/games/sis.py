@@ -4,11 +4,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.games.base import PopulationGame
-from crowdnash.games.parameters import Heterogeneity, agent_array, distribution, draw_around
+from crowdnash.games.parameters import (
+    Heterogeneity,
+    agent_array,
+    distribution,
+    draw_around,
+    leading_axis,
+)
 
 INFECTED, HEALTHY = 0, 1
 DISTANCE, GO_OUT = 0, 1
@@ -28,10 +33,15 @@ class SIS(PopulationGame):
     P^i(I|H,D) = 0, P^i(I|H,U) = susceptibility_i * sigma(rho^-i)(I,U), P^i(I|I,.) = 1 - recovery_i
     and R^i = -1[s=I] - isolation_aversion_i * 1[a=D], in cost per step.
 
-    **Arguments:** `susceptibility`, `recovery`, `isolation_aversion` [N] in [0,1]; `horizon` H;
-    `initial_distribution` [2] (default uniform, as in the paper).
+    Args:
+        susceptibility: [N] in [0,1].
+        recovery: [N] in [0,1].
+        isolation_aversion: [N] in [0,1].
+        horizon: H >= 1.
+        initial_distribution: [2] (default uniform, as in the paper).
 
-    **Raises:** `ValueError` if a shape differs, a value leaves [0,1] or is NaN, N < 2 or H < 1.
+    Raises:
+        ValueError: a shape differs, a value leaves [0,1] or is NaN, N < 2 or H < 1.
     """
 
     name: ClassVar[str] = "sis"
@@ -55,7 +65,7 @@ class SIS(PopulationGame):
         horizon: int = 20,
         initial_distribution: Any = (0.5, 0.5),
     ):
-        size = np.shape(susceptibility)[:1]
+        size = leading_axis("susceptibility", susceptibility)
         unit = {"shape": size, "low": 0.0, "high": 1.0}
         self.susceptibility = agent_array("susceptibility", susceptibility, **unit)
         self.recovery = agent_array("recovery", recovery, **unit)

@@ -21,7 +21,8 @@ def probability_tables(
 
     With `or_zero` a row may also be all zeros, which means "none".
 
-    **Raises:** `ValueError` naming the table, the rule and the first offending row.
+    Raises:
+        ValueError: naming the table, the rule and the first offending row.
     """
     array = agent_array(name, value, shape=shape, low=0.0, high=1.0)
     if isinstance(array, Tracer):

@@ -3,19 +3,17 @@
 Axes: N agents, P positions, C = P-1 zone cells, F features of an observation.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from crowdnash.checks import check_count
+from crowdnash.checks import check_count, check_number
 from crowdnash.games.base import DynamicGame
-from crowdnash.games.parameters import agent_array, draw_around
+from crowdnash.games.parameters import agent_array, draw_around, leading_axis
 from crowdnash.games.random_draws import in_one_kernel, threefry2x32, uniform
 from crowdnash.games.taxi_map import PAPER_MAP, WAIT, TaxiMap, read_map
 
@@ -65,12 +63,20 @@ class Taxi(DynamicGame):
     The paper leaves open what "equal state" means in a jam (position here), who sees a customer,
     the order of events, and the targets: see `docs/paper_map.md`.
 
-    **Arguments:** `jam_weight` [N] >= 0, `zone1_multiplier`, `zone2_multiplier` [N] >= 0, all
-    finite; `horizon` H >= 1; `map_text`, see `taxi_map.read_map`; `customer_rate` and `jam_cap` in
-    [0,1]; `zone1_pay`, `zone2_pay` >= 0 and finite, reward per delivery.
+    Args:
+        jam_weight: [N] >= 0, finite.
+        zone1_multiplier: [N] >= 0, finite.
+        zone2_multiplier: [N] >= 0, finite.
+        horizon: H >= 1.
+        map_text: see `taxi_map.read_map`.
+        customer_rate: in [0,1].
+        zone1_pay: >= 0 and finite, reward per delivery.
+        zone2_pay: likewise.
+        jam_cap: in [0,1].
 
-    **Raises:** `ValueError` naming the argument, the rule and the value. An action outside 0..4
-    pays NaN, which simulators report with agent and step.
+    Raises:
+        ValueError: naming the argument, the rule and the value. An action outside 0..4 pays NaN,
+            which simulators report with agent and step.
     """
 
     name: ClassVar[str] = "taxi"
@@ -99,10 +105,10 @@ class Taxi(DynamicGame):
         zone2_pay: float = 1.0,
         jam_cap: float = 0.7,
     ):
-        wanted: Any = {"shape": np.shape(jam_weight)[:1], "low": 0.0}
-        self.jam_weight = agent_array("jam_weight", jam_weight, **wanted)
-        self.zone1_multiplier = agent_array("zone1_multiplier", zone1_multiplier, **wanted)
-        self.zone2_multiplier = agent_array("zone2_multiplier", zone2_multiplier, **wanted)
+        rule: Any = {"shape": leading_axis("jam_weight", jam_weight), "low": 0.0}
+        self.jam_weight = agent_array("jam_weight", jam_weight, **rule)
+        self.zone1_multiplier = agent_array("zone1_multiplier", zone1_multiplier, **rule)
+        self.zone2_multiplier = agent_array("zone2_multiplier", zone2_multiplier, **rule)
         self.horizon = horizon
         self.map_text = map_text
         self.customer_rate = customer_rate
@@ -114,11 +120,9 @@ class Taxi(DynamicGame):
         check_count("num_agents", self.num_agents, 2)
         check_count("horizon", self.horizon, 1)
         for name in ("customer_rate", "jam_cap"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
+            check_number(name, getattr(self, name), least=0, most=1)
         for name in ("zone1_pay", "zone2_pay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be >= 0 and finite, not {getattr(self, name)}")
+            check_number(name, getattr(self, name), least=0)
         if (self.customer_rate > 0) != (self._arrivals_below > 0):
             raise ValueError(
                 f"customer_rate must be 0 or at least 2^-17, not {self.customer_rate}: customers "
@@ -165,6 +169,7 @@ class Taxi(DynamicGame):
             ValueError: a number is out of its range, or a draw would leave its parameter's
                 range; the message names the argument, the rule and the value.
         """
+        check_number("total_weight", total_weight)
         names = ("jam_weight", "zone1_multiplier", "zone2_multiplier")
         drawn = draw_around(key, dict.fromkeys(names, 1.0), heterogeneity, num_agents)
         return cls(

@@ -70,10 +70,12 @@ def read_map(map_text: str) -> TaxiMap:
     One line a row, blanks around it ignored. Moves lead to the four neighbours; walls, the edge
     and the start cannot be entered. A zone may touch the other one: a taxi can then cross.
 
-    **Raises:** `ValueError` naming the rule and the place (row and column, from 0) if rows differ
-    in length, a letter is unknown, there is not exactly one start, a zone has fewer than two
-    cells (a customer needs somewhere to go), the zones have more than 31 cells together, a cell
-    cannot be reached from the start, or a cell of a zone from another one without the start.
+    Raises:
+        ValueError: naming the rule and the place (row and column, from 0): rows differ in length,
+            a letter is unknown, there is not exactly one start, a zone has fewer than two cells
+            (a customer needs somewhere to go), the zones have more than 31 cells together, a cell
+            cannot be reached from the start, or a cell of a zone from another one without the
+            start.
     """
     rows = [line.strip() for line in map_text.strip().splitlines()]
     letters = _letters(rows)

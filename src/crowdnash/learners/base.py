@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import fingerprint
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 
 
 @dataclass(frozen=True, kw_only=True)

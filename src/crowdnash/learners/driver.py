@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from crowdnash.checks import check_instance, check_key
+from crowdnash.checks import check_instance, check_key, shown
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import named
 from crowdnash.learners.base import (
@@ -123,6 +123,13 @@ def solve_together(
         GameError: as `solve`.
     """
     check_instance("learner", learner, Learner)
+    for name, many in (("games", games), ("keys", keys)):
+        if not hasattr(many, "__len__"):
+            raise ValueError(f"{name} must be a sequence, not {shown(many)}")
+    for game in games:
+        check_instance("games", game, DynamicGame)
+    for key in keys:
+        check_key("keys", key)
     if not games or len(games) != len(keys):
         raise ValueError(
             f"games and keys must be equally many, at least 1, not {len(games)} and {len(keys)}"

@@ -43,6 +43,7 @@ from crowdnash.learners.temporal_difference import (
     TDStep,
     Weighting,
 )
+from crowdnash.policies.base import Policy
 from crowdnash.policies.features import (
     FeatureBasis,
     FeaturePolicy,
@@ -50,7 +51,7 @@ from crowdnash.policies.features import (
     check_features,
     game_basis,
 )
-from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.layout import agent_layout
 from crowdnash.simulation.rollouts import chunk_size, simulate
 

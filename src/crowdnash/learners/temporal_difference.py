@@ -17,7 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from crowdnash.checks import (
+    check_choice,
+    check_count,
+    check_indices,
+    check_instance,
+    check_key,
+    check_number,
+)
 from crowdnash.games.base import DynamicGame, TabularGame
+from crowdnash.games.checks import states_for_tables
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
@@ -80,12 +89,9 @@ class StepRule(eqx.Module):
         Raises:
             ValueError: another name or weighting, or delta outside (0,1].
         """
-        if name not in get_args(TDStep):
-            raise ValueError(f"td_step_size must be one of {get_args(TDStep)}, not {name!r}")
-        if weighting not in get_args(Weighting):
-            raise ValueError(f"weighting must be one of {get_args(Weighting)}, not {weighting!r}")
-        if not 0 < delta <= 1:
-            raise ValueError(f"delta must be in (0, 1], not {delta}")
+        check_choice("td_step_size", name, get_args(TDStep))
+        check_choice("weighting", weighting, get_args(Weighting))
+        check_number("delta", delta, above=0, most=1)
         sizes = np.asarray(group_sizes)
         scale = {
             "adaptive": 1.0 + np.minimum(horizon, sizes),
@@ -320,12 +326,7 @@ def observed_places(
         if agents != "all":
             raise ValueError(f"agents must be 'all', an index or an array of them: {agents!r}")
         return layout.valid
-    index = np.atleast_1d(np.asarray(agents))
-    num_agents = layout.place.shape[0]
-    if not np.issubdtype(index.dtype, np.integer) or index.ndim != 1 or index.size == 0:
-        raise ValueError(f"agents must be 'all', an index or an array of them: {agents!r}")
-    if index.min() < 0 or index.max() >= num_agents:
-        raise ValueError(f"agents must lie in 0..{num_agents - 1}: {agents!r}")
+    index = check_indices("agents", agents, layout.place.shape[0])
     return layout.valid & jnp.isin(layout.agent, jnp.asarray(index))
 
 
@@ -365,12 +366,11 @@ def td_learning(
         ValueError: an argument is out of its range.
         GameError: the game pays a NaN or a transition is not a distribution.
     """
-    if num_epochs < 1:
-        raise ValueError(f"num_epochs must be at least 1, not {num_epochs}")
-    if not (0 <= temperature < np.inf):
-        raise ValueError(f"temperature must be >= 0 and finite, not {temperature}")
-    if not isinstance(policy, TabularPolicy):
-        raise ValueError(f"policy must be a TabularPolicy, not a {type(policy).__name__}")
+    states_for_tables(game)
+    check_key("key", key)
+    check_count("num_epochs", num_epochs, 1)
+    check_number("temperature", temperature, least=0)
+    check_instance("policy", policy, TabularPolicy)
     policy.check_fits(game)
     layout = policy_layout(policy, game.num_agents)
     observed = observed_places(layout, agents)

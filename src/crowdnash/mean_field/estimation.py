@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
+from crowdnash.checks import as_array, check_count, check_flag, check_number, shown
 from crowdnash.games.grouping import check_group_map
 from crowdnash.mean_field.tables import TabularMeanFieldGame, meeting_shares
 
@@ -74,10 +75,10 @@ def estimate_mean_field_game(
     Raises:
         ValueError: Shapes or values are wrong, or a cell was never visited.
     """
+    check_number("shrinkage", shrinkage, above=0)
+    check_flag("time_dependent", time_dependent)
     play = checked_play(trajectories, num_states, num_actions)
     num_agents, horizon = play.pairs.shape[2], play.pairs.shape[1]
-    if not 0 < shrinkage < np.inf:
-        raise ValueError(f"shrinkage must be > 0 and finite, not {shrinkage}")
     index = np.zeros(num_agents, np.int32)
     if groups is not None:
         index = check_group_map(groups, num_agents)
@@ -111,8 +112,17 @@ def estimate_mean_field_game(
 
 def checked_play(trajectories: Any, num_states: int, num_actions: int) -> _Play:
     """Trajectories of any simulator as arrays of one shape; `ValueError` if they are not that."""
-    states, actions = np.asarray(trajectories.states), np.asarray(trajectories.actions)
-    rewards = np.asarray(trajectories.rewards, np.float64)
+    check_count("num_states", num_states, 1)
+    check_count("num_actions", num_actions, 1)
+    names = ("states", "actions", "rewards")
+    if not all(hasattr(trajectories, name) for name in names):
+        raise ValueError(
+            f"trajectories must have .states, .actions and .rewards, not {shown(trajectories)}"
+        )
+    states, actions, rewards = (
+        np.asarray(as_array(f"trajectories.{name}", getattr(trajectories, name))) for name in names
+    )
+    rewards = rewards.astype(np.float64)
     if states.ndim != 3 or states.shape[1] < 2 or states.shape[2] < 2 or 0 in states.shape:
         raise ValueError(
             f"trajectories.states must be [M,H,N] with H, N >= 2, not {list(states.shape)}"

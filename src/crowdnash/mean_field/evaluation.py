@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
+from crowdnash.checks import as_array, check_count, check_flag, check_number
 from crowdnash.mean_field.game import (
     MeanFieldGame,
     Numbers,
@@ -67,10 +68,11 @@ def laws_at(mfg: MeanFieldGame, mu: Any, step: Any = 0) -> Laws:
         GameError: The game's P is not a distribution.
     """
     check_is_mean_field(mfg)
-    if not isinstance(step, Tracer) and not 0 <= step < mfg.horizon:
-        raise ValueError(f"step must be in 0..{mfg.horizon - 1}, not {step}")
+    if not isinstance(step, Tracer):
+        check_count("step", step, 0, mfg.horizon - 1)
     pair = (mfg.num_states, mfg.num_actions)
-    single = mfg.num_groups == 1 and np.ndim(mu) != 3
+    mu = as_array("mu", mu)
+    single = mfg.num_groups == 1 and mu.ndim != 3
     mu = checked_distribution("mu", mu, pair if single else (mfg.num_groups, *pair), axes=2)
     population = in_double(_laws_once, mfg, mu[None] if single else mu, np.int32(step))
     check_laws(mfg, *population[1:], first_step=0 if is_traced(step) else int(step))
@@ -118,8 +120,8 @@ def q_values(
         GameError: As `population_flow`.
     """
     policy, single = by_step(mfg, "probs", probs, axes=1)
-    if not isinstance(temperature, Tracer) and not 0 <= temperature < np.inf:
-        raise ValueError(f"temperature must be >= 0 and finite, not {temperature}")
+    check_number("temperature", temperature, least=0)
+    check_flag("own_entropy", own_entropy)
     tau = temperature if isinstance(temperature, Tracer) else np.asarray(temperature, np.float64)
     frozen = None if flow is None else by_step(mfg, "flow", flow, axes=2)[0]
     population, q = in_double(_regularised, mfg, policy, frozen, tau, own_entropy)

@@ -15,6 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from crowdnash.checks import as_array
 from crowdnash.games.base import PROBABILITY_TOLERANCE, GameError
 
 Numbers = Array | np.ndarray
@@ -147,8 +148,9 @@ def checked_distribution(
     Raises:
         ValueError: Names the argument, the rule and the first place that breaks it.
     """
-    if np.shape(value) != tuple(shape):
-        raise ValueError(f"{name} must have shape {list(shape)}, not {list(np.shape(value))}")
+    value = as_array(name, value)
+    if value.shape != tuple(shape):
+        raise ValueError(f"{name} must have shape {list(shape)}, not {list(value.shape)}")
     if isinstance(value, Tracer):
         return value
     array = np.asarray(value, np.float64)
@@ -181,7 +183,8 @@ def by_step(mfg: MeanFieldGame, name: str, value: Any, *, axes: int) -> tuple[An
     """A policy (`axes` 1) or flow (2) as [H,G,S,A], and whether it came without the axis G."""
     check_is_mean_field(mfg)
     shape = (mfg.horizon, mfg.num_states, mfg.num_actions)
-    single = mfg.num_groups == 1 and np.ndim(value) != 4
+    value = as_array(name, value)
+    single = mfg.num_groups == 1 and value.ndim != 4
     want = shape if single else (mfg.num_groups, *shape)
     array = checked_distribution(name, value, want, axes=axes)
     return (array[:, None] if single else array.swapaxes(0, 1)), single

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from crowdnash.checks import check_choice, check_count, check_instance, check_key
 from crowdnash.games.base import TabularGame
 from crowdnash.games.double_precision import as_double
 from crowdnash.mean_field.game import MeanFieldGame, checked_distribution
@@ -108,6 +109,7 @@ def symmetrized_laws(
             wrong.
         GameError: A law is not finite or not a distribution.
     """
+    check_instance("game", game, TabularGame)
     _check_arguments(method, key, num_permutations)
     num_pairs, others = game.num_states * game.num_actions, game.num_agents - 1
     _check_size(game, method, num_permutations)
@@ -158,7 +160,7 @@ def induced_game_from_queries(
             wrong.
         GameError: A law is not finite or not a distribution.
     """
-    _check_choice("extension", extension, EXTENSIONS)
+    check_choice("extension", extension, EXTENSIONS)
     laws = symmetrized_laws(game, method=method, key=key, num_permutations=num_permutations)
     return extend_laws(game, laws, extension=extension)
 
@@ -171,7 +173,7 @@ def extend_laws(
     Raises:
         ValueError: `extension` is unknown or the laws are those of another game.
     """
-    _check_choice("extension", extension, EXTENSIONS)
+    check_choice("extension", extension, EXTENSIONS)
     shape = (game.horizon, game.num_agents, game.num_states, game.num_actions)
     if laws.reward.shape[:4] != shape:
         raise ValueError(
@@ -274,18 +276,12 @@ def _assembled(game: TabularGame, counts: np.ndarray, blocks: list) -> Symmetriz
 
 
 def _check_arguments(method: str, key: PRNGKeyArray | None, num_permutations: int) -> None:
-    _check_choice("method", method, METHODS)
+    check_choice("method", method, METHODS)
+    if key is not None:
+        check_key("key", key)
     if method == "monte_carlo" and key is None:
         raise ValueError("method='monte_carlo' needs a key: pass key=jax.random.key(seed)")
-    if num_permutations < 2:
-        raise ValueError(
-            f"num_permutations must be at least 2 for a standard error, not {num_permutations}"
-        )
-
-
-def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{argument} must be one of {choices}, not {value!r}")
+    check_count("num_permutations", num_permutations, 2)
 
 
 def _check_size(game: TabularGame, method: str, num_permutations: int) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from crowdnash.checks import check_choice, check_count, check_flag, check_number
 from crowdnash.mean_field.game import (
     MeanFieldGame,
     Numbers,
@@ -141,15 +142,10 @@ def solve(
         GameError: The game's laws break along the flow of the first or the last policy.
     """
     check_is_mean_field(mfg)
+    check_count("num_iterations", num_iterations, 0)
     recipe = _recipe(method, temperature, step_size, mixing, output, num_iterations)
-    for name, value, least in (
-        ("num_iterations", num_iterations, 0),
-        ("check_every", check_every, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
-    if not isinstance(tolerance, Tracer) and not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0, not {tolerance}")
+    check_count("check_every", check_every, 1)
+    check_number("tolerance", tolerance, least=0)
     shape = (mfg.horizon, mfg.num_states, mfg.num_actions)
     if initial is None:
         shape = shape if mfg.num_groups == 1 else (mfg.num_groups, *shape)
@@ -285,9 +281,9 @@ def _recipe(
     output: str,
     num_iterations: int,
 ) -> _Recipe:
-    for name, value, known in (("method", method, Method), ("output", output, Output)):
-        if value not in get_args(known):
-            raise ValueError(f"{name} must be one of {get_args(known)}, not {value!r}")
+    check_choice("method", method, get_args(Method))
+    check_choice("output", output, get_args(Output))
+    check_flag("mixing", mixing)
     play = method == "fictitious_play"
     if mixing and method != "mirror_descent":
         raise ValueError(f"mixing is for method='mirror_descent', not {method!r}")
@@ -305,6 +301,9 @@ def _recipe(
         step_size = _inverse_square_root
     if step_size is None:
         step_size = _inverse if play else _DEFAULT_STEPS[method]
+    for name, schedule in (("temperature", temperature), ("step_size", step_size)):
+        if not callable(schedule):
+            check_number(name, schedule)
     _check_schedules(temperature, step_size, num_iterations, play)
     regularised = callable(temperature) or isinstance(temperature, Tracer) or temperature != 0
     return _Recipe(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
+from crowdnash.checks import as_array, check_count
 from crowdnash.mean_field.simplex_grid import grid_counts, grid_numbers, grid_size
 
 _SYMMETRY_TOLERANCE = 1e-6
@@ -101,9 +102,8 @@ def arrangements(counts: np.ndarray) -> Iterator[tuple[int, ...]]:
 
 
 def _checked_table(table: Any, num_arguments: int) -> np.ndarray:
-    values = np.asarray(table, np.float64)
-    if num_arguments < 1:
-        raise ValueError(f"num_arguments must be at least 1, not {num_arguments}")
+    values = np.asarray(as_array("table", table), np.float64)
+    check_count("num_arguments", num_arguments, 1)
     lead = values.shape[:num_arguments]
     if len(lead) < num_arguments or len(set(lead)) != 1 or values.size == 0:
         raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from crowdnash.checks import as_array, check_count
 from crowdnash.games.base import PROBABILITY_TOLERANCE, GameError
 from crowdnash.mean_field.game import (
     MAX_FUSED,
@@ -122,11 +123,11 @@ class TabularMeanFieldGame(MeanFieldGame):
         group_weights: Any = None,
         meeting: Any = None,
     ):
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, not {horizon}")
-        shape = np.shape(reward)[-2:]
+        check_count("horizon", horizon, 1)
+        reward = as_array("reward", reward)
+        shape = reward.shape[-2:]
         if len(shape) != 2 or 0 in shape:
-            raise ValueError(f"reward must have shape [S,A], not {list(np.shape(reward))}")
+            raise ValueError(f"reward must have shape [S,A], not {list(reward.shape)}")
         self.horizon = horizon
         self.num_states, self.num_actions = shape
         self.initial_distribution = checked_distribution(
@@ -134,7 +135,7 @@ class TabularMeanFieldGame(MeanFieldGame):
         )
         self.shares = np.ones(1)
         if group_weights is not None:
-            count = np.size(group_weights)
+            count = as_array("group_weights", group_weights).size
             self.shares = checked_distribution("group_weights", group_weights, (count,), axes=1)
         g = self.shares.shape[0]
         if meeting is None:
@@ -187,7 +188,8 @@ def _with_leading(
 ) -> Any:
     """`value` as [H or 1, G, *cell]; it may lack H, and lacks G if there is one group."""
     inner = (num_groups, *cell) if num_groups > 1 else cell
-    shape = np.shape(value)
+    value = as_array(name, value)
+    shape = value.shape
     if shape not in (inner, (horizon, *inner)):
         raise ValueError(
             f"{name} must have shape {list(inner)} or {[horizon, *inner]}, not {list(shape)}"

@@ -1,10 +1,10 @@
 from .agent_networks import ActorCritic as ActorCritic
+from .base import Policy as Policy
+from .base import check_policy as check_policy
 from .identity import Identity as Identity
 from .identity import IdentityName as IdentityName
 from .mirror_update import mirror_step as mirror_step
 from .network import NeuralNetwork as NeuralNetwork
 from .neural import NeuralPolicy as NeuralPolicy
 from .observations import ObservationFeatures as ObservationFeatures
-from .tabular import Policy as Policy
 from .tabular import TabularPolicy as TabularPolicy
-from .tabular import check_policy as check_policy

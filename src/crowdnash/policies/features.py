@@ -22,7 +22,8 @@ from jaxtyping import Array, Float, Int
 
 from crowdnash.files import read_arrays, write_arrays
 from crowdnash.games.base import DynamicGame, TabularGame
-from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.policies.base import Policy
+from crowdnash.policies.tabular import TabularPolicy
 
 Features = Literal["linear", "quadratic"] | Callable[[Any], Any]
 """Which functions of the parameters: polynomials, or `game.agents -> [N,d]` by hand."""

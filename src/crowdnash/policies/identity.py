@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from crowdnash.checks import check_choice
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.grouping import assign_groups, standardised_features
 
@@ -42,16 +43,14 @@ class Identity(eqx.Module):
         - "group": a one-hot code of the agent's group; `groups` as in `assign_groups`;
         - "parameters" (Type-NN): the agent's own `agent_features`, standardised over the agents.
 
-        **Raises:** `ValueError` if the name is unknown, `groups` is missing for "group" or given
-        for another encoding, or the game has no `agent_features` for "parameters".
+        Raises:
+            ValueError: the name is unknown, `groups` is missing for "group" or passed for another
+                encoding, or the game has no `agent_features` for "parameters".
         """
-        if name not in get_args(IdentityName):
-            raise ValueError(
-                f"identity must be one of {', '.join(get_args(IdentityName))}, not {name!r}"
-            )
+        check_choice("identity", name, get_args(IdentityName))
         if (name == "group") != (groups is not None):
             rule = "needs" if name == "group" else "takes no"
-            raise ValueError(f"identity={name!r} {rule} groups, got groups={groups!r}")
+            raise ValueError(f"identity={name!r} {rule} groups, not groups={groups!r}")
         n = game.num_agents
         features, row, num_rows = np.zeros((n, 0)), np.zeros(n, np.int32), 0
         match name:
@@ -63,13 +62,13 @@ class Identity(eqx.Module):
                 row = assign_groups(game, groups)
                 num_rows = int(row.max()) + 1
             case "parameters":
-                found = standardised_features(game)
-                if found is None:
+                points = standardised_features(game)
+                if points is None:
                     raise ValueError(
                         f"identity='parameters' needs game.agent_features; "
                         f"{type(game).__name__} has none"
                     )
-                features = found
+                features = points
         return cls(
             features=jnp.asarray(features, jnp.float32),
             row=jnp.asarray(row, jnp.int32),

@@ -3,7 +3,6 @@
 Axes: N agents, F observation features, d identity features, A actions, H steps, S states.
 """
 
-import io
 import itertools
 import json
 import os
@@ -14,14 +13,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from crowdnash.files import write_arrays
+from crowdnash.checks import check_instance, check_path
+from crowdnash.files import read_archive, write_arrays
 from crowdnash.games.base import DynamicGame
+from crowdnash.policies.base import Policy, check_asked
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.observations import ObservationFeatures
-from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.policies.tabular import TabularPolicy
 
 _FORMAT = "crowdnash-neural-policy-1"
 
@@ -63,22 +65,34 @@ class NeuralPolicy(Policy):
         return jax.vmap(self.probabilities, in_axes=(0, 0, None))(observations, agents, step)
 
     def act(
-        self, observations: PyTree, step: int | Int[Array, ""], *, key: PRNGKeyArray
-    ) -> Int[Array, " N"]:
-        """Draw every agent's action, [N], for `game.observe(state)` at step h in 0..H-1.
+        self,
+        observations: PyTree,
+        step: int | Int[Array, ""],
+        key: PRNGKeyArray | np.random.Generator,
+        agents: Any = None,
+    ) -> Int[Array, " n"] | Int[np.ndarray, " n"]:
+        """See `Policy.act`; `check_fits` says whether a game is the one it was made for.
 
-        The observations are trusted to be of the game that the policy was made for; see
-        `check_fits`, which raises. This one raises nothing.
+        Raises:
+            ValueError: as there.
         """
-        probs = self.all_probabilities(observations, jnp.asarray(step, jnp.int32))
-        return jax.random.categorical(key, jnp.log(probs), axis=-1).astype(jnp.int32)
+        seen, index, step = check_asked(
+            observations,
+            step,
+            agents,
+            num_agents=self.num_agents,
+            horizon=self.features.horizon,
+            num_states=self.features.num_states,
+        )
+        return super().act(seen, step, key, index)
 
     def tabulate(self) -> TabularPolicy:
         """The same policy as a table, for games whose agents see one of S states.
 
         One group if the agents are alike to the network, groups if it knows groups, else N.
 
-        **Raises:** `ValueError` if the policy was made for another kind of observation.
+        Raises:
+            ValueError: the policy was made for another kind of observation.
         """
         if self.features.num_states is None:
             raise ValueError("tabulate needs a policy over integer states; this one sees features")
@@ -88,27 +102,34 @@ class NeuralPolicy(Policy):
 
     def check_fits(self, game: DynamicGame) -> None:
         """Raise `ValueError` if this policy was made for another game, N, H, A or observation."""
-        want = ObservationFeatures.of(game)
+        check_instance("game", game, DynamicGame)
+        features = ObservationFeatures.of(game)
         pairs = {
             "name": (self.game_name, game.name),
             "N": (self.num_agents, game.num_agents),
             "A": (self.num_actions, game.num_actions),
-            "H": (self.features.horizon, want.horizon),
-            "S": (self.features.num_states, want.num_states),
-            "observation features": (self.features.num_features, want.num_features),
+            "H": (self.features.horizon, features.horizon),
+            "S": (self.features.num_states, features.num_states),
+            "observation features": (self.features.num_features, features.num_features),
         }
-        for what, (has, wants) in pairs.items():
-            if has != wants:
+        for what, (has, needs) in pairs.items():
+            if has != needs:
                 raise ValueError(
-                    f"policy must fit the game: the game has {what}={wants}, "
+                    f"policy must fit the game: the game has {what}={needs}, "
                     f"the policy {what}={has}"
                 )
+
+    def check_probabilities(self, game: DynamicGame) -> None:
+        """Raise `ValueError` unless all weights are finite: then rows are distributions."""
+        _check_finite(self.actor, self.identity)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the policy to `path` (NumPy .npz), replacing the file in one step.
 
-        **Raises:** `OSError` if it cannot be written; an older file is then still there.
+        Raises:
+            OSError: it cannot be written; an older file is then still there.
         """
+        check_path("path", path)
         about = {
             "format": _FORMAT,
             "game": self.game_name,
@@ -141,20 +162,22 @@ class NeuralPolicy(Policy):
     ) -> "NeuralPolicy":
         """Read a policy that `save` wrote; `game` and `identity` say what it must be for.
 
-        **Raises:** `ValueError` if the file is damaged, is not a neural policy, or is one for
-        another game or identity; `OSError` if it cannot be read.
+        Raises:
+            ValueError: the file is damaged, is not a neural policy, or is one for another game or
+                identity.
+            OSError: it cannot be read.
         """
+        check_path("path", path)
         with open(path, "rb") as file:
-            content = io.BytesIO(file.read())
-        try:
-            with np.load(content, allow_pickle=False) as data:
+            try:
+                data = read_archive(file)
                 if "probs" in data:
                     raise ValueError("it may be a TabularPolicy")
-                policy = _from_arrays({name: data[name] for name in data.files})
-        except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
-            raise ValueError(
-                f"{os.fspath(path)} is damaged or is not a neural policy file: {error}"
-            ) from None
+                policy = _from_arrays(data)
+            except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
+                raise ValueError(
+                    f"{os.fspath(path)} is damaged or is not a neural policy file: {error}"
+                ) from None
         try:
             if game is not None:
                 policy.check_fits(game)
@@ -196,9 +219,14 @@ def _from_arrays(data: dict[str, Any]) -> NeuralPolicy:
     )
     features = ObservationFeatures(about["num_features"], about["num_states"], about["horizon"])
     _check_shapes(actor, identity, features.num_features, about["num_actions"])
-    if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((actor, identity.features))):
-        raise ValueError("a weight is not a finite number")
+    _check_finite(actor, identity)
     return NeuralPolicy(actor, identity, features, about["game"], about["num_actions"])
+
+
+def _check_finite(actor: NeuralNetwork, identity: Identity) -> None:
+    leaves = jax.tree.leaves((actor, identity.features))
+    if not all(bool(np.isfinite(np.asarray(x)).all()) for x in leaves if not isinstance(x, Tracer)):
+        raise ValueError("policy: a weight is not a finite number")
 
 
 def _check_shapes(
@@ -208,15 +236,15 @@ def _check_shapes(
     lead = (identity.num_agents,) if identity.independent else ()
     widths = [bias.shape[-1] for bias in actor.biases]
     inner = (num_features + identity.num_features, *widths)
-    wanted = [((*lead, a, b), (*lead, b)) for a, b in itertools.pairwise(inner)]
-    found = [(w.shape, b.shape) for w, b in zip(actor.weights, actor.biases, strict=True)]
+    layers = [((*lead, a, b), (*lead, b)) for a, b in itertools.pairwise(inner)]
+    shapes = [(w.shape, b.shape) for w, b in zip(actor.weights, actor.biases, strict=True)]
     rows = None if actor.rows is None else actor.rows.shape
-    wanted_rows = (*lead, identity.num_rows, widths[0]) if identity.num_rows else None
+    expected_rows = (*lead, identity.num_rows, widths[0]) if identity.num_rows else None
     row = np.asarray(identity.row)
     if (
-        found != wanted
+        shapes != layers
         or widths[-1] != num_actions
-        or rows != wanted_rows
+        or rows != expected_rows
         or identity.features.shape != (*row.shape, identity.num_features)
         or (identity.num_rows and not (row.min() >= 0 and row.max() < identity.num_rows))
     ):

@@ -31,7 +31,8 @@ class ObservationFeatures(eqx.Module):
     def of(cls, game: DynamicGame) -> "ObservationFeatures":
         """The features for the agents of `game`; its `observe` is traced, not run.
 
-        **Raises:** `ValueError` if an array that `observe` gives has no leading axis N.
+        Raises:
+            ValueError: an array that `observe` gives has no leading axis N.
         """
         leaves = jax.tree.leaves(observation_shapes(game))
         for leaf in leaves:
@@ -40,7 +41,7 @@ class ObservationFeatures(eqx.Module):
                     f"{type(game).__name__}.observe must give arrays with leading axis "
                     f"N={game.num_agents}, not of shape {list(leaf.shape)}"
                 )
-        num_states = getattr(game, "num_states", None)
+        num_states = game.num_states
         if (
             num_states is not None
             and len(leaves) == 1

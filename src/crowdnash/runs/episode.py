@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from crowdnash.files import read_arrays, write_arrays
 from crowdnash.games.base import DynamicGame, GameError
 from crowdnash.games.checks import named
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.simulation.neural import actions_of_all
 

@@ -29,7 +29,8 @@ from crowdnash.certificates.result import Exploitability
 from crowdnash.files import read_arrays, write_arrays
 from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.interval import Interval
-from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.policies.base import Policy
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.episode import Episode, Plays, play_episodes

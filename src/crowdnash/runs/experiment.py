@@ -20,7 +20,7 @@ from crowdnash.certificates.certificate import exploitability
 from crowdnash.files import write_atomically
 from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.learners.base import Learner, metrics_columns, metrics_row
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 from crowdnash.runs import checkpoint
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory, config_text

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from crowdnash.files import read_json, write_json
 from crowdnash.games.base import DynamicGame
+from crowdnash.policies.base import Policy, check_policy
 from crowdnash.policies.features import FeaturePolicy
 from crowdnash.policies.neural import NeuralPolicy
-from crowdnash.policies.tabular import Policy, TabularPolicy, check_policy
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.runs.directory import RunDirectory
 
 _FORMAT = 1

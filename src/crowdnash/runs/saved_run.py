@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from os import PathLike
 
-from crowdnash.policies.tabular import Policy
+from crowdnash.policies.base import Policy
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.episode import Episode

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from crowdnash.checks import check_count
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import states_for_tables
-from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.policies.base import Policy
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.rollouts import simulate
 from crowdnash.simulation.trajectories import Trajectories
 
@@ -47,12 +49,12 @@ def explore(
         ValueError: an argument is out of its range, or the game has no tables.
     """
     states_for_tables(game)
-    if num_trajectories < _LEAST:
-        raise ValueError(f"num_trajectories must be at least {_LEAST}, not {num_trajectories}")
+    check_count("num_trajectories", num_trajectories, _LEAST)
+    check_count("seed", seed, 0)
     if policy is None:
         policies = exploring_policies(game, seed)
     else:
-        policies = [policy] if isinstance(policy, Policy) else list(policy)
+        policies = list(policy if isinstance(policy, Sequence) else (policy,))
     if not policies:
         raise ValueError("policy must be a policy or several, not an empty sequence")
     each = 2 * -(-num_trajectories // (2 * len(policies)))

@@ -17,7 +17,7 @@ def explain_fault(game: DynamicGame, played: Trajectories) -> None:
     m, h, i = (int(k) for k in faults[0])
     where = f"{named(game)}: agent {i} at step {h}"
     if not isinstance(game, TabularGame):
-        num_states = getattr(game, "num_states", None)
+        num_states = game.num_states
         state = int(played.states[m, h, i]) if observes_integers(game) else 0
         if num_states is not None and not 0 <= state < num_states:
             raise GameError(f"{where} observes {state}: must lie in 0..{num_states - 1}")

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import check_shape
 from crowdnash.policies.agent_networks import ActorCritic, evaluate, evaluate_steps
+from crowdnash.policies.base import Policy
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
-from crowdnash.policies.tabular import Policy
 from crowdnash.simulation.samplers import draw_index
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree, UInt32
 
+from crowdnash.checks import check_count, check_instance, check_key
 from crowdnash.games.base import (
     PROBABILITY_TOLERANCE,
     DynamicGame,
@@ -30,7 +31,8 @@ from crowdnash.games.vectorised import (
     sum_over_agents,
     transitions,
 )
-from crowdnash.policies.tabular import Policy, TabularPolicy, check_policy
+from crowdnash.policies.base import Policy, check_played, check_policy
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout, agent_layout
 from crowdnash.simulation.samplers import ActionSampler, action_sampler, draw_index
@@ -164,7 +166,7 @@ def _simulate_black_box(
     """
     seen, actions, reward = _play_black_box(game, sampler, layout, key, trajectories)
     seen = seen[..., layout.agent]
-    num_states = getattr(game, "num_states", None)
+    num_states = game.num_states
     if num_states is not None:
         reward = jnp.where((seen >= 0) & (seen < num_states), reward, jnp.nan)
     reward = jnp.where(layout.valid, reward, 0.0)
@@ -248,8 +250,9 @@ def simulate(
         GameError: the game pays a NaN, a transition is not a distribution, or an observation is
             none of its states; names agent, state and action.
     """
-    if num_trajectories < 1:
-        raise ValueError(f"num_trajectories must be at least 1, not {num_trajectories}")
+    check_instance("game", game, DynamicGame)
+    check_key("key", key)
+    check_count("num_trajectories", num_trajectories, 1)
     check_policy(game, policy)
     integers = observes_integers(game)
     layout = policy_layout(policy, game.num_agents)
@@ -263,6 +266,8 @@ def simulate(
     states, actions, reward = jax.tree_util.tree_map(
         lambda *x: np.concatenate(x)[:num_trajectories], *parts
     )
+    if not isinstance(policy, TabularPolicy) and (not integers or game.num_states is None):
+        check_played(policy, states)  # `check_policy` could not ask for every observation
     played = Trajectories(states, actions, reward)
     explain_fault(game, played)
     return played

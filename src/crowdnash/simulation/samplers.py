@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from crowdnash.policies.base import Policy
 from crowdnash.policies.features import FeaturePolicy
-from crowdnash.policies.tabular import Policy, TabularPolicy
+from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.layout import AgentLayout
 
 _MAX_SELECTS = 64

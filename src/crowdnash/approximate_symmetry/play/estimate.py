@@ -31,6 +31,7 @@ from crowdnash.approximate_symmetry.moduli import LipschitzModuli
 from crowdnash.approximate_symmetry.play.cells import Part, PlayedCell, Sizes, law_of, played_cells
 from crowdnash.approximate_symmetry.play.laws import deviations
 from crowdnash.approximate_symmetry.play.moduli import CellLaw, PlayedModuli, played_moduli
+from crowdnash.checks import check_count, check_flag, check_number
 from crowdnash.games.grouping import check_group_map
 from crowdnash.interval import Interval
 from crowdnash.mean_field.estimation import checked_play
@@ -135,6 +136,7 @@ def symmetry_from_trajectories(
     Raises:
         ValueError: Names the argument, the rule and the value.
     """
+    check_flag("time_dependent", time_dependent)
     play = checked_play(trajectories, num_states, num_actions)
     num_trajectories, horizon, num_agents = play.pairs.shape
     _check(num_trajectories, num_bins, min_visits, confidence)
@@ -185,15 +187,10 @@ _ALL = slice(None)
 
 
 def _check(num_trajectories: int, num_bins: int, min_visits: int, confidence: float) -> None:
-    for name, value, least in (
-        ("the number of trajectories", num_trajectories, _LEAST_TRAJECTORIES),
-        ("num_bins", num_bins, 1),
-        ("min_visits", min_visits, 2),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0,1), not {confidence}")
+    check_count("the number of trajectories", num_trajectories, _LEAST_TRAJECTORIES)
+    check_count("num_bins", num_bins, 1)
+    check_count("min_visits", min_visits, 2)
+    check_number("confidence", confidence, above=0, below=1)
 
 
 def _apart(cell: PlayedCell, part: Part) -> tuple[np.ndarray, np.ndarray]:

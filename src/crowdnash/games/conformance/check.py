@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from crowdnash.checks import check_instance, check_key
 from crowdnash.games.base import (
     PROBABILITY_TOLERANCE,
     DynamicGame,
@@ -38,11 +39,17 @@ def check_game(game: DynamicGame, *, key: PRNGKeyArray | None = None) -> None:
     Laws are evaluated for all agents, states, actions and steps at about a dozen populations; for
     a very large game, for a sample of agents and steps. Passing is strong evidence, not a proof.
 
-    **Arguments:** `key` decides the populations and the play (default `jax.random.key(0)`).
+    Args:
+        game: the game to check.
+        key: decides the populations and the play (default `jax.random.key(0)`).
 
-    **Raises:** `GameError`, in one line that names the game, the rule and, where they matter,
-    agent, step, state and action.
+    Raises:
+        GameError: in one line that names the game, the rule and, where they matter, agent, step,
+            state and action.
     """
+    check_instance("game", game, DynamicGame)
+    if key is not None:
+        check_key("key", key)
     law_key, play_key = jax.random.split(jax.random.key(0) if key is None else key)
     _check_sizes(game)
     if isinstance(game, TabularGame):
@@ -108,19 +115,19 @@ def _check_shapes(game: TabularGame) -> None:
                     f"one has shape {list(jnp.shape(leaf))}",
                 )
         own = take(game.agents, 0)
-        given = jax.eval_shape(game.contribution, own, i32, i32)
-        if len(given.shape) != 1:
-            fail(game, f"contribution must have shape [K], not {list(given.shape)}")
-        met = jax.ShapeDtypeStruct(given.shape, jnp.float32)
-        probs = jax.eval_shape(game.transition, own, i32, i32, met, i32)
-        reward = jax.eval_shape(game.reward, own, i32, i32, met, i32)
+        contributed = jax.eval_shape(game.contribution, own, i32, i32)
+        if len(contributed.shape) != 1:
+            fail(game, f"contribution must have shape [K], not {list(contributed.shape)}")
+        aggregate = jax.ShapeDtypeStruct(contributed.shape, jnp.float32)
+        probs = jax.eval_shape(game.transition, own, i32, i32, aggregate, i32)
+        reward = jax.eval_shape(game.reward, own, i32, i32, aggregate, i32)
         names = ("transition", "reward")
     else:
         others = jax.ShapeDtypeStruct((game.num_agents - 1,), jnp.int32)
         probs, reward = jax.eval_shape(game.law, i32, i32, i32, others, others, i32)
         names = ("the first part of law", "the second part of law")
-    wanted = ((names[0], probs, (game.num_states,)), (names[1], reward, ()))
-    for name, value, shape in wanted:
+    rules = ((names[0], probs, (game.num_states,)), (names[1], reward, ()))
+    for name, value, shape in rules:
         if value.shape != shape or not jnp.issubdtype(value.dtype, jnp.floating):
             fail(
                 game,
@@ -144,7 +151,7 @@ def _check_play(game: DynamicGame, key: PRNGKeyArray) -> None:
 
 
 def _check_play_shapes(game: DynamicGame, key: PRNGKeyArray) -> None:
-    """Types of reset, observe and step, found by tracing alone."""
+    """Types of reset, observe and step, by tracing alone."""
     n = game.num_agents
     start = jax.eval_shape(game.reset, key)
     for leaf in jax.tree_util.tree_leaves(jax.eval_shape(game.observe, start)):

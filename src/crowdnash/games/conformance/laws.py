@@ -42,12 +42,12 @@ def check_laws(game: TabularGame, key: PRNGKeyArray) -> None:
     profiles = draw_profiles(game, profile_key)
     sample = choose_sample(game, len(profiles.states))
     if isinstance(game, PopulationGame):
-        met = aggregates(game, profiles, sample.agents)
-        if not np.isfinite(met).all():
+        populations = aggregates(game, profiles, sample.agents)
+        if not np.isfinite(populations).all():
             fail(game, "contribution must be finite numbers")
-        laws = evaluate_laws(game, met, sample)
+        laws = evaluate_laws(game, populations, sample)
         _check_values(game, laws, sample)
-        check_dependence(game, met, laws, sample, mixture_key)
+        check_dependence(game, populations, laws, sample, mixture_key)
         _check_relabelling(game, profiles, order_key)
     else:
         laws = evaluate_laws(game, others(game, profiles, sample.agents), sample)
@@ -97,8 +97,8 @@ def _joint_law(
 
 
 @eqx.filter_jit
-def _single_laws(game: TabularGame, given: tuple[Array, ...], step: Array) -> tuple[Array, Array]:
-    return jax.vmap(lambda i, s, a, rest, acts: game.law(i, s, a, rest, acts, step))(*given)
+def _single_laws(game: TabularGame, places: tuple[Array, ...], step: Array) -> tuple[Array, Array]:
+    return jax.vmap(lambda i, s, a, rest, acts: game.law(i, s, a, rest, acts, step))(*places)
 
 
 def _check_agreement(game: TabularGame, profiles: Profiles, laws: Laws, sample: Sample) -> None:
@@ -117,27 +117,27 @@ def _check_agreement(game: TabularGame, profiles: Profiles, laws: Laws, sample: 
         _check_equal(game, f"joint_law must agree with {source}", joint, expected, own, sample)
         if isinstance(game, PopulationGame):
             rest = take(others(game, take(profiles, slice(p, p + 1)), chosen), 0)
-            given = (chosen, states[chosen], actions[chosen], *rest)
-            single = _single_laws(game, tuple(map(jnp.asarray, given)), step)
+            places = (chosen, states[chosen], actions[chosen], *rest)
+            single = _single_laws(game, tuple(map(jnp.asarray, places)), step)
             mine = (few, k, *(x[few] for x in pairs))
             rule = f"law must agree with {source}"
             _check_equal(game, rule, single, take(expected, few), mine, sample)
 
 
 def _check_equal(
-    game: TabularGame, rule: str, got: Any, want: Any, own: tuple, sample: Sample
+    game: TabularGame, rule: str, actual: Any, expected: Any, own: tuple, sample: Sample
 ) -> None:
-    wrong = _differs(got, want)
+    wrong = _differs(actual, expected)
     if wrong.any():
         i = int(np.argwhere(wrong)[0][0])
         agents, step, states, actions = own
         fail(game, rule, sample.place((0, agents[i], step, states[i], actions[i])))
 
 
-def _differs(got: Any, want: Any) -> np.ndarray:
+def _differs(actual: Any, expected: Any) -> np.ndarray:
     """[n] bool: whether (probabilities [n,S], rewards [n]) are not the same two."""
-    different = np.zeros(len(want[1]), bool)
-    for a, b in zip(got, want, strict=True):
+    different = np.zeros(len(expected[1]), bool)
+    for a, b in zip(actual, expected, strict=True):
         a, b = (np.asarray(x).reshape(len(different), -1) for x in (a, b))
         different |= ~(np.abs(a - b) <= FLOAT32_TOLERANCE * (1 + np.abs(b))).all(-1)
     return different
@@ -152,12 +152,12 @@ def _check_relabelling(game: PopulationGame, profiles: Profiles, key: PRNGKeyArr
     everyone = Sample(order, np.asarray([game.horizon - 1], np.int32))
     step = jnp.asarray(game.horizon - 1, jnp.int32)
     for states, actions in zip(*(x[-_FEW:] for x in profiles), strict=True):
-        want = take(_joint_law(game, states, actions, step), order)
+        expected = take(_joint_law(game, states, actions, step), order)
         states, actions = states[order], actions[order]
-        got = _joint_law(relabelled, states, actions, step)
+        actual = _joint_law(relabelled, states, actions, step)
         rule = "permuting the agents must permute the laws and change nothing"
         own = (np.arange(len(order)), 0, states, actions)
-        _check_equal(game, rule, got, want, own, everyone)
+        _check_equal(game, rule, actual, expected, own, everyone)
 
 
 def _relabelled(game: PopulationGame, order: np.ndarray) -> PopulationGame | None:

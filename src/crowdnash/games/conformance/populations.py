@@ -159,7 +159,9 @@ def _evaluate(
         states, actions = all_pairs(game)
         over_pairs = jax.vmap(game.law, in_axes=(None, 0, 0, None, None, None))
         over_agents = jax.vmap(over_pairs, in_axes=(0, None, None, 0, 0, None))
-        probs, rewards = over_agents(agents, states, actions, *population, step)
+        probs, rewards = over_agents(
+            agents, states, actions, population.states, population.actions, step
+        )
         shape = (len(agents), game.num_states, game.num_actions)
         return probs.reshape(*shape, -1), rewards.reshape(shape)
 

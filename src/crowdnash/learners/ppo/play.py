@@ -15,9 +15,9 @@ from crowdnash.games.checks import named
 from crowdnash.learners.ppo.advantage import generalized_advantages
 from crowdnash.learners.ppo.loss import Samples
 from crowdnash.policies.agent_networks import ActorCritic, by_network
+from crowdnash.policies.base import Policy
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.observations import ObservationFeatures
-from crowdnash.policies.tabular import Policy
 from crowdnash.simulation.neural import Learners, Play, play
 
 
