@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
+from crowdnash.checks import check_count
 from crowdnash.games.taxi_map import TaxiMap
 from crowdnash.reports.chart import Panels
 from crowdnash.reports.figures import zone_shares
@@ -100,8 +101,7 @@ def save_animation(
     Raises:
         ValueError: a position is not on the map or `frames_per_second` < 1.
     """
-    if frames_per_second < 1:
-        raise ValueError(f"frames_per_second must be at least 1, not {frames_per_second}")
+    check_count("frames_per_second", frames_per_second, 1)
     shares = _zone_shares(positions, city)
     shown = positions[:, :: -(-positions.shape[1] // _MAX_DOTS)]
     rows, columns = city.walls.shape

@@ -21,6 +21,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from crowdnash import interrupts
+from crowdnash.checks import check_choice, check_count
 from crowdnash.files import read_json, write_atomically, write_json
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Study, Table
 from crowdnash.runs.directory import RunDirectory
@@ -84,10 +85,8 @@ def run(
             damaged.
         OSError: it cannot be written; what was saved stays.
     """
-    if scale not in get_args(Scale):
-        raise ValueError(f"scale must be one of {', '.join(get_args(Scale))}, not {scale!r}")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, not {seed}")
+    check_choice("scale", scale, get_args(Scale))
+    check_count("seed", seed, 0)
     points = study.points(cast(Scale, scale), seed)
     directory = _open_or_create(study.name, out, scale, seed)
     with directory.locked(), interrupts.watching():

@@ -28,6 +28,7 @@ from jaxtyping import PRNGKeyArray
 
 import crowdnash as cn
 from crowdnash import mean_field
+from crowdnash.checks import check_choice
 from crowdnash.games import Congestion, RockPaperScissors
 from crowdnash.games.base import PopulationGame
 from crowdnash.learners.mirror_descent import PolicyMirrorDescent
@@ -67,8 +68,7 @@ def sample_game(name: str, key: PRNGKeyArray) -> PopulationGame:
     if name == "congestion":
         widths = {"transitions": 0.02, "congestion": 0.02, "base": 0.0}
         return Congestion.sample(key, num_agents=_NUM_AGENTS, heterogeneity=widths)
-    if name not in ("rps-scaled", "rps-printed"):
-        raise ValueError(f"game must be one of {', '.join(TITLES)}, not {name!r}")
+    check_choice("game", name, TITLES)
     game = RockPaperScissors.sample(key, num_agents=_NUM_AGENTS, heterogeneity=0.05)
     unit = _RANGE_OF_RPS if name == "rps-scaled" else 1.0
     return RockPaperScissors(
