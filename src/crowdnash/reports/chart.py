@@ -44,7 +44,7 @@ class Axis:
     unit: Literal["number", "count", "share"] = "number"
     scale: Literal["linear", "log"] = "linear"
     from_zero: bool = False
-    ticks: Sequence[float] = ()
+    ticks: Sequence[float | int] = ()
     switch: bool = False
 
 
