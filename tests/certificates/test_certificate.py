@@ -538,25 +538,6 @@ def test_symmetry_of_laws_that_break_the_rules(fault):
         cn.symmetry(Broken(fault))
 
 
-class OneRow(cn.Policy):
-    """Every agent plays `row`, but agent 2 in state 1 at step 1 plays `odd`."""
-
-    row: Any
-    odd: Any
-
-    def probabilities(self, observation, agent_index, step):
-        odd = (agent_index == 2) & (observation == 1) & (step == 1)
-        return jnp.where(odd, jnp.asarray(self.odd), jnp.asarray(self.row))
-
-
-@pytest.mark.parametrize("method", ["exact", "enumerate", "paths", "learned"])
-@pytest.mark.parametrize("odd", [(0.0, 0.0), (1.0, 1.0), (1.2, -0.2), (np.nan, 1.0)])
-def test_a_policy_that_is_no_distribution(method, odd):
-    game = random_population_game(0, 3, 2, 2, 2, kind=RandomAffineGame)
-    with pytest.raises(ValueError, match=r"policy: agent 2 in state 1 at step 1 must have prob"):
-        cn.exploitability(game, OneRow((0.5, 0.5), odd), key=KEY, method=method, num_trajectories=2)
-
-
 class FalselyFree(RandomPopulationGame):
     """Its transitions bend with the aggregate."""
 
