@@ -35,6 +35,9 @@ _RECOMMENDING_RATE = 2.0
 class OptimisticQLearning:
     """Settings for deviations that a table can hold: `exploitability(..., method="learned")`.
 
+    Optimistic Q-learning with a bonus for rarely tried actions (Jin et al. 2018), a lower bound on
+    Def. 2.
+
     Args:
         num_episodes: Episodes to learn from, at least 1.
         bonus_scale: c >= 0 of the exploration bonus. Theory wants a constant above 1, for which

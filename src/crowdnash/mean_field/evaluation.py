@@ -140,9 +140,18 @@ def _regularised(
 def values(
     mfg: MeanFieldGame, probs: Any, *, temperature: Any = 0.0, flow: Any = None
 ) -> Float[Numbers, "..."]:
-    """V_h(s) = sum_a pi_h(a|s) Q^tau_h(s,a), [H,S] or [G,H,S]; arguments and errors as `q_values`.
+    """V_h(s) = sum_a pi_h(a|s) Q^tau_h(s,a), [H,S] or [G,H,S].
 
     V(mu, pi) of Def. 5 is the mean of V_0 over the initial distribution (tau = 0).
+
+    Args:
+        mfg: The game.
+        probs: The policy, [H,S,A] or [G,H,S,A].
+        temperature: As in `q_values`.
+        flow: As in `q_values`.
+
+    Raises:
+        ValueError: As `q_values`.
     """
     q = q_values(mfg, probs, temperature=temperature, flow=flow)
     policy = probs if is_traced(q, probs) else np.asarray(probs, np.float64)
@@ -173,7 +182,10 @@ def _optimal(mfg: MeanFieldGame, flow: Any) -> tuple[Population, Any]:
 def evaluate(mfg: MeanFieldGame, probs: Any) -> Evaluation:
     """Values and exploitability (Def. 5), for each population, of a policy `probs` that all play.
 
-    `probs` [H,S,A] or [G,H,S,A]; errors as `population_flow`.
+    `probs` [H,S,A] or [G,H,S,A].
+
+    Raises:
+        ValueError: As `population_flow`.
     """
     policy, _ = by_step(mfg, "probs", probs, axes=1)
     population = in_double(population_under, mfg, policy)
@@ -186,7 +198,9 @@ def exploitability(mfg: MeanFieldGame, probs: Any) -> Any:
     """E(pi) = max over pi' of V(Lambda(pi), pi') - V(Lambda(pi), pi) (Def. 5), a float.
 
     `probs` [H,S,A] or [G,H,S,A]; of several populations the largest, and `evaluate` gives each.
-    Errors as `population_flow`.
+
+    Raises:
+        ValueError: As `population_flow`.
     """
     largest = evaluate(mfg, probs).exploitability.max()
     return largest if isinstance(largest, Tracer) else float(largest)

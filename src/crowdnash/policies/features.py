@@ -100,7 +100,7 @@ class FeatureBasis(eqx.Module):
         return np.concatenate([np.ones((len(raw), 1)), rest], axis=1).astype(np.float32)
 
 
-def game_basis(game: DynamicGame, features: Features) -> tuple[FeatureBasis, Any]:
+def game_basis(game: DynamicGame, features: Features | str) -> tuple[FeatureBasis, Any]:
     """The basis for a game, and the parameters that it takes, [N,k].
 
     Args:

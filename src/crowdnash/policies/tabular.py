@@ -136,10 +136,16 @@ class TabularPolicy(Policy):
         key: PRNGKeyArray | np.random.Generator,
         agents: Any = None,
     ) -> Int[Array, " n"] | Int[np.ndarray, " n"]:
-        """See `Policy.act`; `observations` are states, and NumPy's generator needs no JAX.
+        """See `Policy.act`; NumPy's generator needs no JAX.
+
+        Args:
+            observations: The states of those who act, [n].
+            step: As there.
+            key: As there.
+            agents: Who acts, [n]; None for all N.
 
         Raises:
-            ValueError: as there.
+            ValueError: As there.
         """
         _, horizon, num_states, _ = self.probs.shape
         states, index, step = check_asked(

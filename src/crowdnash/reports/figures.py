@@ -46,11 +46,15 @@ def exploitability_over_epochs(
         title: of the chart.
     """
     series = [
-        Series(name, epochs, ends.mean(1), colour, marker=marker, interval=ends)
-        for name, ends, colour, marker in (
-            ("largest over agents", maximum, "blue", "circle"),
-            ("mean over agents", mean, "red", "square"),
-        )
+        Series(
+            "largest over agents",
+            epochs,
+            maximum.mean(1),
+            "blue",
+            marker="circle",
+            interval=maximum,
+        ),
+        Series("mean over agents", epochs, mean.mean(1), "red", marker="square", interval=mean),
     ]
     highest = max(float(np.nanmax(maximum)), 0.0)
     far = uniform is not None and uniform["maximum"].upper > _FAR_ABOVE * highest

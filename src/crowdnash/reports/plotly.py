@@ -44,15 +44,18 @@ def content(chart: Chart | HeatMap) -> dict[str, Any]:
     own; the rest is for the script: title, axes' names, menu entry, and the floor that stands for 0
     on a logarithmic axis if the reader may choose it.
     """
-    draw = _heat_map if isinstance(chart, HeatMap) else _chart
-    switch = isinstance(chart, Chart) and chart.y.switch
+    if isinstance(chart, HeatMap):
+        unit, floor, figure = chart.unit, None, _heat_map(chart)
+    else:
+        unit, figure = chart.y.name, _chart(chart)
+        floor = numbers(np.array([chart.floor]))[0] if chart.y.switch else None
     return {
         "title": chart.title,
         "x_name": chart.x.name,
-        "y_name": chart.unit if isinstance(chart, HeatMap) else chart.y.name,
+        "y_name": unit,
         "choice": chart.choice,
-        "log_floor": numbers(np.array([chart.floor]))[0] if switch else None,
-        "figure": draw(chart),
+        "log_floor": floor,
+        "figure": figure,
     }
 
 

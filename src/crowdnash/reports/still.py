@@ -101,7 +101,7 @@ def _draw_legend(figure: Figure, axes: list[Axes], place: str, stacked: bool) ->
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
     names = list(handles)[::-1] if stacked else list(handles)
-    where = {"right": "outside right center", "below": "outside lower center"}[place]
+    where: Any = {"right": "outside right center", "below": "outside lower center"}[place]
     ncols = 2 if place == "below" else 1
     figure.legend([handles[name] for name in names], names, loc=where, ncols=ncols)
 

@@ -92,8 +92,15 @@ def _rewards(curves: Mapping[str, Curves]) -> Panels:
     for name, curve in curves.items():
         learner, reward = LEARNERS[name], curve.reward
         ends = np.stack([reward.min(0), reward.max(0)], 1)
-        x, look = curve.agent_steps / 1e6, (learner.colour, learner.dash)
-        series.append(Series(learner.title, x, reward.mean(0), *look, interval=ends))
+        line = Series(
+            learner.title,
+            curve.agent_steps / 1e6,
+            reward.mean(0),
+            learner.colour,
+            learner.dash,
+            interval=ends,
+        )
+        series.append(line)
     y = Axis("mean reward of a step", from_zero=True)
     chart = Chart("A-Taxi: mean reward while learning (Fig. 1a)", _STEPS, y, series)
     return Panels([chart], size=(6.1, 4.0), legend="right")

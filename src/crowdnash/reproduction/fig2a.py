@@ -95,7 +95,7 @@ def measure(settings: Settings, _folder: Path | None = None) -> Sequence[Row]:
     else:
         learner = PolicyMirrorDescent.practical(num_epochs=point["num_epochs"])
         results = solve_together(games, learner, keys=[key[1] for key in keys])
-        tables = np.stack([np.asarray(result.last_policy.probs[0]) for result in results])
+        tables = np.stack([np.asarray(result.state.probs[0]) for result in results])
     return [
         {"run": run, "difference": difference}
         | _measure_one(game, probs, key[2], point["num_paths"])

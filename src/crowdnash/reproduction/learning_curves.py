@@ -28,7 +28,7 @@ from crowdnash.games.base import PopulationGame
 from crowdnash.learners.driver import solve_together
 from crowdnash.learners.mirror_descent import EpochMetrics, PolicyMirrorDescent
 from crowdnash.learners.mirror_epoch import MirrorDescentState
-from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.policies.base import Policy
 from crowdnash.reproduction.fits import number
 from crowdnash.reproduction.learning_curves_pictures import OUTPUTS, curve_of, draw, learner_title
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
@@ -171,13 +171,13 @@ def _facts_of(game: PopulationGame, run: int) -> Row:
     }
 
 
-def _outputs(preset: str, policies: dict[str, TabularPolicy]) -> dict[str, TabularPolicy]:
+def _outputs(preset: str, policies: Mapping[str, Policy]) -> dict[str, Policy]:
     """What is looked at: Algorithm 2's average, and the practical preset's last iterate too."""
     names = ("average",) if preset == "theorem" else ("last", "average")
     return {f"{preset}-{name}": policies[name] for name in names}
 
 
-def _gains(game: PopulationGame, policy: TabularPolicy, key: PRNGKeyArray, num_paths: int) -> Row:
+def _gains(game: PopulationGame, policy: Policy, key: PRNGKeyArray, num_paths: int) -> Row:
     certificate = exploitability(
         game, policy, key=key, num_trajectories=num_paths, own_influence_agents=0
     )

@@ -69,6 +69,13 @@ def _check_sizes(game: DynamicGame) -> None:
             fail(game, f"{name} must be an int, not {type(value).__name__}")
         if value < least:
             fail(game, f"{name} must be at least {least}, not {value}")
+    for leaf in jax.tree.leaves(game.agents) if isinstance(game, PopulationGame) else ():
+        if jnp.shape(leaf)[:1] != (game.num_agents,):
+            fail(
+                game,
+                f"every array of agents must have leading axis [{game.num_agents}], "
+                f"one has shape {list(jnp.shape(leaf))}",
+            )
 
 
 def _check_descriptions(game: TabularGame) -> None:
@@ -107,13 +114,6 @@ def _check_shapes(game: TabularGame) -> None:
     """What one call of the author's functions gives, without computing it."""
     i32 = jax.ShapeDtypeStruct((), jnp.int32)
     if isinstance(game, PopulationGame):
-        for leaf in jax.tree_util.tree_leaves(game.agents):
-            if jnp.shape(leaf)[:1] != (game.num_agents,):
-                fail(
-                    game,
-                    f"every array of agents must have leading axis [{game.num_agents}], "
-                    f"one has shape {list(jnp.shape(leaf))}",
-                )
         own = take(game.agents, 0)
         contributed = jax.eval_shape(game.contribution, own, i32, i32)
         if len(contributed.shape) != 1:
