@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -60,13 +61,21 @@ def watching(*, second_ends_process: bool = False) -> Iterator[None]:
     ):
         yield
         return
-    _watch = _Watch(second_ends_process)
+    _watch, report = _Watch(second_ends_process), sys.unraisablehook
     try:
+        sys.unraisablehook = lambda dropped: _report_unless_ours(dropped, report)
         signal.signal(signal.SIGINT, _watch)
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = report
         _watch = None
+
+
+def _report_unless_ours(dropped: Any, report: Callable[[Any], object]) -> None:
+    """Keep quiet of a Ctrl-C that Python drops: it is written down."""
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        report(dropped)
 
 
 @contextlib.contextmanager

@@ -489,9 +489,8 @@ def test_interrupt_saves_a_checkpoint(finished, tmp_path):
     assert same_policies(tmp_path / "run", finished)
 
 
-def test_an_interrupt_that_python_drops_stops_the_run(finished, tmp_path, monkeypatch):
+def test_an_interrupt_that_python_drops_stops_the_run(finished, tmp_path):
     # JAX runs a callback with every garbage collection; an exception there is printed, no more.
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
     def press(phase, info):
         gc.callbacks.remove(press)
@@ -508,9 +507,8 @@ def test_an_interrupt_that_python_drops_stops_the_run(finished, tmp_path, monkey
     assert same_policies(tmp_path / "run", finished)
 
 
-def test_an_interrupt_that_python_drops_while_a_policy_is_evaluated(copy, monkeypatch):
+def test_an_interrupt_that_python_drops_while_a_policy_is_evaluated(copy):
     unfinish(copy)
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     stages = []
 
     def press(phase, info):

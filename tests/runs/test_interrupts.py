@@ -17,9 +17,8 @@ def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def press_in_the_garbage_collector(monkeypatch) -> None:
+def press_in_the_garbage_collector() -> None:
     """Press Ctrl-C where Python prints the exception and goes on, as in JAX's own callback."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
     def callback(phase, info):
         gc.callbacks.remove(callback)
@@ -37,13 +36,30 @@ def test_ctrl_c_raises_at_once():
 
 
 def test_ctrl_c_that_python_drops_is_seen_by_the_next_check(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
     with interrupts.watching():
         interrupts.check()
-        press_in_the_garbage_collector(monkeypatch)
+        press_in_the_garbage_collector()
         assert interrupts.is_pressed()
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
     interrupts.check()
+    assert printed == []
+
+
+def test_other_exceptions_that_python_drops_are_printed(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: printed.append(dropped.exc_type))
+
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        raise RuntimeError("a bug")
+
+    with interrupts.watching():
+        gc.callbacks.append(callback)
+        gc.collect()
+    assert printed == [RuntimeError]
 
 
 def test_ctrl_c_is_put_off_to_the_end_of_a_held_block():
