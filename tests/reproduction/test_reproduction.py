@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import json
 import math
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -353,7 +352,7 @@ def test_an_interrupt_that_python_drops_stops_a_sweep_after_the_point(tmp_path):
 
     def press(phase, info):
         gc.callbacks.remove(press)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     def dropping(settings, folder):
         begun.append(settings)

@@ -480,7 +480,7 @@ def test_a_run_in_use_is_refused(copy):
 def test_interrupt_saves_a_checkpoint(finished, tmp_path):
     def stop(row):
         if row["epoch"] == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match="3 epochs are saved"):
         experiment.run(config(), tmp_path / "run", Observer(on_epoch=stop))
@@ -494,7 +494,7 @@ def test_an_interrupt_that_python_drops_stops_the_run(finished, tmp_path):
 
     def press(phase, info):
         gc.callbacks.remove(press)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     def collect(row):
         if row["epoch"] == 2:
@@ -513,7 +513,7 @@ def test_an_interrupt_that_python_drops_while_a_policy_is_evaluated(copy):
 
     def press(phase, info):
         gc.callbacks.remove(press)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     def collect(words):
         stages.append(words)
@@ -531,7 +531,7 @@ def test_an_interrupt_that_comes_out_as_another_error_stops_the_run(tmp_path, mo
     def broken(self, game, state):
         if state.epoch == 2:
             try:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             except KeyboardInterrupt as error:
                 raise RuntimeError("INTERNAL: CpuCallback error") from error
         return step(self, game, state)
@@ -545,7 +545,7 @@ def test_an_interrupt_before_the_first_epoch_counts_what_is_saved(copy, monkeypa
     unfinish(copy)
 
     def press(*_):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(checkpoint, "restore", press)
     shutil.rmtree(copy / "checkpoints" / "6")

@@ -1,7 +1,6 @@
 """Ctrl-C: it stops at once, is put off while files are written, and is never lost."""
 
 import gc
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from crowdnash import interrupts
 
 
 def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def press_in_the_garbage_collector() -> None:
@@ -97,9 +96,9 @@ def test_a_second_ctrl_c_ends_the_process_even_where_python_does_not_run():
         from crowdnash import interrupts
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with interrupts.watching(second_ends_process=True), interrupts.holding():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             print("held", flush=True)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             print("still there", flush=True)
     """
     done = subprocess.run(
@@ -112,9 +111,9 @@ def test_a_second_ctrl_c_ends_the_process_even_where_python_does_not_run():
 @pytest.mark.parametrize(
     "press",
     [
-        "os.kill(os.getpid(), signal.SIGINT)",
+        "signal.raise_signal(signal.SIGINT)",
         # As in a dataclass that is being made: Python then means to end by the signal.
-        "exec('os.kill(os.getpid(), signal.SIGINT)')",
+        "exec('signal.raise_signal(signal.SIGINT)')",
     ],
 )
 @pytest.mark.parametrize("comes_out_as_another_error", [False, True])
