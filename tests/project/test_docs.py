@@ -25,7 +25,7 @@ RUNNABLE = {
     "index.md": 1,
     "tutorial.md": 13,
     "howto/black_box.md": 6,
-    "howto/choose_groups.md": 4,
+    "howto/choose_groups.md": 5,
     "howto/gpu.md": 1,
     "howto/large_games.md": 2,
     "howto/read_a_certificate.md": 4,
