@@ -30,7 +30,7 @@ from crowdnash.games.checks import states_for_tables
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import chunk_size, policy_layout, simulate, simulate_chunk
+from crowdnash.simulation.rollouts import chunk_size, fold_trajectories, policy_layout, simulate
 from crowdnash.simulation.samplers import ActionSampler, action_sampler
 from crowdnash.simulation.statistics import (
     MAX_MASKED_PAIRS,
@@ -296,23 +296,15 @@ def learn_values(
     Returns Q and the mean return (over trajectories and all agents).
     """
     num_pairs = bonus.shape[0] * game.num_actions
-    nobody = jnp.asarray(num_pairs)
 
-    def chunk_update(chunk_index: Array, carry: tuple) -> tuple[TDTables, Array]:
-        tables, total = carry
-        numbers = chunk_index.astype(jnp.uint32) * size + jnp.arange(size, dtype=jnp.uint32)
-        active = numbers < num_epochs.astype(jnp.uint32)
-        chunk = simulate_chunk(game, sampler, layout, key, numbers)
-        returns = chunk.rewards.sum((0, 2, 3)) / game.num_agents
-        total = total + jnp.where(active, returns, 0.0).sum()
-        pairs = jnp.where(observed, chunk.pairs, nobody.astype(chunk.pairs.dtype))
-        seen = Chunk(pairs, chunk.rewards, chunk.totals)
-        return td_update(tables, seen, active, bonus, rule, layout), total
+    def update(tables: TDTables, chunk: Chunk, active: Array) -> TDTables:
+        return td_update(tables, chunk, active, bonus, rule, layout)
 
     start = TDTables.zeros(num_pairs, game.horizon, layout.num_groups)
-    chunks = (num_epochs + size - 1) // size
-    tables, total = jax.lax.fori_loop(0, chunks, chunk_update, (start, jnp.float32(0)))
-    return tables.values, total / num_epochs
+    tables, mean_return = fold_trajectories(
+        game, sampler, layout, key, num_epochs, observed, size, num_pairs, update, start
+    )
+    return tables.values, mean_return
 
 
 _learn_values = eqx.filter_jit(learn_values)

@@ -80,6 +80,27 @@ class Policy(eqx.Module):
         return actions
 
 
+def check_sizes(
+    game: DynamicGame, num_agents: int, horizon: int, num_states: int, num_actions: int
+) -> None:
+    """Raise `ValueError` unless a policy of this N, H, S and A fits `game`.
+
+    A simulator need not tell its `num_states`; then S is not compared.
+    """
+    sizes = {
+        "N": (game.num_agents, num_agents),
+        "H": (game.horizon, horizon),
+        "S": (game.num_states or num_states, num_states),
+        "A": (game.num_actions, num_actions),
+    }
+    for axis, (of_game, of_policy) in sizes.items():
+        if of_game != of_policy:
+            raise ValueError(
+                f"policy must fit the game: the game has {axis}={of_game}, "
+                f"the policy {axis}={of_policy}"
+            )
+
+
 def check_policy(game: DynamicGame, policy: Any) -> None:
     """Check whatever is handed in as a policy, wherever it enters.
 

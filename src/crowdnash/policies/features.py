@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from crowdnash.files import read_arrays, write_arrays
-from crowdnash.games.base import DynamicGame, TabularGame
-from crowdnash.policies.base import Policy
+from crowdnash.games.base import DynamicGame
+from crowdnash.policies.base import Policy, check_sizes
 from crowdnash.policies.tabular import TabularPolicy
 
 Features = Literal["linear", "quadratic"] | Callable[[Any], Any]
@@ -198,19 +198,7 @@ class FeaturePolicy(Policy):
 
     def check_fits(self, game: DynamicGame) -> None:
         """Raise `ValueError` if this policy's N, H, S or A is not that of `game`."""
-        horizon, num_states, num_actions, _ = self.weights.shape
-        sizes = {
-            "N": (game.num_agents, self.num_agents),
-            "H": (game.horizon, horizon),
-            "S": (game.num_states if isinstance(game, TabularGame) else num_states, num_states),
-            "A": (game.num_actions, num_actions),
-        }
-        for axis, (expected, actual) in sizes.items():
-            if expected != actual:
-                raise ValueError(
-                    f"policy must fit the game: the game has {axis}={expected}, "
-                    f"the policy {axis}={actual}"
-                )
+        check_sizes(game, self.num_agents, *self.weights.shape[:3])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the policy to `path` (NumPy .npz), replacing the file in one step.

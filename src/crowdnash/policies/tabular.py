@@ -17,7 +17,7 @@ from crowdnash.files import read_archive, write_arrays
 from crowdnash.games.base import PROBABILITY_TOLERANCE, DynamicGame, is_distribution
 from crowdnash.games.checks import check_integer_observations, states_for_tables
 from crowdnash.games.grouping import check_group_numbers
-from crowdnash.policies.base import Policy, check_asked, draw_actions
+from crowdnash.policies.base import Policy, check_asked, check_sizes, draw_actions
 
 _FORMAT = "crowdnash-tabular-policy-1"
 
@@ -112,19 +112,7 @@ class TabularPolicy(Policy):
         then S is not compared.
         """
         check_integer_observations(game)
-        has = dict(zip("NHSA", (self.num_agents, *self.probs.shape[1:]), strict=True))
-        sizes = {
-            "N": game.num_agents,
-            "H": game.horizon,
-            "S": game.num_states or has["S"],
-            "A": game.num_actions,
-        }
-        for axis, size in sizes.items():
-            if has[axis] != size:
-                raise ValueError(
-                    f"policy must fit the game: the game has {axis}={size}, "
-                    f"the policy {axis}={has[axis]}"
-                )
+        check_sizes(game, self.num_agents, *self.probs.shape[1:])
 
     def check_probabilities(self, game: DynamicGame) -> None:
         """The rows were checked when the policy was made: this raises nothing."""

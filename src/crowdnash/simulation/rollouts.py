@@ -9,11 +9,14 @@ Axes: M trajectories, B trajectories of one chunk, H steps, N agents, [L,T] the 
 agents (see `layout`), S states, A actions, K components of the aggregate.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from crowdnash.checks import check_count, check_instance, check_key
 from crowdnash.games.base import (
@@ -54,6 +57,53 @@ def chunk_size(num_agents: int, num_trajectories: int) -> int:
     at_once = max(1, MAX_LANES // num_agents)
     chunks = -(-num_trajectories // at_once)
     return -(-num_trajectories // chunks)
+
+
+def fold_trajectories(
+    game: DynamicGame,
+    sampler: ActionSampler,
+    layout: AgentLayout,
+    key: PRNGKeyArray,
+    num_trajectories: Int[Array, ""],
+    observed: Bool[Array, "L T"],
+    size: int,
+    num_pairs: int,
+    add: Callable[[Any, Chunk, Array], Any],
+    start: Any,
+) -> tuple[Any, Float[Array, ""]]:
+    """Simulate trajectories 0..num_trajectories-1 in chunks and take them in; inside `jit`.
+
+    Args:
+        game: The game.
+        sampler: Draws actions.
+        layout: Where agents lie.
+        key: Of all draws.
+        num_trajectories: How many.
+        observed: Places that are looked at; pairs elsewhere are X, "nobody".
+        size: Trajectories of a chunk.
+        num_pairs: X.
+        add: From what was gathered so far, a chunk and which of its trajectories count, [B], to
+            what is gathered with it.
+        start: Gathered before the first chunk.
+
+    Returns:
+        What was gathered, and the mean return (over trajectories and all agents).
+    """
+    nobody = jnp.asarray(num_pairs)
+
+    def chunk_added(index: Array, carry: tuple) -> tuple[Any, Array]:
+        gathered, total = carry
+        numbers = index.astype(jnp.uint32) * size + jnp.arange(size, dtype=jnp.uint32)
+        active = numbers < num_trajectories.astype(jnp.uint32)
+        chunk = simulate_chunk(game, sampler, layout, key, numbers)
+        returns = chunk.rewards.sum((0, 2, 3)) / game.num_agents
+        total = total + jnp.where(active, returns, 0.0).sum()
+        pairs = jnp.where(observed, chunk.pairs, nobody.astype(chunk.pairs.dtype))
+        return add(gathered, Chunk(pairs, chunk.rewards, chunk.totals), active), total
+
+    chunks = (num_trajectories + size - 1) // size
+    gathered, total = jax.lax.fori_loop(0, chunks, chunk_added, (start, jnp.float32(0)))
+    return gathered, total / num_trajectories
 
 
 def simulate_chunk(

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import simulate_chunk
+from crowdnash.simulation.rollouts import fold_trajectories
 from crowdnash.simulation.samplers import ActionSampler
 from crowdnash.simulation.trajectories import Chunk
 
@@ -92,25 +92,17 @@ def simulate_statistics(
         The statistics, moves counted to states, and the mean return (over trajectories and agents).
     """
     num_pairs = num_states * game.num_actions
-    nobody = num_pairs
 
-    def add(index: Array, carry: tuple) -> tuple[VisitStatistics, Array]:
-        statistics, total = carry
-        numbers = index.astype(jnp.uint32) * size + jnp.arange(size, dtype=jnp.uint32)
-        active = numbers < num_trajectories.astype(jnp.uint32)
-        chunk = simulate_chunk(game, sampler, layout, key, numbers)
-        returns = chunk.rewards.sum((0, 2, 3)) / game.num_agents
-        total = total + jnp.where(active, returns, 0.0).sum()
-        seen = layout.valid & active[:, None, None]
-        pairs = jnp.where(seen, chunk.pairs, jnp.asarray(nobody, chunk.pairs.dtype))
-        counted = visit_statistics(
+    def count(statistics: VisitStatistics, chunk: Chunk, active: Array) -> VisitStatistics:
+        nobody = jnp.asarray(num_pairs, chunk.pairs.dtype)
+        pairs = jnp.where(active[:, None, None], chunk.pairs, nobody)
+        return statistics + visit_statistics(
             Chunk(pairs, chunk.rewards, chunk.totals),
             layout,
             num_pairs,
             summed=True,
             actions_apart=game.num_actions,
         )
-        return statistics + counted, total
 
     by_group = (game.horizon, layout.num_groups)
     start = VisitStatistics(
@@ -118,9 +110,9 @@ def simulate_statistics(
         jnp.zeros((num_pairs, *by_group), jnp.float32),
         jnp.zeros((num_pairs, num_states, *by_group), jnp.float32),
     )
-    chunks = (num_trajectories + size - 1) // size
-    statistics, total = jax.lax.fori_loop(0, chunks, add, (start, jnp.float32(0)))
-    return statistics, total / num_trajectories
+    return fold_trajectories(
+        game, sampler, layout, key, num_trajectories, layout.valid, size, num_pairs, count, start
+    )
 
 
 def _masked_counts(
