@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -26,34 +29,57 @@ _RATE_EPOCHS = 20
 _PLAIN_LINES = 10
 _PLAIN_SECONDS = 30.0
 
+DisplayT = TypeVar("DisplayT", bound="ProgressDisplay")
 
-class RunDisplay:
+
+class ProgressDisplay:
+    """A bar on a terminal, plain lines now and then anywhere else; a context manager.
+
+    On a terminal `_progress` is the bar and `_task` its one task; elsewhere `_progress` is None.
+    """
+
+    def __init__(self, console: Console, columns: Sequence[ProgressColumn]) -> None:
+        self._console = console
+        self._task = TaskID(0)
+        self._last_line = time.monotonic()
+        self._progress = Progress(*columns, console=console) if console.is_terminal else None
+
+    def __enter__(self: DisplayT) -> DisplayT:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class RunDisplay(ProgressDisplay):
     """Shows a run on a console: a bar on a terminal, a few plain lines anywhere else.
 
     Use as a context manager; `observer` is what the run calls.
     """
 
     def __init__(self, console: Console, num_epochs: int) -> None:
-        self._console = console
         self._num_epochs = num_epochs
         self._rate = _StepRate()
         self._largest_gain = ""
         self._is_learned = False
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._last_line = time.monotonic()
         self._is_narrow = console.width < 110
-        if console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=10 if self._is_narrow else 30),
-                MofNCompleteColumn(),
-                TextColumn("ETA"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TextColumn("{task.fields[figures]}"),
-                console=console,
-            )
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=10 if self._is_narrow else 30),
+            MofNCompleteColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[figures]}"),
+        )
+        super().__init__(console, columns)
+        if self._progress is not None:
             self._task = self._progress.add_task("compiling", total=num_epochs, rate="", figures="")
 
     @property
@@ -66,21 +92,9 @@ class RunDisplay:
             on_warning=self.warn,
         )
 
-    def __enter__(self) -> RunDisplay:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
     def warn(self, message: str) -> None:
         """Show one warning."""
         self._print(f"crowdnash: warning: {message}")
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _start(self, epoch: int) -> None:
         self._is_learned = epoch == self._num_epochs

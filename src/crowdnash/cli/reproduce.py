@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from crowdnash.cli.display import ProgressDisplay
 from crowdnash.cli.parsing import parse
 from crowdnash.reproduction import everything, sweep
 from crowdnash.reproduction import study as studies
@@ -47,36 +48,22 @@ class ReproduceFlags:
     """print the facts as JSON instead of tables"""
 
 
-class SweepDisplay:
+class SweepDisplay(ProgressDisplay):
     """Shows a sweep on a console: a bar on a terminal, a line now and then anywhere else."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._last_line = time.monotonic()
-        if console.is_terminal:
-            self._progress = Progress(
-                TextColumn("measuring"),
-                BarColumn(bar_width=30),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[newest]}"),
-                console=console,
-            )
+        columns = (
+            TextColumn("measuring"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[newest]}"),
+        )
+        super().__init__(console, columns)
 
     @property
     def observer(self) -> sweep.SweepObserver:
         """The functions that a sweep calls."""
         return sweep.SweepObserver(on_start=self._start, on_point=self._point)
-
-    def __enter__(self) -> SweepDisplay:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
 
     def _start(self, done: int, total: int) -> None:
         if self._progress is not None:
@@ -90,9 +77,6 @@ class SweepDisplay:
         elif done == total or time.monotonic() - self._last_line > _PLAIN_SECONDS:
             self._last_line = time.monotonic()
             self._print(f"{done}/{total} points  {name} ({seconds:.1f} s)")
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_reproduce(arguments: Sequence[str]) -> None:

@@ -90,12 +90,6 @@ class Series:
         """The marker, if there are few enough points to draw it."""
         return self.marker if len(self.x) <= _MAX_MARKERS or self.dash == "none" else ""
 
-    @property
-    def middle_and_ends(self) -> Float[np.ndarray, "3 n"]:
-        """`y` and both ends of its interval, which are `y` again where there is none."""
-        ends = np.stack([self.y, self.y], 1) if self.interval is None else self.interval
-        return np.stack([self.y, *ends.T]).astype(np.float64)
-
     def thinned(self) -> Series:
         """At most 1500 of many points, evenly spaced, with both ends."""
         if len(self.x) <= _MAX_POINTS:
