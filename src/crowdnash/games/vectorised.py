@@ -6,7 +6,7 @@ Components of vectors come first ([S,B,...], [K,B,...]): XLA then evaluates only
 that are used, and every kernel runs along the lanes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -18,7 +18,7 @@ from crowdnash.games.checks import check_shape
 
 Law = Literal["transition", "reward"]
 
-_MAX_REDUCE_OPERANDS = 32
+MAX_REDUCE_OPERANDS = 32
 
 
 def contributions(
@@ -49,18 +49,22 @@ def sum_over_agents(contributed: Array) -> Array:
     """
     contributed = contributed.astype(summed_exactly_as(contributed.dtype))
     axes = tuple(range(1, contributed.ndim - 1))
-    if contributed.shape[0] > _MAX_REDUCE_OPERANDS:
+    if contributed.shape[0] > MAX_REDUCE_OPERANDS:
         return contributed.sum(tuple(range(2, contributed.ndim)))
-    # One pass over the agents for all components: XLA's own K-fold reduction makes K passes.
-    zero = jnp.zeros((), contributed.dtype)
-    parts = tuple(contributed[k] for k in range(contributed.shape[0]))
-    return jnp.stack(
-        jax.lax.reduce(
-            parts,
-            tuple(zero for _ in parts),
-            lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)),
-            axes,
-        )
+    return jnp.stack(sums_in_one_pass([contributed[k] for k in range(len(contributed))], axes))
+
+
+def sums_in_one_pass(terms: Sequence[Array], axes: tuple[int, ...]) -> tuple[Array, ...]:
+    """Every array summed over `axes`; all have one shape and type, and are read together.
+
+    XLA's own reduction of K arrays makes K passes. Not for more than `MAX_REDUCE_OPERANDS`.
+    """
+    zero = jnp.zeros((), terms[0].dtype)
+    return jax.lax.reduce(
+        tuple(terms),
+        (zero,) * len(terms),
+        lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)),
+        axes,
     )
 
 

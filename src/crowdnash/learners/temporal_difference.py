@@ -27,6 +27,7 @@ from crowdnash.checks import (
 )
 from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.games.checks import states_for_tables
+from crowdnash.games.vectorised import sums_in_one_pass
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
@@ -243,16 +244,8 @@ def _masked_sums(
     target = rewards + jnp.concatenate([ahead, jnp.zeros_like(rewards[:1])])
     here = [pairs == k for k in range(len(values))]
     terms = [x.astype(jnp.float32) for x in here] + [jnp.where(x, target, 0.0) for x in here]
-    if layout.shape[0] == 1:
-        tiles = [x[:, 0] for x in terms]
-    else:
-        zero = jnp.float32(0)
-        tiles = jax.lax.reduce(
-            tuple(terms),
-            (zero,) * len(terms),
-            lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)),
-            (1,),
-        )
+    alone = layout.shape[0] == 1  # a tile of one agent: nothing to sum
+    tiles = [x[:, 0] for x in terms] if alone else sums_in_one_pass(terms, (1,))
     groups = tuple(layout.gather(x) for x in tiles)
     return groups[: len(values)], groups[len(values) :]
 

@@ -20,13 +20,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from crowdnash.games.base import DynamicGame
+from crowdnash.games.vectorised import MAX_REDUCE_OPERANDS, sums_in_one_pass
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import fold_trajectories
 from crowdnash.simulation.samplers import ActionSampler
 from crowdnash.simulation.trajectories import Chunk
 
 MAX_MASKED_PAIRS = 16
-_MAX_OPERANDS = 32
 
 
 class VisitStatistics(eqx.Module):
@@ -139,15 +139,9 @@ def _masked_counts(
 def _sums_over_agents(terms: list[Array], summed: bool) -> list[Array]:
     """Every [H,B,L,T] summed over L, and over B if `summed`, in few passes."""
     sums: list[Array] = []
-    for first in range(0, len(terms), _MAX_OPERANDS):
-        batch = terms[first : first + _MAX_OPERANDS]
-        zero = jnp.zeros((), batch[0].dtype)
-        sums += jax.lax.reduce(
-            tuple(batch),
-            (zero,) * len(batch),
-            lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)),
-            (1, 2) if summed else (2,),
-        )
+    for first in range(0, len(terms), MAX_REDUCE_OPERANDS):
+        batch = terms[first : first + MAX_REDUCE_OPERANDS]
+        sums += sums_in_one_pass(batch, (1, 2) if summed else (2,))
     return sums
 
 
