@@ -126,8 +126,67 @@ def test_fictitious_play_averages_flows_where_moves_are_free():
         policy = flow / flow.sum(-1, keepdims=True)
         best = mean_field.best_response(mfg, mean_field.population_flow(mfg, policy)).policy
         flow = (1 - 1 / (t + 2)) * flow + mean_field.population_flow(mfg, best) / (t + 2)
-    solution = mean_field.solve(mfg, "fictitious_play", num_iterations=5, tolerance=0.0)
+    solution = mean_field.solve(
+        mfg, "fictitious_play", num_iterations=5, tolerance=0.0, step_size="classic"
+    )
     np.testing.assert_allclose(mean_field.population_flow(mfg, solution.policy), flow, atol=1e-10)
+
+
+def test_adaptive_weights_halve_when_the_exploitability_does_not_fall():
+    """Against the rule written out, one iteration at a time with a weight that is handed in."""
+    mfg = rps_tables(horizon=4)
+    initial = random_probs(0, mfg)  # from the uniform policy on, actions tie
+    weight, policy, last = 0.3, initial, mean_field.exploitability(mfg, initial)
+    for t in range(12):
+        now = max(weight, 1 / (t + 2))
+        options: Any = {"num_iterations": 1, "tolerance": 0.0, "step_size": now}
+        policy = mean_field.solve(mfg, "fictitious_play", initial=policy, **options).policy
+        if t % 2:
+            gain = mean_field.exploitability(mfg, policy)
+            weight, last = weight / 2 if gain > 0.9 * last else weight, gain
+    assert weight == 0.075  # halved twice, and at the end below the least weight, 1/13
+    solution = mean_field.solve(
+        mfg, "fictitious_play", num_iterations=12, tolerance=0.0, check_every=2, initial=initial
+    )
+    np.testing.assert_allclose(solution.policy, policy, atol=1e-9)
+
+
+def test_one_population_an_agent():
+    """A-SIS with 60 different agents: solved, and certified in the game of 60."""
+    game = cn.games.SIS.sample(jax.random.key(1), num_agents=60, horizon=8)
+    mfg = induced_game(game, "independent")
+    uniform = np.full((60, 8, 2, 2), 0.5)
+    solution = mean_field.solve(mfg, "fictitious_play", num_iterations=200, tolerance=0.005)
+    assert solution.converged
+    assert solution.policy.shape == (60, 8, 2, 2)
+    gains = mean_field.evaluate(mfg, solution.policy).exploitability
+    assert gains.max() == pytest.approx(solution.exploitability, abs=1e-9)
+    assert mean_field.evaluate(mfg, uniform).exploitability.min() > 0.5
+    certificate = cn.exploitability(
+        game,
+        cn.TabularPolicy.independent(solution.policy.astype(np.float32)),
+        key=jax.random.key(2),
+        num_trajectories=64,
+    )
+    assert certificate.maximum.lower < 0.02
+    assert certificate.mean.lower < 0.005
+
+
+@pytest.mark.slow
+def test_a_thousand_populations():
+    """A-SIS, N = 1000: the largest exploitability is at most 0.10, and there is no N^2 in it."""
+    game = cn.games.SIS.sample(jax.random.key(0), num_agents=1000, horizon=20)
+    solution = mean_field.solve(
+        induced_game(game, "independent"), "fictitious_play", num_iterations=200, tolerance=0.002
+    )
+    assert solution.converged
+    policy = cn.TabularPolicy.independent(solution.policy.astype(np.float32))
+    certificate = cn.exploitability(game, policy, key=jax.random.key(1))
+    assert certificate.maximum.upper < 0.10
+    assert certificate.mean.upper < 0.014
+    large = induced_game(game.sample(jax.random.key(0), num_agents=30_000), "independent")
+    rough = mean_field.solve(large, "fictitious_play", num_iterations=20, tolerance=0.0)
+    assert rough.exploitability < 0.05
 
 
 def test_fictitious_play_converges_in_a_monotone_game():
@@ -212,6 +271,8 @@ def test_bad_arguments():
         ({"method": "newton"}, r"method must be one of .*fictitious_play, not 'newton'"),
         ({"output": "best"}, r"output must be one of"),
         ({"step_size": "large"}, r"step_size must be a number.*'large'"),
+        ({"step_size": "adaptive"}, r"for method='mirror_descent', 'theorem', not 'adaptive'"),
+        ({"method": "fictitious_play", "step_size": "theorem"}, r"'classic' or 'adaptive', not"),
         ({"step_size": 0.0}, r"step_size must be in \(0, inf\], not 0"),
         ({"temperature": -0.1}, r"temperature must be >= 0 and finite, not -0.1"),
         ({"temperature": 0.5, "step_size": 2.0}, r"temperature \* step_size must be less than 1"),
@@ -281,7 +342,9 @@ def test_estimates_by_group_and_by_step():
     true = induced_game(game, groups)
     assert solution.reward_law.vertices.shape == (3, 9, 2, 3, 3)
     np.testing.assert_allclose(solution.group_weights, [0.5, 0.5])
-    np.testing.assert_allclose(solution.transition_law.meeting, true.transition_law.meeting)
+    meetings = (mfg.transition_law.meeting.matrix for mfg in (solution, true))
+    np.testing.assert_allclose(*meetings)
+    np.testing.assert_allclose(solution.transition_law.meeting.matrix[0], [44 / 89, 45 / 89])
     moves = solution.transition_law.vertices
     np.testing.assert_allclose(moves[:2, 0], true.transition_law.vertices[[0, 0], 0], atol=1e-9)
     np.testing.assert_allclose(moves[2], 1 / 3)

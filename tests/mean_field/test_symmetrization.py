@@ -94,6 +94,25 @@ def test_groups_are_symmetrized_within_themselves(weighted):
         assert laws.reward[0, s, a] == pytest.approx(np.mean([r for _, r in every]), abs=2e-6)
 
 
+@pytest.mark.parametrize("kind", [RandomPopulationGame, RandomAffineGame])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_one_agent_a_group_is_the_agents_own_law(kind, weighted):
+    """In any order of groups; the matrix of who meets whom is never made."""
+    game = random_population_game(2, 4, 2, 2, 2, kind=kind, weighted=weighted)
+    groups = np.array([2, 0, 3, 1])
+    mfg = induced_game(game, groups)
+    pairs = np.array([3, 0, 1, 3])  # of the agents
+    mu = np.zeros((4, 4))
+    mu[groups, pairs] = 1
+    laws = mean_field.laws_at(mfg, mu.reshape(4, 2, 2), 1)
+    for agent, group in enumerate(groups):
+        others = np.divmod(np.delete(pairs, agent), 2)
+        for s, a in np.ndindex(2, 2):
+            move, pay = _law(game, *map(np.asarray, (agent, s, a, *others, 1)))
+            np.testing.assert_allclose(laws.transition[group, s, a], move, atol=2e-6)
+            assert laws.reward[group, s, a] == pytest.approx(float(pay), abs=2e-6)
+
+
 class Undeclared(RandomAffineGame):
     """The same laws without a word about what they are."""
 

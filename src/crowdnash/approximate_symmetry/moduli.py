@@ -22,7 +22,7 @@ from crowdnash.approximate_symmetry.monotonicity import (
     moving_population,
 )
 from crowdnash.games.vectorised import Law
-from crowdnash.mean_field.tables import meeting_shares
+from crowdnash.mean_field.meeting import OthersOfGroups
 
 _MAX_SLOPE_WORK = 100_000_000
 _MAX_SLOPE_POINTS = 64
@@ -288,7 +288,7 @@ def monotonicity_of(reader: Reader, moves: LawVariation, pays: LawVariation) -> 
         return values.reshape(groups, groups, size)[np.arange(groups), np.arange(groups)]
 
     sizes = np.bincount(np.asarray(reader.groups)).astype(float)
-    shares, meeting = sizes / sizes.sum(), meeting_shares(sizes)
+    shares, meeting = sizes / sizes.sum(), OthersOfGroups(sizes).matrix
     model = RewardModel(rewards, slopes, points, shares, meeting, pays.exact)
     initial = np.asarray(game.initial_distribution)
     return check_monotone(model, transition, initial / initial.sum())

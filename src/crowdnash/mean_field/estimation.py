@@ -20,7 +20,8 @@ from scipy import sparse
 
 from crowdnash.checks import as_array, check_count, check_flag, check_number, shown
 from crowdnash.games.grouping import check_group_map
-from crowdnash.mean_field.tables import TabularMeanFieldGame, meeting_shares
+from crowdnash.mean_field.meeting import OthersOfGroups
+from crowdnash.mean_field.tables import TabularMeanFieldGame
 
 _clarabel: Any = clarabel  # it is compiled and has no type stubs
 _QP_TOLERANCE = 1e-10
@@ -106,7 +107,7 @@ def estimate_mean_field_game(
         transition_slope=moves,
         reward_slope=pays,
         group_weights=None if sizes.shape[0] == 1 else sizes / num_agents,
-        meeting=meeting_shares(sizes.astype(np.float64)),
+        meeting=OthersOfGroups(sizes.astype(np.float64)),
     )
 
 

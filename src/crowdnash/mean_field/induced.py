@@ -35,7 +35,8 @@ from crowdnash.mean_field.game import (
     is_traced,
     laws_from,
 )
-from crowdnash.mean_field.tables import AffineLaw, check_vertices, meeting_shares
+from crowdnash.mean_field.meeting import OthersOfGroups
+from crowdnash.mean_field.tables import AffineLaw, check_vertices
 
 _MAX_TABLE = 2**23
 _MAX_AT_ONCE = 2**22
@@ -51,7 +52,7 @@ class GroupedAgents(eqx.Module):
     game: PopulationGame
     groups: Int[Numbers, " N"]
     sizes: Float[Numbers, " G"]
-    meeting: Float[Numbers, "G G"]
+    meeting: OthersOfGroups
     shared: Float[Numbers, "X K"] | None
     totals: Float[Numbers, "G X K"] | None
 
@@ -59,7 +60,7 @@ class GroupedAgents(eqx.Module):
         """The aggregate that every agent meets at the populations `mu`, its own share left out."""
         pairs = mu.reshape(mu.shape[0], -1)
         if self.shared is not None:
-            aggregates = (jnp.asarray(self.meeting) @ pairs) @ jnp.asarray(self.shared)
+            aggregates = (self.meeting @ pairs) @ jnp.asarray(self.shared)
             return aggregates[jnp.asarray(self.groups)]
         total = jnp.einsum("gx,gxk->k", pairs, jnp.asarray(self.totals))
         table = contribution_table(self.game, self.game.agents).astype(float)
@@ -76,6 +77,8 @@ class GroupedAgents(eqx.Module):
             each = jnp.moveaxis(values[..., 0, :], -1, 0).astype(dtype)
             if self.sizes.shape[0] == 1:
                 return each.mean(0)[None]
+            if self.sizes.shape[0] == game.num_agents:  # one agent a group: nothing to average
+                return jnp.zeros_like(each).at[groups].set(each)
             count = jnp.asarray(self.sizes, dtype).reshape(-1, *(1,) * (each.ndim - 1))
             return jax.ops.segment_sum(each, groups, self.sizes.shape[0]) / count
 
@@ -156,7 +159,7 @@ def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMean
     index = assign_groups(game, "symmetric" if groups is None else groups)
     sizes = np.bincount(index).astype(np.float64)
     shared, totals = in_double(_contribution_tables, game, index, sizes.shape[0])
-    agents = GroupedAgents(game, index, sizes, meeting_shares(sizes), shared, totals)
+    agents = GroupedAgents(game, index, sizes, OthersOfGroups(sizes), shared, totals)
     transition = _law(agents, "transition", game.transition_in_aggregate)
     if isinstance(transition, AffineLaw):
         check_vertices(transition.vertices, game.num_actions, type(game).__name__)

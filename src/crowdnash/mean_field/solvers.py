@@ -6,7 +6,10 @@
   policies as above without mixing, but for rounding, and a little faster.
 - Fictitious play: the average of the occupancies of best responses, weight w at each, and the
   policy it induces. A best response's occupancy is taken in the frozen population; where P is
-  free of mu (where fictitious play has its theory) that is the average of flows.
+  free of mu (where fictitious play has its theory) that is the average of flows. The classic
+  weight is 1/(t+2). With many small populations most best responses are soon right for good, and
+  a constant weight then converges geometrically, where 1/(t+2) still averages over the first
+  ones; the adaptive weight is constant as long as the exploitability falls.
 
 Axes: G populations, H steps, S states, A actions; step axis first inside the loop.
 """
@@ -46,9 +49,17 @@ from crowdnash.policies.mirror_update import mirror_step
 Method = Literal["mirror_descent", "online_mirror_descent", "fictitious_play"]
 Output = Literal["last", "average"]
 Schedule = float | str | Array | Callable[[Array], Any]
-"""A constant, "theorem" (1/sqrt(t+1)), or a function of the iteration t in plain JAX."""
+"""A constant, "theorem" (1/sqrt(t+1)), "classic" (1/(t+2)), "adaptive", or a function of the
+iteration t in plain JAX."""
 
-_DEFAULT_STEPS = {"mirror_descent": 0.3, "online_mirror_descent": 0.1, "fictitious_play": None}
+_DEFAULT_STEPS: dict[str, Schedule] = {
+    "mirror_descent": 0.3,
+    "online_mirror_descent": 0.1,
+    "fictitious_play": "adaptive",
+}
+_FIRST_WEIGHT = 0.3
+_ENOUGH_FALL = 0.9
+"""The adaptive weight is halved where the exploitability is above this share of its last look."""
 
 
 class History(NamedTuple):
@@ -82,16 +93,18 @@ class _Recipe(eqx.Module):
     mixing: bool = eqx.field(static=True)
     regularised: bool = eqx.field(static=True)
     average: bool = eqx.field(static=True)
+    adaptive: bool = eqx.field(static=True)
 
 
 class _State(NamedTuple):
     """`table` [H,G,S,A] is log pi (mirror descent), Y (online) or pi (fictitious play).
 
-    `average` is that of pi_0..pi_t, or None.
+    `average` is that of pi_0..pi_t, or None; `weight` the adaptive weight, or None.
     """
 
     table: Array
     average: Array | None
+    weight: Array | None
 
 
 class _Run(NamedTuple):
@@ -120,7 +133,8 @@ def solve(
 
     Not every game converges: `converged` tells. Where iterates circle in a monotone game (A-RPS),
     smaller steps help. In A-SIS, which is not monotone, large steps with a little entropy do
-    (step_size=3, temperature=0.003), and fictitious play with a constant weight (step_size=0.1).
+    (step_size=3, temperature=0.003), and fictitious play. With one population an agent
+    (`induced_game(game, groups="independent")`) take fictitious play.
 
     Args:
         mfg: The mean-field game.
@@ -131,7 +145,9 @@ def solve(
             a constant tau > 0 the limit is the regularised equilibrium, tau H log A from a true
             one.
         step_size: xi_t > 0 of the mirror descents (default 0.3 and 0.1, in 1 / reward; "theorem"
-            is 1/sqrt(t+1)), tau xi < 1; or fictitious play's weight w in (0, 1] (default 1/(t+2)).
+            is 1/sqrt(t+1)), tau xi < 1; or fictitious play's weight w in (0, 1]: "classic" is
+            1/(t+2); "adaptive", the default, begins with 0.3 and is halved whenever a look finds
+            more than 0.9 of the exploitability of the look before, but is never below 1/(t+2).
         mixing: Algorithm 2's weight 1/(t+1) on uniform (mirror descent only).
         output: The "last" iterate, or the "average" of pi_0..pi_t (mirror descents).
         check_every: Iterations from one look at the exploitability to the next.
@@ -192,7 +208,8 @@ def _solve(
     The inner loop carries nothing but the state: XLA compiles small loops into one kernel.
     """
     table = policy if recipe.method == "fictitious_play" else jnp.log(policy)
-    start = _State(table, policy if recipe.average else None)
+    weight = jnp.asarray(_FIRST_WEIGHT, policy.dtype) if recipe.adaptive else None
+    start = _State(table, policy if recipe.average else None, weight)
 
     def look(iteration: Array, state: _State, checks: Array, history: Array) -> _Run:
         now = state.average if state.average is not None else _policy(recipe, state.table)
@@ -210,7 +227,12 @@ def _solve(
         state = jax.lax.fori_loop(
             run.iteration, end, lambda t, now: _iterate(mfg, recipe, now, t), run.state
         )
-        return look(end, state, run.checks, run.history)
+        after = look(end, state, run.checks, run.history)
+        if after.state.weight is None:
+            return after
+        stalls = after.exploitability > _ENOUGH_FALL * run.exploitability
+        weight = jnp.where(stalls, after.state.weight / 2, after.state.weight)
+        return after._replace(state=after.state._replace(weight=weight))
 
     empty = jnp.full((2, capacity), jnp.nan, policy.dtype)
     zero = jnp.zeros((), jnp.int32)
@@ -225,7 +247,10 @@ def _policy(recipe: _Recipe, table: Array) -> Array:
 
 def _iterate(mfg: MeanFieldGame, recipe: _Recipe, state: _State, t: Array) -> _State:
     if recipe.method == "fictitious_play":
-        return _State(_fictitious_play(mfg, state.table, _at(recipe.step_size, t)), None)
+        weight = _at(recipe.step_size, t)
+        if state.weight is not None:
+            weight = jnp.maximum(state.weight, weight)
+        return state._replace(table=_fictitious_play(mfg, state.table, weight))
     dtype, table = state.table.dtype, state.table
     tau = jnp.asarray(_at(recipe.temperature, t), dtype)
     xi = jnp.asarray(_at(recipe.step_size, t), dtype)
@@ -241,9 +266,10 @@ def _iterate(mfg: MeanFieldGame, recipe: _Recipe, state: _State, t: Array) -> _S
         weight = 1 / (t.astype(dtype) + 1)
         table = jnp.logaddexp(jnp.log1p(-weight) + table, jnp.log(weight / table.shape[-1]))
     if state.average is None:
-        return _State(table, None)
+        return state._replace(table=table)
     # After step t there are t + 2 policies, pi_0 among them.
-    return _State(table, state.average + (_policy(recipe, table) - state.average) / (t + 2))
+    average = state.average + (_policy(recipe, table) - state.average) / (t + 2)
+    return state._replace(table=table, average=average)
 
 
 def _fictitious_play(
@@ -292,15 +318,17 @@ def _recipe(
             "temperature must be 0 and output 'last' for method='fictitious_play' (its policy is "
             f"the average already), not {temperature!r} and {output!r}"
         )
+    step_size = _DEFAULT_STEPS[method] if step_size is None else step_size
+    adaptive = isinstance(step_size, str) and step_size == "adaptive"
     if isinstance(step_size, str):
-        if step_size != "theorem" or play:
+        names = ("classic", "adaptive") if play else ("theorem",)
+        if step_size not in names:
+            words = " or ".join(repr(name) for name in names)
             raise ValueError(
-                "step_size must be a number, a function of t or, for mirror descent, 'theorem', "
+                f"step_size must be a number, a function of t or, for method={method!r}, {words}, "
                 f"not {step_size!r}"
             )
-        step_size = _inverse_square_root
-    if step_size is None:
-        step_size = _inverse if play else _DEFAULT_STEPS[method]
+        step_size = _inverse if play else _inverse_square_root
     for name, schedule in (("temperature", temperature), ("step_size", step_size)):
         if not callable(schedule):
             check_number(name, schedule)
@@ -313,6 +341,7 @@ def _recipe(
         mixing=mixing,
         regularised=bool(regularised),
         average=output == "average",
+        adaptive=adaptive,
     )
 
 

@@ -20,11 +20,7 @@ from crowdnash.mean_field.game import (
     checked_distribution,
     laws_from,
 )
-
-
-def meeting_shares(sizes: Float[np.ndarray, " G"]) -> Float[np.ndarray, "G G"]:
-    """How often an agent of group g meets one of k: (N_k - 1[k=g]) / (N-1)."""
-    return (sizes - np.eye(len(sizes))) / (sizes.sum() - 1)
+from crowdnash.mean_field.meeting import Meeting, OthersOfGroups
 
 
 class AffineLaw(eqx.Module):
@@ -34,16 +30,16 @@ class AffineLaw(eqx.Module):
         sigma_g = sum_k meeting[g,k] mu_k
 
     Axes: `constant` [H or 1, G, S, A, ...], `slope` [H or 1, X, G, S, A, ...] or None (free of
-    the population), where 1 is the same for all steps, and `meeting` [G,G], whose rows sum to 1:
-    how often an agent of g meets one of k. The constant is the mean over the simplex's vertices.
+    the population), where 1 is the same for all steps, and `meeting` (see `meeting.py`): how
+    often an agent of g meets one of k. The constant is the mean over the simplex's vertices.
     """
 
     constant: Float[Numbers, "..."]
     slope: Float[Numbers, "..."] | None
-    meeting: Float[Numbers, "G G"]
+    meeting: Meeting
 
     @classmethod
-    def from_vertices(cls, table: Float[Numbers, "T X ..."], meeting: Numbers) -> "AffineLaw":
+    def from_vertices(cls, table: Float[Numbers, "T X ..."], meeting: Meeting) -> "AffineLaw":
         """The law with these values [H or 1, X or 1, G, S, A, ...] where all hold one pair x.
 
         Not kept as values at vertices: sum_x sigma(x) P_x would multiply an error in the total of
@@ -66,7 +62,7 @@ class AffineLaw(eqx.Module):
         if self.slope is None:
             return constant.astype(mu.dtype)
         pairs = mu.reshape(mu.shape[0], -1)
-        sigma = pairs if mu.shape[0] == 1 else jnp.asarray(self.meeting) @ pairs
+        sigma = pairs if mu.shape[0] == 1 else self.meeting @ pairs
         slope = _of_step(self.slope, step)
         if slope.size > MAX_FUSED:
             bend = jnp.einsum("gx,xg...->g...", sigma, slope)
@@ -96,7 +92,7 @@ class TabularMeanFieldGame(MeanFieldGame):
         transition_slope: [S,A,S,S,A]; default: free of the population.
         reward_slope: [S,A,S,A]; default: free of the population.
         group_weights: [G], G >= 2 shares that sum to 1; default: one population.
-        meeting: [G,G]; default: the shares in every row.
+        meeting: [G,G], or `OthersOfGroups`; default: the shares in every row.
 
     Raises:
         ValueError: A shape differs, a value is not finite, or P is not a distribution at some mu:
@@ -138,9 +134,10 @@ class TabularMeanFieldGame(MeanFieldGame):
             count = as_array("group_weights", group_weights).size
             self.shares = checked_distribution("group_weights", group_weights, (count,), axes=1)
         g = self.shares.shape[0]
-        if meeting is None:
-            meeting = jnp.broadcast_to(self.shares, (g, g))
-        meeting = checked_distribution("meeting", meeting, (g, g), axes=1)
+        if not isinstance(meeting, OthersOfGroups):
+            if meeting is None:
+                meeting = jnp.broadcast_to(self.shares, (g, g))
+            meeting = checked_distribution("meeting", meeting, (g, g), axes=1)
         cell = (*shape, shape[0])
         moves = _vertices("transition", transition, transition_slope, cell, shape, horizon, g)
         pays = _vertices("reward", reward, reward_slope, shape, shape, horizon, g)
