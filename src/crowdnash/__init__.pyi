@@ -1,5 +1,6 @@
 from . import games as games
 from . import mean_field as mean_field
+from . import simulators as simulators
 from .approximate_symmetry.against_groups import symmetry_against_groups as symmetry_against_groups
 from .approximate_symmetry.bounds import NashBound as NashBound
 from .approximate_symmetry.bounds import nash_bound as nash_bound
@@ -35,6 +36,7 @@ from .policies.features import FeaturePolicy as FeaturePolicy
 from .policies.neural import NeuralPolicy as NeuralPolicy
 from .policies.tabular import TabularPolicy as TabularPolicy
 from .simulation.rollouts import simulate as simulate
+from .simulation.trajectories import MaskedTrajectories as MaskedTrajectories
 from .simulation.trajectories import Trajectories as Trajectories
 
 __version__: str

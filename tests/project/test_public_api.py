@@ -18,7 +18,12 @@ from pathlib import Path
 import crowdnash as cn
 
 SURFACE = Path(__file__).with_name("public_api.txt")
-MODULES = {"crowdnash": cn, "crowdnash.games": cn.games, "crowdnash.mean_field": cn.mean_field}
+MODULES = {
+    "crowdnash": cn,
+    "crowdnash.games": cn.games,
+    "crowdnash.mean_field": cn.mean_field,
+    "crowdnash.simulators": cn.simulators,
+}
 
 
 def surface() -> Iterator[str]:

@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash import games, mean_field
+from crowdnash import games, mean_field, simulators
 from pages import ROOT
 
-MODULES = {"crowdnash": cn, "crowdnash.games": games, "crowdnash.mean_field": mean_field}
+MODULES = {
+    "crowdnash": cn,
+    "crowdnash.games": games,
+    "crowdnash.mean_field": mean_field,
+    "crowdnash.simulators": simulators,
+}
 LISTED = [
     name
     for page in sorted((ROOT / "docs" / "reference").glob("*.md"))
@@ -28,6 +33,7 @@ WRITTEN_BY_AUTHORS = {
     "TabularGame": {"law", "joint_law"},
     "PopulationGame": {"transition", "reward", "contribution"},
     "Policy": {"probabilities"},
+    "Simulator": {"reset", "step"},
     "MeanFieldGame": {"laws"},
 }
 # Methods that only read arrays, and so have nothing to complain of.
@@ -53,6 +59,7 @@ NOT_FROM_THE_PAPER = {
     "crowdnash.EpochMetrics",
     "crowdnash.GameError",
     "crowdnash.Interval",
+    "crowdnash.MaskedTrajectories",
     "crowdnash.NeuralPolicy",
     "crowdnash.PPOMetrics",
     "crowdnash.Trajectories",
@@ -61,6 +68,9 @@ NOT_FROM_THE_PAPER = {
     "crowdnash.games.names",
     "crowdnash.games.tabular_names",
     "crowdnash.simulate",
+    "crowdnash.simulators.Simulator",
+    "crowdnash.simulators.SimulatorError",
+    "crowdnash.simulators.as_game",
     "crowdnash.solve",
     "crowdnash.solve_together",
 }

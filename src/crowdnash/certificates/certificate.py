@@ -20,6 +20,7 @@ from jaxtyping import Int, PRNGKeyArray
 from crowdnash.certificates.enumeration import can_enumerate, enumerate_values, enumeration_size
 from crowdnash.certificates.independent import independent_values, is_exact
 from crowdnash.certificates.learned import learned_exploitability
+from crowdnash.certificates.outside_plan import plan_outside
 from crowdnash.certificates.path_values import tabulate
 from crowdnash.certificates.paths import exploitability_on_paths
 from crowdnash.certificates.ppo_deviations import evenly_spread
@@ -38,6 +39,8 @@ from crowdnash.games.declarations import check_declarations
 from crowdnash.interval import Interval
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy, check_policy
+from crowdnash.simulators.contract import Simulator
+from crowdnash.simulators.game import OutsideGame, as_game
 
 Method = Literal["auto", "paths", "exact", "enumerate", "learned"]
 
@@ -46,7 +49,7 @@ _AGENTS_THAT_LEARN = 4
 
 
 def exploitability(
-    game: DynamicGame,
+    game: DynamicGame | Simulator,
     policy: Policy,
     *,
     key: PRNGKeyArray,
@@ -56,11 +59,12 @@ def exploitability(
     own_influence_agents: int = 8,
     method: Method | str = "auto",
     learner: PPO | OptimisticQLearning | None = None,
+    budget_steps: int | None = None,
 ) -> Exploitability:
     """Measure how much each agent could gain by deviating alone from `policy` (Def. 2).
 
     Args:
-        game: The game.
+        game: The game, or a simulator outside JAX.
         policy: A `TabularPolicy`, a `NeuralPolicy` or any other `Policy` of the game's agents.
         key: Decides every draw.
         num_trajectories: K >= 2 population paths to evaluate on, and as many again to plan on.
@@ -76,6 +80,9 @@ def exploitability(
         learner: How deviations are learned by method "learned": settings of `PPO` (default
             `best_response_learner(game)`) or, for agents that observe one integer each,
             `OptimisticQLearning`.
+        budget_steps: Simulators outside JAX: how many steps of the simulator may be played in all
+            (by default 100,000), from which the number of epochs and of trajectories follow,
+            `num_trajectories` at most. Not beside `learner`.
 
     Returns:
         Gains and intervals. With "learned" all upper ends are infinite, `maximum.lower` bounds the
@@ -87,8 +94,9 @@ def exploitability(
             does not apply to the game.
         GameError: The game pays a NaN, a transition is not a distribution, or what "exact" takes
             from the game's declarations is not true.
+        SimulatorError: The simulator breaks its contract; names agent, step and seed.
     """
-    check_instance("game", game, DynamicGame)
+    game = as_game(game)
     check_key("key", key)
     used = _resolve(game, method)
     if agents is None and used == "learned":
@@ -98,6 +106,12 @@ def exploitability(
         raise ValueError(f"learner is for method='learned', not for {used!r}")
     if learner is not None:
         check_instance("learner", learner, PPO, OptimisticQLearning)
+    if isinstance(game, OutsideGame):
+        learner, num_trajectories = plan_outside(
+            game, policy, len(index), num_trajectories, learner, budget_steps
+        )
+    elif budget_steps is not None:
+        raise ValueError("budget_steps is for simulators outside JAX, and this game is none")
     if used == "learned":
         return learned_exploitability(
             game, policy, index, key, num_trajectories, confidence, learner

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from crowdnash.certificates.outside import LearnedDeviations, total_rewards_outside
 from crowdnash.games.base import DynamicGame, GameError
 from crowdnash.games.checks import named
 from crowdnash.learners.ppo.learner import PPO
@@ -27,6 +28,7 @@ from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.neural import Learners, actions_of_all
 from crowdnash.simulation.samplers import draw_index
+from crowdnash.simulators.game import OutsideGame
 
 FEW = 50
 """At most one agent in this many deviates at once while learning."""
@@ -37,21 +39,6 @@ _SAMPLES = 4096
 _LEAST_TRAJECTORIES = 32
 _MOST = 2**18
 """Agents x trajectories that play at once, unless that is less than the least trajectories."""
-
-
-class LearnedDeviations(NamedTuple):
-    """What K agents learned to do instead of `policy`, each by itself; see `measure_deviations`.
-
-    `networks` are K policies of what an agent observes; `agents` [K] whose they are; `greedy` [K]
-    whether the most likely action is played instead of a draw; `promise` [K] the gain on the
-    trajectories that decided about `greedy`, not to be reported: it is biased upwards.
-    """
-
-    networks: NeuralNetwork
-    features: ObservationFeatures
-    agents: Int[np.ndarray, " K"]
-    greedy: np.ndarray
-    promise: Float[np.ndarray, " K"]
 
 
 class DeviationGains(NamedTuple):
@@ -248,6 +235,8 @@ def _totals_in_blocks(
     num_trajectories: int,
 ) -> Float[np.ndarray, "K M"]:
     """`_total_rewards` on M trajectories, a few at a time."""
+    if isinstance(game, OutsideGame):
+        return total_rewards_outside(game, policy, deviations, deviator, key, num_trajectories)
     size = min(num_trajectories, _TRAJECTORIES_AT_ONCE)
     parts = [
         np.asarray(

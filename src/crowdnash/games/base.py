@@ -46,6 +46,8 @@ class DynamicGame(eqx.Module):
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    _in_jax: ClassVar[bool] = True
+    """Whether `reset` and `step` can be compiled; False for a simulator outside JAX."""
     num_agents: eqx.AbstractVar[int]
     num_actions: eqx.AbstractVar[int]
     horizon: eqx.AbstractVar[int]

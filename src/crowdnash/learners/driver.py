@@ -25,6 +25,8 @@ from crowdnash.learners.base import (
     StateT,
     game_fingerprint,
 )
+from crowdnash.simulators.contract import Simulator
+from crowdnash.simulators.game import as_game
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class SolveResult(Generic[StateT, MetricsT, PolicyT]):
 
 
 def solve(
-    game: DynamicGame,
+    game: DynamicGame | Simulator,
     learner: Learner[StateT, MetricsT, PolicyT],
     *,
     key: PRNGKeyArray,
@@ -66,7 +68,7 @@ def solve(
     Nothing is printed or saved, and nothing is compiled a second time for the same shapes.
 
     Args:
-        game: the game.
+        game: the game, or a simulator outside JAX.
         learner: a `PolicyMirrorDescent` (tables), a `PPO` (networks) or another `Learner`.
         key: decides every draw.
         state: continues an earlier run of the same game (its key then counts, not `key`).
@@ -79,8 +81,9 @@ def solve(
         ValueError: the learner does not suit the game, or `state` is of another learner or game,
             or has more epochs behind it than the learner's `num_epochs`.
         GameError: the game breaks its contract.
+        SimulatorError: the simulator breaks its contract; names agent, step and seed.
     """
-    check_instance("game", game, DynamicGame)
+    game = as_game(game)
     check_instance("learner", learner, Learner)
     if state is None:
         check_key("key", key)

@@ -38,6 +38,7 @@ from crowdnash.learners.mirror_epoch import (
     epoch_of_many,
     run_epoch,
 )
+from crowdnash.learners.mirror_outside import run_epoch_outside
 from crowdnash.learners.temporal_difference import (
     StepRule,
     TDStep,
@@ -54,6 +55,7 @@ from crowdnash.policies.features import (
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.layout import agent_layout
 from crowdnash.simulation.rollouts import chunk_size, simulate
+from crowdnash.simulators.game import OutsideGame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,9 +255,13 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
             GameError: the game pays a NaN or a transition is not a distribution.
         """
         begun = time.perf_counter()
-        size = chunk_size(game.num_agents, self.td_epochs)
         epoch = int(state.epoch)
-        state_after, mean_return, change = run_epoch(game, state, self._numbers(epoch), size)
+        if isinstance(game, OutsideGame):
+            after = run_epoch_outside(game, state, self._numbers(epoch), self.td_epochs)
+        else:
+            size = chunk_size(game.num_agents, self.td_epochs)
+            after = run_epoch(game, state, self._numbers(epoch), size)
+        state_after, mean_return, change = after
         mean_return, change = jax.device_get((mean_return, change))
         if not np.isfinite(mean_return):
             self._explain(game, state)

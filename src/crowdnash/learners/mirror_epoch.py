@@ -30,7 +30,7 @@ from crowdnash.policies.mirror_update import mirror_step
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.samplers import action_sampler
-from crowdnash.simulation.statistics import simulate_statistics
+from crowdnash.simulation.statistics import VisitStatistics, simulate_statistics
 
 
 class MirrorDescentState(eqx.Module):
@@ -100,13 +100,21 @@ def run_epoch(
         values, mean_return = _td_values(game, state, probs, numbers, size)
     else:
         values, kept, mean_return = _fitted_values(game, state, probs, numbers, size)
+    after, change = finish_epoch(state, values, kept, numbers)
+    return after, mean_return, change
+
+
+def finish_epoch(
+    state: MirrorDescentState, values: Float[Array, "..."], kept: Any, numbers: EpochNumbers
+) -> tuple[MirrorDescentState, Float[Array, ""]]:
+    """The second stage, from the evaluation of the policy; also the largest change of policy."""
     after = _improved(state, values, numbers)
-    new = after.probs
+    old, new = state.probs, after.probs
     average = state.average
     if average is not None:
         average = average + (new - average) / (state.epoch + 2)
     after = dataclasses.replace(after, epoch=state.epoch + 1, average=average, kept=kept)
-    return after, mean_return, (0.5 * jnp.abs(new - probs).sum(-1)).max()
+    return after, (0.5 * jnp.abs(new - old).sum(-1)).max()
 
 
 def _td_values(
@@ -139,27 +147,36 @@ def _fitted_values(
     size: int,
 ) -> tuple[Float[Array, "..."], Any, Float[Array, ""]]:
     """Q by fitted evaluation ("features": its weights), what is kept of it, the mean return."""
-    horizon, num_states, num_actions = probs.shape[1:]
     statistics, mean_return = simulate_statistics(
         game,
         action_sampler(TabularPolicy.grouped(probs, state.groups), state.layout),
         state.layout,
         epoch_key(state),
         numbers.td_epochs,
-        num_states,
+        probs.shape[2],
         size,
     )
+    return *fit_statistics(state, statistics, probs, numbers), mean_return
+
+
+def fit_statistics(
+    state: MirrorDescentState,
+    statistics: VisitStatistics,
+    probs: Float[Array, "G H S A"],
+    numbers: EpochNumbers,
+) -> tuple[Float[Array, "..."], Any]:
+    """Q by fitted evaluation ("features": its weights) from an epoch's statistics, what is kept."""
+    horizon, num_states, num_actions = probs.shape[1:]
     if state.weights is not None:
         assert state.features is not None
         fit = fit_features(state.features, num_actions)
         _, weights = sweep(statistics, probs, numbers.temperature, fit, None)
-        return weights.reshape(horizon, num_states, num_actions, -1), None, mean_return
+        return weights.reshape(horizon, num_states, num_actions, -1), None
     if state.features is not None:
         fit = fit_mixed(state.features, num_actions)
     else:
         fit = fit_tables(num_actions)
-    values, kept = sweep(statistics, probs, numbers.temperature, fit, state.kept)
-    return values, kept, mean_return
+    return sweep(statistics, probs, numbers.temperature, fit, state.kept)
 
 
 def _improved(

@@ -38,7 +38,7 @@ class Policy(eqx.Module):
         _check_shape(game, self)
         if observes_integers(game) and game.num_states is not None:
             _check_tables(game, self, game.num_states)
-        else:
+        elif game._in_jax:  # a simulator outside JAX has the rows checked that it asks for
             _check_one_play(game, self)
 
     def act(
@@ -76,7 +76,7 @@ class Policy(eqx.Module):
             right = is_distribution(np.asarray(probs))
             if not right.all():
                 k = int(np.argmin(right))
-                raise _row_error(probs[k], int(agents[k]), int(step))
+                raise row_error(probs[k], int(agents[k]), int(step))
         return actions
 
 
@@ -184,7 +184,8 @@ def _draw(
     return probs, jax.random.categorical(key, jnp.log(probs), axis=-1).astype(jnp.int32)
 
 
-def _row_error(row: Any, agent: int, step: int, state: int | None = None) -> ValueError:
+def row_error(row: Any, agent: int, step: int, state: int | None = None) -> ValueError:
+    """What is wrong with a policy that gives an agent no distribution at a step."""
     place = f"agent {agent}" + ("" if state is None else f" in state {state}") + f" at step {step}"
     return ValueError(
         f"policy: {place} must have probabilities that sum to 1 within {PROBABILITY_TOLERANCE}, "
@@ -223,7 +224,7 @@ def _check_tables(game: DynamicGame, policy: Policy, num_states: int) -> None:
         )
         if not right:
             k, step, state = np.unravel_index(place, (size, game.horizon, num_states))
-            raise _row_error(row, int(block[k]), int(step), int(state))
+            raise row_error(row, int(block[k]), int(step), int(state))
 
 
 @eqx.filter_jit
@@ -247,7 +248,7 @@ def _check_one_play(game: DynamicGame, policy: Policy) -> None:
     right, places, rows = jax.device_get(_rows_of_one_play(game, policy, jax.random.key(0)))
     if not right.all():
         step = int(np.argmin(right))
-        raise _row_error(rows[step], int(places[step]), step)
+        raise row_error(rows[step], int(places[step]), step)
 
 
 @eqx.filter_jit
@@ -283,7 +284,7 @@ def check_played(policy: Policy, observations: PyTree) -> None:
     right, place, row = jax.device_get(_first_wrong_played(policy, observations))
     if not right:
         _, step, agent = np.unravel_index(place, shape)
-        raise _row_error(row, int(agent), int(step))
+        raise row_error(row, int(agent), int(step))
 
 
 @eqx.filter_jit

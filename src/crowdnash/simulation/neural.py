@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import check_shape
@@ -18,6 +18,8 @@ from crowdnash.policies.identity import Identity
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.samplers import draw_index
+
+_ILLEGAL = -1e9
 
 
 class Learners(NamedTuple):
@@ -37,7 +39,8 @@ class Play(NamedTuple):
     """What the learners saw and did in M trajectories.
 
     `inputs` of the networks, `action`, its `log_prob`, `value` of the state and `reward`;
-    `last_value` of the state after the last step; the game's `statistics`, by name, means over M.
+    `last_value` of the state after the last step; the game's `statistics`, by name, means over M;
+    `alive`, who acted, and `legal`, the actions there were (None: everybody, and all).
     """
 
     inputs: Float[Array, "H M K F"]
@@ -47,6 +50,8 @@ class Play(NamedTuple):
     reward: Float[Array, "H M K"]
     last_value: Float[Array, "M K"]
     statistics: dict[str, Float[Array, " H"]]
+    alive: Bool[Array, "H M K"] | None = None
+    legal: Bool[Array, "H M K A"] | None = None
 
 
 def probabilities_of_all(
@@ -72,6 +77,13 @@ def actions_of_all(
     """Actions of all agents in M joint states, drawn by uniform `numbers`."""
     probs = probabilities_of_all(policy, observations, step)
     return draw_index(jnp.moveaxis(probs, -1, 0), numbers)
+
+
+def legal_logits(
+    logits: Float[Array, "*lead A"], legal: Bool[Array, "*lead A"] | None
+) -> Float[Array, "*lead A"]:
+    """Logits of a policy that plays no illegal action; None: all are legal."""
+    return logits if legal is None else jnp.where(legal, logits, _ILLEGAL)
 
 
 def with_identity(seen: Float[Array, "M K F"], identity: Identity) -> Float[Array, "M K D"]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
-from crowdnash.checks import check_count, check_instance, check_key
+from crowdnash.checks import check_count, check_key
 from crowdnash.games.base import (
     PROBABILITY_TOLERANCE,
     DynamicGame,
@@ -38,8 +38,11 @@ from crowdnash.policies.base import Policy, check_played, check_policy
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout, agent_layout
+from crowdnash.simulation.outside import simulate_outside
 from crowdnash.simulation.samplers import ActionSampler, action_sampler, draw_index
 from crowdnash.simulation.trajectories import Chunk, Trajectories, in_order, pair_dtype
+from crowdnash.simulators.contract import Simulator
+from crowdnash.simulators.game import OutsideGame, as_game
 
 MAX_LANES = 20_480
 _MAX_DRAWS = 2**20
@@ -282,28 +285,32 @@ def _simulate_observations(
 
 
 def simulate(
-    game: DynamicGame, policy: Policy, *, key: PRNGKeyArray, num_trajectories: int
+    game: DynamicGame | Simulator, policy: Policy, *, key: PRNGKeyArray, num_trajectories: int
 ) -> Trajectories:
     """Simulate `num_trajectories` independent plays of all N agents under `policy`.
 
     Args:
-        game: any game.
+        game: any game, or a simulator outside JAX.
         policy: one policy for each agent (`TabularPolicy` or any `Policy`).
         key: decides every draw; trajectory m is the same whatever `num_trajectories` is.
         num_trajectories: M >= 1.
 
     Returns:
-        States, actions and rewards, each [M,H,N].
+        States, actions and rewards, each [M,H,N]; of a simulator `MaskedTrajectories`, which say
+        who was alive and which actions were legal.
 
     Raises:
         ValueError: the policy does not fit the game, or `num_trajectories` < 1.
         GameError: the game pays a NaN, a transition is not a distribution, or an observation is
             none of its states; names agent, state and action.
+        SimulatorError: the simulator breaks its contract; names agent, step and seed.
     """
-    check_instance("game", game, DynamicGame)
+    game = as_game(game)
     check_key("key", key)
     check_count("num_trajectories", num_trajectories, 1)
     check_policy(game, policy)
+    if isinstance(game, OutsideGame):
+        return simulate_outside(game, policy, key, num_trajectories)
     integers = observes_integers(game)
     layout = policy_layout(policy, game.num_agents)
     sampler = action_sampler(policy, layout)

@@ -27,6 +27,25 @@ class Trajectories(NamedTuple):
     rewards: Float[np.ndarray, "M H N"]
 
 
+class MaskedTrajectories(Trajectories):
+    """Play of a simulator outside JAX, whose agents may end and have fewer actions at times.
+
+    `alive` [M,H,N] says who acts at a step: of others, actions and rewards are 0 and `states` mean
+    nothing. `legal` [M,H,N,A] are the actions they had, None where the simulator limits none.
+    """
+
+    alive: Bool[np.ndarray, "M H N"]
+    legal: Bool[np.ndarray, "M H N A"] | None
+
+    def __new__(
+        cls, states: Any, actions: Any, rewards: Any, alive: Any = None, legal: Any = None
+    ) -> "MaskedTrajectories":
+        """As a tuple it has three parts, like any `Trajectories`."""
+        made = super().__new__(cls, states, actions, rewards)
+        made.alive, made.legal = alive, legal
+        return made
+
+
 class Chunk(eqx.Module):
     """B simulated trajectories as the learners read them.
 

@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from crowdnash.simulation.neural import legal_logits
 
 _TINY = 1e-8
 
@@ -26,7 +28,8 @@ class Samples(NamedTuple):
     """What PPO keeps of one agent-step, [B] each: what was done, and what was thought of it then.
 
     `log_prob` of the action and `value` of the state are those of the networks that played;
-    `returns` is what the value should be; `weight` is 1, or 0 for padding.
+    `returns` is what the value should be; `weight` is 1, or 0 for padding and for agents that were
+    out; `legal` are the actions there were, None for all.
     """
 
     action: Int[Array, "*B"]
@@ -35,6 +38,7 @@ class Samples(NamedTuple):
     advantage: Float[Array, "*B"]
     returns: Float[Array, "*B"]
     weight: Float[Array, "*B"]
+    legal: Bool[Array, "*B A"] | None = None
 
 
 class PPOSums(NamedTuple):
@@ -51,7 +55,7 @@ class PPOSums(NamedTuple):
 def normalised(advantage: Float[Array, " B"], weight: Float[Array, " B"]) -> Float[Array, " B"]:
     """Advantages with mean 0 and sample variance 1 over the samples that count; padding is 0."""
     count = weight.sum()
-    mean = (weight * advantage).sum() / count
+    mean = (weight * advantage).sum() / jnp.maximum(count, 1)
     centred = weight * (advantage - mean)
     deviation = jnp.sqrt((centred**2).sum() / jnp.maximum(count - 1, 1))
     return centred / (deviation + _TINY)
@@ -69,7 +73,7 @@ def ppo_sums(
 
     `logits` and `values` are the new ones; `samples.advantage` is taken as it is.
     """
-    log_probs = jax.nn.log_softmax(logits)
+    log_probs = jax.nn.log_softmax(legal_logits(logits, samples.legal))
     # A sum over few actions instead of a gather, whose derivative would be a scatter.
     chosen = (log_probs * jax.nn.one_hot(samples.action, logits.shape[-1])).sum(-1)
     log_ratio = chosen - samples.log_prob

@@ -14,11 +14,13 @@ from crowdnash.games.base import DynamicGame, GameError
 from crowdnash.games.checks import named
 from crowdnash.learners.ppo.advantage import generalized_advantages
 from crowdnash.learners.ppo.loss import Samples
+from crowdnash.learners.ppo.outside import play_learners_outside
 from crowdnash.policies.agent_networks import ActorCritic, by_network
 from crowdnash.policies.base import Policy
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.neural import Learners, Play, play
+from crowdnash.simulators.game import OutsideGame
 
 
 class PPOState(eqx.Module):
@@ -60,7 +62,6 @@ class Figures(eqx.Module):
     bad_reward: Float[Array, ""]
 
 
-@eqx.filter_jit
 def collect(
     game: DynamicGame,
     state: PPOState,
@@ -74,15 +75,41 @@ def collect(
 
     `discounting` is the discount and GAE's lambda; for `horizon_is_end` and `dtype` see `PPO`.
     """
-    identity = state.identity
+    if isinstance(game, OutsideGame):
+        played = play_learners_outside(game, state.learners, key, num_trajectories, dtype)
+        return _samples_outside(state.learners, played, discounting, horizon_is_end)
+    return _collect(game, state, key, num_trajectories, discounting, horizon_is_end, dtype)
+
+
+@eqx.filter_jit
+def _collect(
+    game: DynamicGame,
+    state: PPOState,
+    key: PRNGKeyArray,
+    num_trajectories: int,
+    discounting: Float[Array, " 2"],
+    horizon_is_end: bool,
+    dtype: str,
+) -> tuple[Float[Array, "..."], Samples, Figures]:
     played = play(game, state.learners, key, num_trajectories, dtype)
-    last = jnp.arange(game.horizon)[:, None, None] == game.horizon - 1
+    return _samples(state.learners, played, discounting, horizon_is_end)
+
+
+def _samples(
+    learners: Learners, played: Play, discounting: Float[Array, " 2"], horizon_is_end: bool
+) -> tuple[Float[Array, "..."], Samples, Figures]:
+    identity, horizon = learners.identity, played.reward.shape[0]
+    last = jnp.arange(horizon)[:, None, None] == horizon - 1
     last = jnp.broadcast_to(last, played.reward.shape)
+    terminated = last & horizon_is_end
+    if played.alive is not None:  # nothing comes after an agent's own end
+        stays = jnp.concatenate([played.alive[1:], played.alive[-1:]])
+        terminated = terminated | (played.alive & ~stays)
     advantage = generalized_advantages(
         played.reward,
         played.value,
         jnp.concatenate([played.value[1:], played.last_value[None]]),
-        last & horizon_is_end,
+        terminated,
         last & (not horizon_is_end),
         discount=discounting[0],
         gae_lambda=discounting[1],
@@ -94,20 +121,29 @@ def collect(
         value=played.value,
         advantage=advantage,
         returns=returns,
-        weight=jnp.ones_like(returns),
+        weight=jnp.ones_like(returns) if played.alive is None else played.alive.astype(jnp.float32),
     )
     samples = jax.tree.map(lambda x: by_network(identity, x[..., None])[..., 0], samples)
-    return by_network(identity, played.inputs), samples, _figures(state.features, played, returns)
+    if played.legal is not None:
+        samples = samples._replace(legal=by_network(identity, played.legal))
+    figures = _figures(learners.features, played, returns)
+    return by_network(identity, played.inputs), samples, figures
+
+
+_samples_outside = eqx.filter_jit(_samples)
 
 
 def _figures(features: ObservationFeatures, played: Play, returns: Array) -> Figures:
     blind = ~features.valid(played.inputs[..., : features.num_features])
+    if played.alive is not None:
+        blind = blind & played.alive
     wrong = jnp.where(blind.any(), blind, ~jnp.isfinite(played.reward))
     place = jnp.argmax(wrong)
     where = jnp.where(wrong.any(), jnp.stack(jnp.unravel_index(place, wrong.shape)), -1)
     return Figures(
         mean_return=played.reward.sum(0).mean(),
-        explained_variance=1 - (returns - played.value).var() / returns.var(),
+        explained_variance=1
+        - (returns - played.value).var(where=played.alive) / returns.var(where=played.alive),
         statistics=jax.tree.map(lambda x: x.mean(), played.statistics),
         fault=where.astype(jnp.int32),
         blind=blind.any(),

@@ -82,7 +82,9 @@ def improve(
     def minibatch(carry: tuple, now: tuple[Array, Array]) -> tuple[tuple, PPOSums]:
         networks, moments = carry
         chosen, weight = now
-        mine = jax.tree.map(lambda x: x[chosen], samples)._replace(weight=weight)
+        mine = jax.tree.map(lambda x: x[chosen], samples)
+        weight = weight * mine.weight  # neither padding nor agents that were out
+        mine = mine._replace(weight=weight)
         if shape.normalise_advantages:
             mine = mine._replace(advantage=normalised(mine.advantage, weight))
         gradient, sums = _gradient(networks, inputs, row, chosen, mine, settings, shape)
@@ -108,7 +110,7 @@ def _gradient(
     shape: UpdateShape,
 ) -> tuple[ActorCritic, PPOSums]:
     """Gradient of the mean total loss of one minibatch, added up over chunks that fit the cache."""
-    count = mine.weight.sum()
+    count = jnp.maximum(mine.weight.sum(), 1)
 
     def loss(networks: ActorCritic, chosen: Array, mine: Samples) -> tuple[Array, PPOSums]:
         x = inputs[chosen]
@@ -133,7 +135,12 @@ def _gradient(
     if rows == size:
         return differentiate(networks, chosen, mine)
     fill = -size % rows
-    chunks = jax.tree.map(lambda x: jnp.pad(x, (0, fill)).reshape(-1, rows), (chosen, mine))
+
+    def cut(x: Array) -> Array:
+        padded = jnp.pad(x, ((0, fill), *((0, 0),) * (x.ndim - 1)))
+        return padded.reshape(-1, rows, *x.shape[1:])
+
+    chunks = jax.tree.map(cut, (chosen, mine))
 
     def add(total: tuple, chunk: tuple[Array, Samples]) -> tuple[tuple, None]:
         gradients = differentiate(networks, *chunk)

@@ -1,0 +1,86 @@
+"""Learned deviations, and what they earn in a simulator outside JAX.
+
+Axes: N agents, K agents examined, M trajectories, B lanes, A actions.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from crowdnash.policies.base import Policy
+from crowdnash.policies.network import NeuralNetwork
+from crowdnash.policies.observations import ObservationFeatures
+from crowdnash.simulation.outside import (
+    Episode,
+    Situation,
+    draw_legal,
+    legal_share,
+    play_outside,
+    policy_rows,
+)
+from crowdnash.simulators.game import OutsideGame
+
+
+class LearnedDeviations(NamedTuple):
+    """What K agents learned to do instead of `policy`, each by itself; see `measure_deviations`.
+
+    `networks` are K policies of what an agent observes; `agents` [K] whose they are; `greedy` [K]
+    whether the most likely action is played instead of a draw; `promise` [K] the gain on the
+    trajectories that decided about `greedy`, not to be reported: it is biased upwards.
+    """
+
+    networks: NeuralNetwork
+    features: ObservationFeatures
+    agents: Int[np.ndarray, " K"]
+    greedy: np.ndarray
+    promise: Float[np.ndarray, " K"]
+
+
+def total_rewards_outside(
+    game: OutsideGame,
+    policy: Policy,
+    deviations: LearnedDeviations,
+    deviator: int,
+    key: PRNGKeyArray,
+    num_trajectories: int,
+) -> Float[np.ndarray, "K M"]:
+    """Total rewards of the K agents where the k-th deviates (-1: nobody) on M trajectories.
+
+    Raises:
+        SimulatorError: the simulator breaks its contract.
+    """
+    rows = policy_rows(policy)
+    agent, greedy = int(deviations.agents[deviator]), bool(deviations.greedy[deviator])
+    own = jax.tree.map(lambda x: x[deviator], deviations.networks)
+    totals = np.zeros((len(deviations.agents), num_trajectories))
+
+    def choose(situation: Situation) -> np.ndarray:
+        actions = draw_legal(rows(situation), situation.numbers, situation.legal)
+        if deviator < 0:
+            return actions
+        seen = jax.tree.map(lambda x: x[:, agent], situation.observations)
+        step = jnp.asarray(situation.step, jnp.int32)
+        probs = np.asarray(_probabilities(own, deviations.features, seen, step))
+        legal = None if situation.legal is None else situation.legal[:, agent]
+        if greedy:
+            actions[:, agent] = legal_share(probs, legal).argmax(-1)
+        else:
+            actions[:, agent] = draw_legal(probs, situation.numbers[:, agent], legal)
+        return actions
+
+    def on_step(episode: Episode) -> None:
+        totals[:, episode.rows] += episode.rewards[:, deviations.agents].T
+
+    play_outside(game, choose, key, num_trajectories, on_step)
+    return totals
+
+
+@eqx.filter_jit
+def _probabilities(
+    network: NeuralNetwork, features: ObservationFeatures, seen: PyTree, step: Array
+) -> Float[Array, "B A"]:
+    return jax.nn.softmax(network(jax.vmap(features, (0, None))(seen, step)))

@@ -1,0 +1,81 @@
+"""How many steps of a simulator a learned certificate may take, and what they are spent on."""
+
+from typing import Any, NamedTuple
+
+from crowdnash.certificates.ppo_deviations import (
+    agent_steps_to_learn,
+    best_response_learner,
+)
+from crowdnash.checks import check_count
+from crowdnash.learners.ppo.learner import PPO
+from crowdnash.policies.base import Policy
+from crowdnash.simulators.game import OutsideGame
+
+_BUDGET_STEPS = 100_000
+_MEASURING = 0.4
+"""Share of the budget for plays that judge deviations; the rest are plays to learn from."""
+
+_MOST_EPOCHS, _LEAST_PLAYS = 150, 2
+
+
+class Plan(NamedTuple):
+    """The learner of deviations, and the trajectories that each of them is measured on."""
+
+    learner: Any
+    num_trajectories: int
+
+
+def plan_outside(
+    game: OutsideGame,
+    policy: Policy,
+    num_agents: int,
+    num_trajectories: int,
+    learner: Any,
+    budget_steps: int | None,
+) -> Plan:
+    """Spend a budget of simulator steps on learning and on measuring deviations.
+
+    Args:
+        game: the simulator.
+        policy: whose exploitability is measured.
+        num_agents: how many agents are examined.
+        num_trajectories: the most to measure a deviation on.
+        learner: the learner, if its settings are given; then there is nothing to plan.
+        budget_steps: calls of `step` in all, None for 100,000.
+
+    Raises:
+        ValueError: the budget is too small to play every deviation twice, or there is a learner
+            beside it, or one that cannot play simulators.
+    """
+    if learner is not None:
+        if budget_steps is not None:
+            raise ValueError("budget_steps sets the learner's settings: it needs learner=None")
+        if not isinstance(learner, PPO):
+            raise ValueError(
+                f"learner must be a PPO for a simulator outside JAX, not {type(learner).__name__}"
+            )
+        return Plan(learner, num_trajectories)
+    budget = _BUDGET_STEPS if budget_steps is None else budget_steps
+    check_count("budget_steps", budget, 1)
+    plays = budget // game.horizon
+
+    def cost(epochs: int, trajectories: int, measured: int) -> int:
+        settings = PPO(num_epochs=epochs, num_trajectories=trajectories)
+        steps = agent_steps_to_learn(game, policy, num_agents, settings, measured)
+        return steps // (game.num_agents * game.horizon)
+
+    measuring, learning = cost(0, 1, 1), cost(1, 1, 0)
+    measured = min(num_trajectories, int(_MEASURING * plays / measuring))
+    least = (_LEAST_PLAYS * measuring + learning) * game.horizon
+    if measured < _LEAST_PLAYS or plays < _LEAST_PLAYS * measuring + learning:
+        least = max(least, int(_LEAST_PLAYS * measuring * game.horizon / _MEASURING) + game.horizon)
+        raise ValueError(
+            f"budget_steps must be at least {least} for {num_agents} agents and {game.horizon} "
+            f"steps a play, not {budget}"
+        )
+    each = (plays - measured * measuring) // learning
+    epochs = max(1, min(_MOST_EPOCHS, int((2.5 * each) ** 0.5)))
+    settings = best_response_learner(
+        game, num_epochs=epochs, num_trajectories=max(1, each // epochs)
+    )
+    return Plan(settings, measured)

@@ -1,0 +1,5 @@
+"""Simulators outside JAX: what one must have, and what leads to and from other libraries'."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
