@@ -29,7 +29,8 @@ RUNNABLE = {
     "howto/choose_groups.md": 5,
     "howto/gpu.md": 1,
     "howto/large_games.md": 2,
-    "howto/mean_field.md": 1,
+    "howto/mean_field.md": 2,
+    "howto/newcomers.md": 2,
     "howto/read_a_certificate.md": 4,
     "howto/write_a_game.md": 2,
 }

@@ -2,6 +2,7 @@ from .beach_bar import BeachBar as BeachBar
 from .congestion import Congestion as Congestion
 from .crowd_modelling import CrowdModelling as CrowdModelling
 from .garnet import Garnet as Garnet
+from .newcomers import join as join
 from .registry import lookup as lookup
 from .registry import names as names
 from .registry import tabular_names as tabular_names

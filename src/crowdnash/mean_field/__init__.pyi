@@ -10,6 +10,8 @@ from .evaluation import population_flow as population_flow
 from .evaluation import q_values as q_values
 from .evaluation import values as values
 from .game import MeanFieldGame as MeanFieldGame
+from .played import PlayedMeanFieldGame as PlayedMeanFieldGame
+from .played import game_from_play as game_from_play
 from .solvers import MeanFieldSolution as MeanFieldSolution
 from .solvers import solve as solve
 from .tables import TabularMeanFieldGame as TabularMeanFieldGame

@@ -27,7 +27,7 @@ _clarabel: Any = clarabel  # it is compiled and has no type stubs
 _QP_TOLERANCE = 1e-10
 
 
-class _Play(NamedTuple):
+class Play(NamedTuple):
     """Checked trajectories as pairs s*A + a, with the populations as counts."""
 
     pairs: Int[np.ndarray, "M H N"]
@@ -111,7 +111,7 @@ def estimate_mean_field_game(
     )
 
 
-def checked_play(trajectories: Any, num_states: int, num_actions: int) -> _Play:
+def checked_play(trajectories: Any, num_states: int, num_actions: int) -> Play:
     """Trajectories of any simulator as arrays of one shape; `ValueError` if they are not that."""
     check_count("num_states", num_states, 1)
     check_count("num_actions", num_actions, 1)
@@ -148,7 +148,7 @@ def checked_play(trajectories: Any, num_states: int, num_actions: int) -> _Play:
     where = np.arange(states.shape[0] * states.shape[1]).reshape(*states.shape[:2], 1)
     flat = (where * num_pairs + pairs).ravel()
     counts = np.bincount(flat, minlength=where.size * num_pairs)
-    return _Play(
+    return Play(
         pairs,
         np.concatenate([states[:, 1:], np.full_like(states[:, :1], -1)], axis=1),
         rewards,
@@ -157,7 +157,7 @@ def checked_play(trajectories: Any, num_states: int, num_actions: int) -> _Play:
 
 
 def _fit_group(
-    play: _Play,
+    play: Play,
     members: np.ndarray,
     window: slice,
     num_states: int,
