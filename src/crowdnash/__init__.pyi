@@ -13,6 +13,7 @@ from .certificates.certificate import exploitability as exploitability
 from .certificates.q_learning import OptimisticQLearning as OptimisticQLearning
 from .certificates.result import Exploitability as Exploitability
 from .certificates.result import OwnInfluence as OwnInfluence
+from .certificates.target import solve as solve
 from .games.base import DynamicGame as DynamicGame
 from .games.base import GameError as GameError
 from .games.base import PopulationGame as PopulationGame
@@ -20,7 +21,6 @@ from .games.base import TabularGame as TabularGame
 from .games.conformance.check import check_game as check_game
 from .interval import Interval as Interval
 from .learners.driver import SolveResult as SolveResult
-from .learners.driver import solve as solve
 from .learners.driver import solve_together as solve_together
 from .learners.mirror_descent import EpochMetrics as EpochMetrics
 from .learners.mirror_descent import PolicyMirrorDescent as PolicyMirrorDescent

@@ -240,7 +240,7 @@ def test_resume_takes_the_stored_settings(finished):
         ("sis --num-agents 13", "--num-agents 13 contradicts .*run, which has 12"),
         ("sis --temperature 0.5", "--temperature 0.5 contradicts .*run, which has 0.01"),
         ("sis --num-epochs 3", "--num-epochs 3 contradicts .*which has 4; it can only grow"),
-        ("--preset theorem", "--preset theorem contradicts .*which has step_size 0.3"),
+        ("--preset theorem", "--preset theorem contradicts .*which has td_epochs 5"),
         ("--heterogeneity recovery=0.2", "--heterogeneity recovery=0.2 contradicts .*has 0.1"),
         ("rps", "the game rock-paper-scissors contradicts .*which is of sis"),
         ("sis --out elsewhere", "--out elsewhere contradicts --resume"),

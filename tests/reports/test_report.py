@@ -25,7 +25,7 @@ from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.evaluation import LowerBoundCost
 
-PICTURES = ("exploitability", "gains", "policy", "population_flow", "mean_return")
+PICTURES = ("exploitability", "gains", "policy", "population_flow", "mean_return", "diagnostics")
 
 
 def run(out: Path, **settings) -> Path:
@@ -111,7 +111,7 @@ def test_page_has_the_summary_settings_and_tables(reported):
     assert evaluation is not None
     upper = evaluation.policies["last"].exploitability.maximum.upper
     assert f"<h1>{SIS.summary}</h1>" in page
-    assert "sis, 12 agents, 3 steps, one shared policy" in page
+    assert "sis, 12 agents, 3 steps, mixed model" in page
     lead = page[page.index('class="lead"') :]
     assert lead.startswith(
         'class="lead">If all 12 agents play the learned policy (last iterate), no single agent'

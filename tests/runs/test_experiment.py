@@ -204,7 +204,7 @@ def test_saved_policies_are_the_learners(finished):
     result = experiment.resume(finished)
     game = config().draw_game()
     saved = TabularPolicy.load(finished / "policy.npz")
-    assert saved.probs.shape == (1, 3, 2, 2)
+    assert saved.probs.shape == (12, 3, 2, 2)  # a mixed model: a table for every agent
     assert list(result.policies) == ["last", "average"]  # the practical preset's
     np.testing.assert_array_equal(saved.probs, result.policies["average"].probs)
     saved.check_fits(game)
@@ -773,3 +773,21 @@ def test_killed_from_outside_at_any_time(tmp_path):
         process.communicate()
     experiment.resume(out, observer=Observer(on_warning=pytest.fail))
     assert same_policies(out, tmp_path / "whole")
+
+
+def test_a_run_ends_when_its_target_is_reached(tmp_path):
+    settings = {"num_epochs": 9, "evaluate_every": 3}
+    easy = config(target=50.0, **settings)  # no agent can gain so much in three steps
+    result = experiment.run(easy, tmp_path / "easy")
+    assert result.config.num_epochs == 3
+    rows = read_metrics(result.directory.metrics_jsonl)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    again = experiment.resume(tmp_path / "easy")
+    assert again.resumed_from == 3
+    plain = experiment.run(config(num_epochs=3, evaluate_every=3), tmp_path / "plain")
+    np.testing.assert_array_equal(result.policy.probs, plain.policy.probs)
+    # More epochs are not wanted where the target is reached already.
+    assert experiment.resume(tmp_path / "easy", num_epochs=9).config.num_epochs == 3
+    hard = config(target=1e-9, **settings)
+    with pytest.warns(RuntimeWarning, match="target 1e-09 was not reached in 9 epochs"):
+        assert experiment.run(hard, tmp_path / "hard").config.num_epochs == 9

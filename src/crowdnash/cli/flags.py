@@ -101,7 +101,7 @@ def parse_solve(
     name = early.learner or (registry.name_of(stored.learner) if stored else None)
     if name not in registry.LEARNERS:
         name = _learner_for(game, arguments, early.preset)
-    settings = _learner_defaults(name, early.preset, stored)
+    settings = _learner_defaults(name, early.preset, stored, arguments)
     flags = parse(
         _solve_flags(game, name, settings, early.preset, stored),
         "solve",
@@ -131,7 +131,7 @@ def _description() -> str:
 def solve_records() -> tuple[type, ...]:
     """The records of all flags of a new run, one for each learner."""
     return tuple(
-        _solve_flags(None, name, _learner_defaults(name, None, None), None, None)
+        _solve_flags(None, name, _learner_defaults(name, None, None, ()), None, None)
         for name in registry.LEARNERS
     )
 
@@ -184,12 +184,19 @@ def _learner_for(game: str | None, arguments: Sequence[str], preset: str | None)
     return names[0]
 
 
-def _learner_defaults(name: str, preset: str | None, stored: RunConfig | None) -> dict[str, Any]:
+def _learner_defaults(
+    name: str, preset: str | None, stored: RunConfig | None, arguments: Sequence[str]
+) -> dict[str, Any]:
     """The learner's settings where no flag is given."""
     presets = registry.lookup(name).presets()
     preset = preset if preset in presets else None
     if stored is None or registry.name_of(stored.learner) != name:
-        return learner_settings(make_learner(name, {}, preset))
+        chosen = presets[preset] if preset else next(iter(presets.values()))
+        kinds = setting_types(registry.lookup(name))
+        given = {
+            flag: value for flag, value in _deciding(chosen, arguments) if fits(value, kinds[flag])
+        }
+        return learner_settings(make_learner(name, given, preset))
     settings = learner_settings(stored.learner)
     if preset is None:
         return settings
@@ -197,6 +204,19 @@ def _learner_defaults(name: str, preset: str | None, stored: RunConfig | None) -
     each = [learner_settings(make_learner(name, {}, one)) for one in presets]
     chosen = learner_settings(make_learner(name, {}, preset))
     return settings | {n: x for n, x in chosen.items() if any(one[n] != x for one in each)}
+
+
+def _deciding(preset: Callable[..., Any], arguments: Sequence[str]) -> list[tuple[str, Any]]:
+    """The flags that the preset's signature names: its other settings depend on them.
+
+    The real parse reads them again, and says what is wrong with them.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag, parameter in inspect.signature(preset).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            parser.add_argument(f"--{flag}", nargs="?")
+    texts = vars(parser.parse_known_args(arguments)[0])
+    return [(name, int(x) if x.isdigit() else x) for name, x in texts.items() if x is not None]
 
 
 def _solve_flags(

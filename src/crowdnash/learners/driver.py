@@ -1,7 +1,7 @@
-"""`solve`: run a learner to its end; `solve_together`: several runs at once.
+"""`solve`: the loop over epochs; `solve_together`: several runs at once.
 
 Here is the one loop over epochs outside a run directory; it knows the protocol `Learner` and no
-learner by name.
+learner by name. The public `crowdnash.solve` adds certificates to it (`certificates.target`).
 """
 
 import dataclasses
@@ -38,11 +38,13 @@ class SolveResult(Generic[StateT, MetricsT, PolicyT]):
             "average" (Algorithm 2) the mean of all of them.
         history: one record of metrics for every epoch run by this call.
         state: continues the run.
+        certificate: of `policy`, an `Exploitability`, if it was learned to a target.
     """
 
     policies: Mapping[str, PolicyT]
     history: tuple[MetricsT, ...]
     state: StateT
+    certificate: Any = None
 
     @property
     def policy(self) -> PolicyT:
@@ -62,17 +64,17 @@ def solve(
     key: PRNGKeyArray,
     state: StateT | None = None,
     callback: Callable[[StateT, MetricsT], Any] | None = None,
+    stop: Callable[[StateT], bool] | None = None,
 ) -> SolveResult[StateT, MetricsT, PolicyT]:
-    """Learn an approximate Nash policy of `game` from simulated play alone.
-
-    Nothing is printed or saved, and nothing is compiled a second time for the same shapes.
+    """The loop of `crowdnash.solve`, which says more.
 
     Args:
-        game: the game, or a simulator outside JAX.
-        learner: a `PolicyMirrorDescent` (tables), a `PPO` (networks) or another `Learner`.
+        game: the game.
+        learner: the learner.
         key: decides every draw.
         state: continues an earlier run of the same game (its key then counts, not `key`).
         callback: `callback(state, metrics)` is called after every epoch.
+        stop: asked after every epoch whether it was the last one.
 
     Returns:
         The policies, the metrics of every epoch, and the state.
@@ -96,6 +98,8 @@ def solve(
         history.append(metrics)
         if callback is not None:
             callback(state, metrics)
+        if stop is not None and stop(state):
+            break
     return SolveResult(learner.policies(game, state), tuple(history), state)
 
 

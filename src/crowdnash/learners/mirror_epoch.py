@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from crowdnash.games.base import DynamicGame
+from crowdnash.learners.automatic_step import AutomaticStep
 from crowdnash.learners.fitted import (
     ResidualMemory,
     fit_features,
@@ -43,6 +44,7 @@ class MirrorDescentState(eqx.Module):
         weights: W of a log-linear policy pi_t ~ exp(phi . W); None but for "features".
         features: phi of the agents; None for "tables".
         kept: what fitted evaluation remembers; None if that is nothing.
+        automatic: the step and its measurement; None for a step that is given.
         groups: the agents' groups.
         fingerprint: of the game.
         key: the raw words of the run's key.
@@ -57,12 +59,20 @@ class MirrorDescentState(eqx.Module):
     weights: Float[Array, "H S A d"] | None
     features: Float[Array, "N d"] | None
     kept: ResidualMemory | Float[Array, "H X G"] | None
+    automatic: AutomaticStep | None
     groups: Int[Array, " N"]
     fingerprint: UInt32[Array, " 8"]
     key: UInt32[Array, "..."]
     layout: AgentLayout
     rule: StepRule
     key_impl: str = eqx.field(static=True)
+
+    @property
+    def scores(self) -> Float[Array, "..."]:
+        """What a mirror step adds to: log pi_t [G,H,S,A], or W [H,S,A,d]."""
+        scores = self.log_probs if self.weights is None else self.weights
+        assert scores is not None
+        return scores
 
     @property
     def probs(self) -> Float[Array, "G H S A"]:
@@ -89,32 +99,53 @@ class EpochNumbers(NamedTuple):
     uniform_weight: Float[Array, ""]
 
 
+class PolicyValues(NamedTuple):
+    """What evaluating a policy gave.
+
+    Attributes:
+        values: Q; for "features" its weights, [H,S,A,d].
+        kept: what fitted evaluation remembers of it.
+        visits: of agents to pairs; None from Algorithm 1.
+    """
+
+    values: Float[Array, "..."]
+    kept: Any = None
+    visits: Float[Array, "G H S A"] | None = None
+
+
 @eqx.filter_jit
 def run_epoch(
     game: DynamicGame, state: MirrorDescentState, numbers: EpochNumbers, size: int
-) -> tuple[MirrorDescentState, Array, Array]:
-    """The two stages of an epoch; also the mean return and the largest change of policy."""
-    probs = state.probs
-    if state.kept is None and state.weights is None:
-        kept = None
-        values, mean_return = _td_values(game, state, probs, numbers, size)
-    else:
-        values, kept, mean_return = _fitted_values(game, state, probs, numbers, size)
-    after, change = finish_epoch(state, values, kept, numbers)
-    return after, mean_return, change
+) -> tuple[MirrorDescentState, Array, Array, Array]:
+    """The two stages of an epoch; also mean return, largest change of policy, and step size."""
+    evaluate = _td_values if state.kept is None and state.weights is None else _fitted_values
+    evaluated, mean_return = evaluate(game, state, state.probs, numbers, size)
+    after, change, step_size = finish_epoch(state, evaluated, numbers)
+    return after, mean_return, change, step_size
 
 
 def finish_epoch(
-    state: MirrorDescentState, values: Float[Array, "..."], kept: Any, numbers: EpochNumbers
-) -> tuple[MirrorDescentState, Float[Array, ""]]:
-    """The second stage, from the evaluation of the policy; also the largest change of policy."""
+    state: MirrorDescentState, evaluated: PolicyValues, numbers: EpochNumbers
+) -> tuple[MirrorDescentState, Float[Array, ""], Float[Array, ""]]:
+    """The second stage, the mirror step; also the largest change of policy, and the step size."""
+    automatic, (values, kept, visits) = state.automatic, evaluated
+    if automatic is not None:
+        assert visits is not None
+        automatic = automatic.measured(
+            state.epoch, _modes(state, values), _weight(state, visits), numbers.temperature
+        )
+        numbers = numbers._replace(step_size=automatic.size)
     after = _improved(state, values, numbers)
+    if automatic is not None:
+        automatic = automatic.moved(_modes(state, after.scores - state.scores))
     old, new = state.probs, after.probs
     average = state.average
     if average is not None:
         average = average + (new - average) / (state.epoch + 2)
-    after = dataclasses.replace(after, epoch=state.epoch + 1, average=average, kept=kept)
-    return after, (0.5 * jnp.abs(new - old).sum(-1)).max()
+    after = dataclasses.replace(
+        after, epoch=state.epoch + 1, average=average, kept=kept, automatic=automatic
+    )
+    return after, (0.5 * jnp.abs(new - old).sum(-1)).max(), numbers.step_size
 
 
 def _td_values(
@@ -123,7 +154,7 @@ def _td_values(
     probs: Float[Array, "G H S A"],
     numbers: EpochNumbers,
     size: int,
-) -> tuple[Float[Array, "G H S A"], Float[Array, ""]]:
+) -> tuple[PolicyValues, Float[Array, ""]]:
     """Q by Algorithm 1, and the mean return."""
     values, mean_return = learn_values(
         game,
@@ -136,7 +167,7 @@ def _td_values(
         state.layout.valid,
         size,
     )
-    return tables_by_group(values, game.num_actions), mean_return
+    return PolicyValues(tables_by_group(values, game.num_actions)), mean_return
 
 
 def _fitted_values(
@@ -145,8 +176,8 @@ def _fitted_values(
     probs: Float[Array, "G H S A"],
     numbers: EpochNumbers,
     size: int,
-) -> tuple[Float[Array, "..."], Any, Float[Array, ""]]:
-    """Q by fitted evaluation ("features": its weights), what is kept of it, the mean return."""
+) -> tuple[PolicyValues, Float[Array, ""]]:
+    """Q by fitted evaluation, and the mean return."""
     statistics, mean_return = simulate_statistics(
         game,
         action_sampler(TabularPolicy.grouped(probs, state.groups), state.layout),
@@ -156,7 +187,7 @@ def _fitted_values(
         probs.shape[2],
         size,
     )
-    return *fit_statistics(state, statistics, probs, numbers), mean_return
+    return fit_statistics(state, statistics, probs, numbers), mean_return
 
 
 def fit_statistics(
@@ -164,19 +195,47 @@ def fit_statistics(
     statistics: VisitStatistics,
     probs: Float[Array, "G H S A"],
     numbers: EpochNumbers,
-) -> tuple[Float[Array, "..."], Any]:
-    """Q by fitted evaluation ("features": its weights) from an epoch's statistics, what is kept."""
+) -> PolicyValues:
+    """Q by fitted evaluation from an epoch's statistics."""
     horizon, num_states, num_actions = probs.shape[1:]
+    visits = jnp.moveaxis(statistics.visits, -1, 0).swapaxes(1, 2).reshape(probs.shape)
     if state.weights is not None:
         assert state.features is not None
         fit = fit_features(state.features, num_actions)
         _, weights = sweep(statistics, probs, numbers.temperature, fit, None)
-        return weights.reshape(horizon, num_states, num_actions, -1), None
+        return PolicyValues(weights.reshape(horizon, num_states, num_actions, -1), None, visits)
     if state.features is not None:
         fit = fit_mixed(state.features, num_actions)
     else:
         fit = fit_tables(num_actions)
-    return sweep(statistics, probs, numbers.temperature, fit, state.kept)
+    values, kept = sweep(statistics, probs, numbers.temperature, fit, state.kept)
+    return PolicyValues(values, kept, visits)
+
+
+def num_modes(features: Any, num_groups: int, num_agents: int) -> int:
+    """Over how many features or groups the automatic step is measured.
+
+    Over the features, else over the groups; where every agent is a group, over their mean.
+    """
+    if features is not None:
+        return features.shape[1]
+    return num_groups if num_groups < num_agents else 1
+
+
+def _modes(state: MirrorDescentState, x: Float[Array, "..."]) -> Float[Array, "K H S A"]:
+    """Tables by group, or weights, [H,S,A,d], as the automatic step takes them."""
+    if state.weights is not None:
+        return jnp.moveaxis(x, -1, 0)
+    if state.features is not None:
+        return jnp.einsum("nd,nhsa->dhsa", state.features, x) / x.shape[0]
+    return x if x.shape[0] < state.groups.shape[0] else x.mean(0, keepdims=True)
+
+
+def _weight(state: MirrorDescentState, visits: Float[Array, "G H S A"]) -> Float[Array, "#K H S A"]:
+    """Shares of visits, summing to 1 at every step."""
+    if state.features is not None or visits.shape[0] == state.groups.shape[0]:
+        visits = visits.sum(0, keepdims=True)
+    return visits / jnp.maximum(visits.sum((0, 2, 3), keepdims=True), 1)
 
 
 def _improved(
@@ -197,6 +256,6 @@ def _improved(
 @eqx.filter_jit
 def epoch_of_many(
     games: DynamicGame, states: MirrorDescentState, numbers: EpochNumbers, size: int
-) -> tuple[MirrorDescentState, Array, Array]:
+) -> tuple[MirrorDescentState, Array, Array, Array]:
     """`run_epoch` for every run of a leading axis."""
     return jax.vmap(lambda game, state: run_epoch(game, state, numbers, size))(games, states)

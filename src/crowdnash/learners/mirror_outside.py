@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 from crowdnash.learners.mirror_epoch import (
     EpochNumbers,
     MirrorDescentState,
+    PolicyValues,
     epoch_key,
     finish_epoch,
     fit_statistics,
@@ -34,7 +35,7 @@ from crowdnash.simulators.game import OutsideGame
 
 def run_epoch_outside(
     game: OutsideGame, state: MirrorDescentState, numbers: EpochNumbers, num_trajectories: int
-) -> tuple[MirrorDescentState, Array, Array]:
+) -> tuple[MirrorDescentState, Array, Array, Array]:
     """`mirror_epoch.run_epoch` for a simulator: play outside JAX, evaluate and improve inside.
 
     Raises:
@@ -53,8 +54,9 @@ def run_epoch_outside(
         played.alive,
     )
     legal = legal_pairs(played, game.num_states)
-    after, change = _learn(state, chunk, None if legal is None else jnp.asarray(legal), numbers)
-    return after, jnp.asarray(played.rewards.sum(1).mean()), change
+    legal = None if legal is None else jnp.asarray(legal)
+    after, change, step_size = _learn(state, chunk, legal, numbers)
+    return after, jnp.asarray(played.rewards.sum(1).mean()), change, step_size
 
 
 def legal_pairs(played: MaskedTrajectories, num_states: int) -> Bool[np.ndarray, "H S A"] | None:
@@ -74,7 +76,7 @@ def _learn(
     chunk: Chunk,
     legal: Bool[Array, "H S A"] | None,
     numbers: EpochNumbers,
-) -> tuple[MirrorDescentState, Float[Array, ""]]:
+) -> tuple[MirrorDescentState, Float[Array, ""], Float[Array, ""]]:
     """Evaluate the policy on what was played, and improve it."""
     probs = state.probs
     if legal is not None:
@@ -91,10 +93,10 @@ def _learn(
             state.rule,
             state.layout,
         )
-        values, kept = tables_by_group(tables.values, num_actions), None
+        evaluated = PolicyValues(tables_by_group(tables.values, num_actions))
     else:
         statistics = visit_statistics(
             chunk, state.layout, num_pairs, summed=True, actions_apart=num_actions
         )
-        values, kept = fit_statistics(state, statistics, probs, numbers)
-    return finish_epoch(state, values, kept, numbers)
+        evaluated = fit_statistics(state, statistics, probs, numbers)
+    return finish_epoch(state, evaluated, numbers)

@@ -171,6 +171,8 @@ def _diagnostics(saved: SavedRun) -> list[Picture]:
     if not lines:
         return []
     caption = "The learner's own figures."
+    if "step_size" in saved.diagnostics:
+        caption += " The step of mirror descent says how far the policy moves for a unit of reward."
     if "approximate_kl" in saved.diagnostics:
         caption += (
             " Entropy that falls to 0 early, a KL above 0.05 or a critic that explains nothing "

@@ -105,7 +105,10 @@ def _timer(point: Any) -> tuple[float, list[float]]:
     game = sample(game_key, num_agents=point["num_agents"], heterogeneity=_HETEROGENEITY)
     if point["task"] == "learn":
         learner = PolicyMirrorDescent.practical(
-            num_epochs=point["repeats"] + 1, td_epochs=_TD_EPOCHS, groups=point["groups"]
+            evaluation="td",
+            num_epochs=point["repeats"] + 1,
+            td_epochs=_TD_EPOCHS,
+            groups=point["groups"],
         )
         return _epochs(game, learner, key)
     return _certificates(game, key, point["num_paths"], point["repeats"])

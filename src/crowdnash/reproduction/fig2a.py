@@ -93,7 +93,7 @@ def measure(settings: Settings, _folder: Path | None = None) -> Sequence[Row]:
     if point["policy"] == "exact":
         tables = equilibria(games)
     else:
-        learner = PolicyMirrorDescent.practical(num_epochs=point["num_epochs"])
+        learner = PolicyMirrorDescent.practical(evaluation="td", num_epochs=point["num_epochs"])
         results = solve_together(games, learner, keys=[key[1] for key in keys])
         tables = np.stack([np.asarray(result.state.probs[0]) for result in results])
     return [

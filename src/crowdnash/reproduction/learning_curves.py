@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -36,7 +37,10 @@ from crowdnash.runs.metrics_log import Row
 
 _TEMPERATURE = 0.01
 _PRESETS: Mapping[str, Callable[..., PolicyMirrorDescent]] = MappingProxyType(
-    {"theorem": PolicyMirrorDescent, "practical": PolicyMirrorDescent.practical}
+    {
+        "theorem": PolicyMirrorDescent,
+        "practical": partial(PolicyMirrorDescent.practical, evaluation="td"),
+    }
 )
 
 

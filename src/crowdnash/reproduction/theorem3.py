@@ -124,7 +124,7 @@ def measure(settings: Settings, _folder: Path | None = None) -> tuple[Row]:
 def _learner(point: Any) -> PolicyMirrorDescent:
     sizes = {"num_epochs": point["num_epochs"], "td_epochs": point["td_epochs"]}
     if point["learner"] == "practical":
-        return PolicyMirrorDescent.practical(**sizes)
+        return PolicyMirrorDescent.practical(evaluation="td", **sizes)
     return PolicyMirrorDescent(
         **sizes, temperature=point["temperature"], step_size="theorem", mixing=True
     )

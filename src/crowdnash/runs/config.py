@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -52,6 +53,8 @@ class EvaluationSettings:
     Attributes:
         evaluate_every: epochs between certificates; 0: only after the last epoch. A game that is
             only a simulator has none along the way.
+        target: the run ends when a certificate along the way finds the largest exploitability to be
+            at most this, in reward units; 0: it ends after `num_epochs`.
         num_evaluation_trajectories: simulated population paths per certificate, or plays of a game
             that is only a simulator, at least 2.
         confidence: coverage of the intervals, in (0, 1).
@@ -62,6 +65,7 @@ class EvaluationSettings:
     """
 
     evaluate_every: int = 25
+    target: float = 0.0
     num_evaluation_trajectories: int = _PATHS
     confidence: float = 0.95
     own_influence_agents: int = 8
@@ -72,6 +76,10 @@ class EvaluationSettings:
         check_types(self, {"num_evaluation_trajectories": 2, "best_response_epochs": 1})
         if not 0.0 < self.confidence < 1.0:
             raise ValueError(f"confidence must lie in (0, 1), got {self.confidence}")
+        if not 0.0 <= self.target < math.inf:
+            raise ValueError(f"target must be at least 0, got {self.target}")
+        if self.target > 0 and self.evaluate_every == 0:
+            raise ValueError("target needs certificates along the way: evaluate_every above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +140,11 @@ class RunConfig:
                 raise ValueError(
                     f"{name} must be {describe(known[name].annotation)}, got {value!r}"
                 )
+        if self.evaluation.target > 0 and not self.is_tabular:
+            raise ValueError(
+                f"target needs a game whose laws can be queried: {self.game} is only a simulator, "
+                "and has no certificate from above"
+            )
         if self.evaluation.best_response_agents and self.is_tabular:
             raise ValueError(
                 "best_response_agents is for games that are only simulators: the certificate of "

@@ -17,7 +17,7 @@ import jax
 
 from crowdnash import interrupts
 from crowdnash.certificates.certificate import exploitability
-from crowdnash.files import write_atomically
+from crowdnash.certificates.target import Target, missed
 from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.learners.base import Learner, metrics_columns, metrics_row
 from crowdnash.policies.base import Policy
@@ -35,6 +35,7 @@ from crowdnash.runs.training_loop import (
     interruptible,
     train,
     with_more_epochs,
+    write_config,
 )
 
 EVALUATION_COLUMNS = (
@@ -207,7 +208,7 @@ def _train_and_finish(
     observer: Observer,
 ) -> ExperimentResult:
     began, learner = time.monotonic(), config.learner
-    write_atomically(directory.config_toml, config.to_toml().encode())
+    write_config(directory, config)
 
     def step(state: Any, epoch: int) -> tuple[Any, Row]:
         state, metrics = learner.step(game, state)
@@ -219,13 +220,25 @@ def _train_and_finish(
             row |= _certify_on_the_way(config, game, policy, epoch)
         return state, row
 
-    state, resumed_from = train(directory, config, step, columns, state, observer)
+    goal = _target(config)
+
+    def is_last(row: Row) -> bool:
+        upper = row.get("exploitability_max_upper")
+        return goal is not None and isinstance(upper, int | float) and upper <= goal.largest
+
+    state, epoch, resumed_from = train(directory, config, step, columns, state, is_last, observer)
     policies = learner.policies(game, state)
     directory.remove_results()
+    if epoch < config.num_epochs:  # the target is reached: a run of so many epochs, from now on
+        config = config.with_num_epochs(epoch)
+        write_config(directory, config)
     save_policies(directory, policies, config.num_epochs)
     evaluation = _evaluate_and_save(
         directory, config, game, policies, config.num_epochs, config, observer
     )
+    certificate = evaluation.policies[evaluation.recommended].exploitability
+    if goal is not None and certificate is not None and not goal.is_reached(certificate.maximum):
+        observer.on_warning(missed(goal, certificate.maximum, epoch))
     seconds = time.monotonic() - began
     return ExperimentResult(directory, config, policies, evaluation, resumed_from, seconds)
 
@@ -260,14 +273,26 @@ def _is_due(config: RunConfig, epoch: int) -> bool:
     return epoch == config.num_epochs or (every > 0 and epoch % every == 0)
 
 
+def _target(config: RunConfig) -> Target | None:
+    settings = config.evaluation
+    if settings.target == 0:
+        return None
+    return Target(
+        settings.target,
+        num_trajectories=settings.num_evaluation_trajectories,
+        confidence=settings.confidence,
+        check_every=settings.evaluate_every,
+    )
+
+
 def _certify_on_the_way(config: RunConfig, game: TabularGame, policy: Policy, epoch: int) -> Row:
-    began = time.monotonic()
+    began, goal, settings = time.monotonic(), _target(config), config.evaluation
     certificate = exploitability(
         game,
         policy,
         key=jax.random.fold_in(config.keys.evaluation, epoch),
-        num_trajectories=config.evaluation.num_evaluation_trajectories,
-        confidence=config.evaluation.confidence,
+        num_trajectories=settings.num_evaluation_trajectories,
+        confidence=goal.confidence_of_a_look(config.num_epochs) if goal else settings.confidence,
         own_influence_agents=0,
     )
     return {

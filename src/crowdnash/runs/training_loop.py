@@ -15,7 +15,7 @@ import numpy as np
 from crowdnash import interrupts
 from crowdnash.files import write_atomically
 from crowdnash.runs import checkpoint
-from crowdnash.runs.config import RunConfig
+from crowdnash.runs.config import CheckpointSettings, RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.metrics_log import MetricsLog, Row, read_metrics
 
@@ -97,18 +97,29 @@ def with_more_epochs(
             f"{directory.path} cannot go on to {num_epochs} epochs: {error}. Its settings, "
             "num_epochs apart, were fixed when it began"
         ) from None
-    write_atomically(directory.config, config.to_json().encode())
+    write_config(directory, config)
     return config
+
+
+def write_config(directory: RunDirectory, config: RunConfig) -> None:
+    """Replace a run's settings, in both of their files."""
+    write_atomically(directory.config, config.to_json().encode())
+    write_atomically(directory.config_toml, config.to_toml().encode())
 
 
 EpochStep = Callable[[Any, int], tuple[Any, Row]]
 """Does one epoch: from a state and the epoch's number, from 1, to the next state and its row."""
 
 
+IsLast = Callable[[Row], bool]
+"""Whether a metrics row says that its epoch is the last, before all epochs are done."""
+
+
 class Trained(NamedTuple):
-    """The state after the last epoch, and how many epochs had been done before this call."""
+    """The state after the last epoch, its number, and that of epochs done before this call."""
 
     state: Any
+    epoch: int
     resumed_from: int
 
 
@@ -118,6 +129,7 @@ def train(
     step: EpochStep,
     columns: Sequence[str],
     state: Any,
+    is_last: IsLast,
     observer: Observer,
 ) -> Trained:
     """Run the epochs that are left, from the newest checkpoint on; log each, checkpoint when due.
@@ -128,6 +140,7 @@ def train(
         step: does one epoch.
         columns: of the metrics.
         state: the learner's state before the first epoch: arrays only.
+        is_last: ends the run before all epochs are done.
         observer: receives progress events.
 
     Raises:
@@ -151,7 +164,11 @@ def train(
     interrupts.check()
     observer.on_start(epoch)
     with MetricsLog(directory, columns, rows) as log:
-        return Trained(_run_epochs(directory, config, step, state, epoch, log, observer), epoch)
+        ended = epoch == config.num_epochs or (len(rows) == epoch > 0 and is_last(rows[-1]))
+        if ended:
+            return Trained(state, epoch, epoch)
+        now = _run_epochs(directory, config, step, state, epoch, is_last, log, observer)
+        return Trained(*now, epoch)
 
 
 def _run_epochs(
@@ -160,18 +177,21 @@ def _run_epochs(
     step: EpochStep,
     state: Any,
     epoch: int,
+    is_last: IsLast,
     log: MetricsLog,
     observer: Observer,
-) -> Any:
+) -> tuple[Any, int]:
     saved, settings = epoch, config.decisive_settings()
-    due = _CheckpointSchedule(config)
+    due = _CheckpointSchedule(config.checkpoints)
+    ended = False
     try:
-        while epoch < config.num_epochs:
+        while not ended:
             next_state, row = _one_epoch(step, state, epoch + 1)
             with interrupts.holding():
                 log.append(row)
                 state, epoch = next_state, epoch + 1
-                if due(epoch):
+                ended = epoch == config.num_epochs or is_last(row)
+                if due(epoch) or ended:
                     # The rows must be durable before the checkpoint that promises them.
                     log.sync()
                     checkpoint.save(directory.checkpoints, epoch, state, settings=settings)
@@ -186,7 +206,7 @@ def _run_epochs(
                 log.sync()
                 checkpoint.save(directory.checkpoints, epoch, state, settings=settings)
         raise
-    return state
+    return state, epoch
 
 
 def _one_epoch(step: EpochStep, state: Any, epoch: int) -> tuple[Any, Row]:
@@ -198,10 +218,10 @@ def _one_epoch(step: EpochStep, state: Any, epoch: int) -> tuple[Any, Row]:
 
 
 class _CheckpointSchedule:
-    """Says after which epochs a checkpoint is due: by count, by time, and after the last."""
+    """Says after which epochs a checkpoint is due: by count and by time."""
 
-    def __init__(self, config: RunConfig) -> None:
-        self._config = config
+    def __init__(self, settings: CheckpointSettings) -> None:
+        self._settings = settings
         self._last = time.monotonic()
         self._save_seconds = 0.0
 
@@ -210,16 +230,11 @@ class _CheckpointSchedule:
         self._save_seconds = time.monotonic() - self._last
 
     def __call__(self, epoch: int) -> bool:
-        config, now = self._config, time.monotonic()
-        every = config.checkpoints.checkpoint_every
-        seconds = config.checkpoints.checkpoint_seconds
+        now, every = time.monotonic(), self._settings.checkpoint_every
+        seconds = self._settings.checkpoint_seconds
         if seconds > 0:  # saving large networks takes a while: at most a twentieth of the time
             seconds = max(seconds, 20 * self._save_seconds)
-        due = (
-            epoch == config.num_epochs
-            or (every > 0 and epoch % every == 0)
-            or (seconds > 0 and now - self._last >= seconds)
-        )
+        due = (every > 0 and epoch % every == 0) or (seconds > 0 and now - self._last >= seconds)
         if due:
             self._last = now
         return due
