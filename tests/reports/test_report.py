@@ -52,7 +52,7 @@ def reported(tmp_path_factory) -> Path:
 def test_pictures_are_there_and_show_something(reported):
     for name in PICTURES:
         with Image.open(reported / f"{name}.png") as picture:
-            assert picture.width > 600
+            assert picture.width > 500
             colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
             assert len(np.unique(colours, axis=0)) > 20
         svg = (reported / f"{name}.svg").read_text()
