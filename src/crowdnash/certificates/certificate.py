@@ -4,8 +4,8 @@
 
 Four methods. "enumerate": tiny games, the joint chain in full. "exact": agents that move
 independently with rewards affine in the crowd. "paths": any `PopulationGame`; population paths
-are simulated under the policy, and against each path all agents' best responses are computed
-exactly, so that only the path is random. "learned": any simulator; a few agents learn to deviate,
+are simulated under the policy, against each path all agents' best responses are computed exactly,
+and deviations are really played, for the others feel them. "learned": any simulator; a few agents learn to deviate,
 which bounds their exploitability from below only.
 
 Axes: n agents examined (all N unless `agents` says otherwise), K population paths.
@@ -25,7 +25,7 @@ from crowdnash.certificates.path_values import tabulate
 from crowdnash.certificates.paths import exploitability_on_paths
 from crowdnash.certificates.ppo_deviations import evenly_spread
 from crowdnash.certificates.q_learning import OptimisticQLearning
-from crowdnash.certificates.result import Exploitability
+from crowdnash.certificates.result import Exploitability, FrozenGains
 from crowdnash.checks import (
     check_choice,
     check_count,
@@ -72,8 +72,9 @@ def exploitability(
             choose.
         agents: Indices of the agents to examine, default all N ("learned": 4, evenly spread).
         confidence: In (0,1), of the intervals `maximum` and `mean`.
-        own_influence_agents: For how many agents at most, those with the largest gain, the
-            deviation is also really played (method "paths" only; 0 for none).
+        own_influence_agents: For how many agents at most, those with the largest gain, deviations
+            are really played (method "paths" only; 0 for none: lower ends are then predicted where
+            own influence is small, and 0 where it is not).
         method: "enumerate", "exact", "paths", "learned", or "auto": "exact" if the game declares
             transitions free of the aggregate and rewards affine in it, "enumerate" if it is tiny,
             else "paths" for a `PopulationGame` and "learned" for any other.
@@ -131,7 +132,20 @@ def exploitability(
         tables = np.asarray(tabulate(game, policy, everyone))
         shape = (game.horizon, game.num_states, game.num_actions, game.num_agents)
         value, best = enumerate_values(game, np.moveaxis(tables.reshape(shape), -1, 0))
+    return _exact(index, value, best, used, confidence)
+
+
+def _exact(
+    index: Int[np.ndarray, " n"],
+    value: np.ndarray,
+    best: np.ndarray,
+    method: str,
+    confidence: float,
+) -> Exploitability:
+    """What was not sampled. By "exact" nobody influences anybody: frozen figures are the same."""
     gain, zero = (best - value)[index], np.zeros(len(index))
+    maximum, mean = (Interval(float(x), float(x)) for x in (gain.max(), gain.mean()))
+    frozen = FrozenGains(value[index], gain, gain, zero, zero, maximum, mean)
     return Exploitability(
         agents=index,
         value=value[index],
@@ -139,11 +153,14 @@ def exploitability(
         upper=gain,
         standard_error=zero,
         upper_standard_error=zero,
-        maximum=Interval(float(gain.max()), float(gain.max())),
-        mean=Interval(float(gain.mean()), float(gain.mean())),
+        maximum=maximum,
+        mean=mean,
         confidence=confidence,
-        method=used,
+        method=method,
         num_trajectories=0,
+        lower_kind=np.full(len(index), "exact"),
+        upper_kind=np.full(len(index), "exact"),
+        frozen=frozen if method == "exact" else None,
     )
 
 

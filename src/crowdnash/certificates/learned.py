@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
+from crowdnash.certificates.intervals import maximum_interval, mean_interval
 from crowdnash.certificates.ppo_deviations import (
     best_response_learner,
     learn_deviations,
@@ -14,7 +15,7 @@ from crowdnash.certificates.ppo_deviations import (
 )
 from crowdnash.certificates.q_deviations import learn_table, measure_tables
 from crowdnash.certificates.q_learning import OptimisticQLearning
-from crowdnash.certificates.result import Exploitability, maximum_interval, mean_interval
+from crowdnash.certificates.result import Exploitability
 from crowdnash.games.base import DynamicGame
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy

@@ -3,7 +3,7 @@
 A simulated play fixes, for every step, the aggregate that each agent's N-1 opponents produced.
 Held against that path, an agent faces an ordinary finite-horizon decision problem, solved exactly
 by backward induction; all agents and all paths at once. What this leaves out is the agent's own
-influence on the path, O(1/N): `own_influence` measures it.
+influence on the path: `influence` predicts it and `played` measures it.
 
 Axes: n agents examined, B paths of a chunk, H steps, S states, A actions, X = S*A pairs (s,a),
 K components of the aggregate. Agents come last: every loop runs along them.
@@ -22,8 +22,6 @@ from crowdnash.games.vectorised import (
     aggregates_of_others,
     contributions,
     laws_at_pairs,
-    rewards,
-    transitions,
 )
 from crowdnash.policies.base import Policy
 from crowdnash.simulation.layout import AgentLayout
@@ -51,12 +49,34 @@ class Plan(NamedTuple):
     action_values: Float[Array, "H X n"]
 
 
+class Players(NamedTuple):
+    """Whose values are computed along every path.
+
+    `base` is the policy itself in the mean model; `planned` [H,X,n] its best response there,
+    `deviation` [H,X,n] the deviation that counts the agent's own influence, and `bonus` [H,X,n]
+    what that influence adds at most to one step's reward.
+    """
+
+    base: Plan
+    planned: Float[Array, "H X n"]
+    deviation: Float[Array, "H X n"]
+    bonus: Float[Array, "H X n"]
+
+
 class Gains(NamedTuple):
-    """Along each path, [B,n]: the policy's own value and what deviations gain over it."""
+    """Along each path, [B,n]: the policy's frozen value, and what is gained over it.
+
+    `planned` and `deviation` are gains of `Players`, `clairvoyant` that of the best response which
+    knows the path, `reach` the same with the bonus. `real` is the policy's own return in the play
+    itself, less the frozen value (0 if not asked for).
+    """
 
     value: Float[Array, "B n"]
     planned: Float[Array, "B n"]
     clairvoyant: Float[Array, "B n"]
+    deviation: Float[Array, "B n"]
+    reach: Float[Array, "B n"]
+    real: Float[Array, "B n"]
 
 
 @eqx.filter_jit
@@ -128,8 +148,11 @@ def model_sums(
     key: PRNGKeyArray,
     paths: UInt32[Array, " B"],
     active: Bool[Array, " B"],
-) -> tuple[MeanModel, Array]:
-    """Sums over the active paths of the agents' laws, and of all rewards (NaN if any is)."""
+) -> tuple[MeanModel, Array, Array]:
+    """Sums over the active paths of the agents' laws, and of all rewards (NaN if any is).
+
+    Also the total contribution on every path, [H,K,B].
+    """
     chunk = simulate_chunk(game, sampler, layout, key, paths)
     records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
     weight = active.astype(jnp.float32)[:, None]
@@ -143,7 +166,7 @@ def model_sums(
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     own = _own_pairs(chunk.pairs, layout, agents)
     _, sums = jax.lax.scan(add, None, (own, chunk.totals, steps))
-    return sums, chunk.rewards.sum()
+    return sums, chunk.rewards.sum(), chunk.totals.astype(jnp.float32)
 
 
 @eqx.filter_jit
@@ -173,80 +196,56 @@ def gains_on_paths(
     sampler: ActionSampler,
     layout: AgentLayout,
     agents: Int[Array, " n"],
-    base: Float[Array, "H X n"],
-    planned: Float[Array, "H X n"],
+    players: Players,
     key: PRNGKeyArray,
     paths: UInt32[Array, " B"],
+    real: bool,
 ) -> tuple[Gains, Array]:
-    """Exact values along each path of the base policy and of two deviations from it.
+    """Exact values along each path of the base policy and of deviations from it.
 
-    `planned` is played as it is; the clairvoyant deviation is the best response that knows the
-    path: no policy gains more on it. Also the sum of all rewards (NaN if any is).
+    The clairvoyant deviation is the best response that knows the path: no policy gains more on
+    it. If `real`, also what the base policy earned in the play, the agent's own part in the path
+    included: with V, Q its values in the mean model, the estimator is
+
+        sum_s rho0(s) V_0(s) + sum_h [ R_h + P_h V_{h+1} - Q_h ](s_h, a_h),
+
+    the expected return whatever V is, as V_h(s) = sum_a pi_h(a|s) Q_h(s,a), and nearly free of
+    noise if the model is good. Also the sum of all rewards (NaN if any is).
     """
     chunk = simulate_chunk(game, sampler, layout, key, paths)
     records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
     own = _own_pairs(chunk.pairs, layout, agents)
     num_actions = game.num_actions
+    policies = (players.base.probs, players.planned, players.deviation)
 
-    def back(values: tuple, now: tuple) -> tuple[tuple, None]:
-        pairs, total, step, base_probs, planned_probs = now
+    def back(carry: tuple, now: tuple) -> tuple[tuple, None]:
+        values, best, reached, earned = carry
+        pairs, total, step, probs_now, bonus, ahead, promised = now
         aggregates = _aggregates(game, records, pairs, total)
         probs, reward = laws_at(game, records, aggregates, step)
-        base_value, planned_value, best_value = (backup(probs, reward, v) for v in values)
-        return (
-            expected(base_probs[:, None], base_value, num_actions),
-            expected(planned_probs[:, None], planned_value, num_actions),
-            _by_state(best_value, num_actions).max(1),
-        ), None
+        values = tuple(
+            expected(policy[:, None], backup(probs, reward, value), num_actions)
+            for policy, value in zip(probs_now, values, strict=True)
+        )
+        best = _by_state(backup(probs, reward, best), num_actions).max(1)
+        reached = backup(probs, reward + bonus[:, None], reached)
+        reached = _by_state(reached, num_actions).max(1)
+        if real:
+            error = backup(probs, reward, ahead[:, None]) - promised[:, None]
+            earned = earned + jnp.take_along_axis(error, pairs.astype(jnp.int32)[None], 0)[0]
+        return (values, best, reached, earned), None
 
+    base = players.base
     zero = jnp.zeros((game.num_states, paths.shape[0], agents.shape[0]), jnp.float32)
+    start = ((zero, zero, zero), zero, zero, zero[0])
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    over = (own, chunk.totals, steps, base, planned)
-    values, _ = jax.lax.scan(back, (zero, zero, zero), over, reverse=True)
+    ahead = jnp.concatenate([base.values[1:], jnp.zeros_like(base.values[:1])])
+    over = (own, chunk.totals, steps, policies, players.bonus, ahead, base.action_values)
+    (values, best, reached, earned), _ = jax.lax.scan(back, start, over, reverse=True)
     initial = game.initial_distribution.astype(jnp.float32)
-    base_start, planned_start, best_start = (jnp.tensordot(initial, v, 1) for v in values)
-    gains = Gains(base_start, planned_start - base_start, best_start - base_start)
+    *ends, best, reached = (jnp.tensordot(initial, v, 1) for v in (*values, best, reached))
+    value, planned, deviation = ends
+    if real:
+        earned = earned + initial @ base.values[0] - value
+    gains = Gains(value, planned - value, best - value, deviation - value, reached - value, earned)
     return gains, chunk.rewards.sum()
-
-
-@eqx.filter_jit
-def returns_when_played(
-    game: PopulationGame,
-    sampler: ActionSampler,
-    layout: AgentLayout,
-    agents: Int[Array, " n"],
-    plan: Plan,
-    key: PRNGKeyArray,
-    paths: UInt32[Array, " B"],
-) -> Float[Array, "B n"]:
-    """Returns of agents in real play, where the others feel what they do; unbiased, [B,n].
-
-    `sampler` must make every agent play `plan.probs`, all of them in the same play. With V, Q the
-    plan's values in a model of the game the estimator is
-
-        sum_s rho0(s) V_0(s) + sum_h [ R_h + P_h V_{h+1} - Q_h ](s_h, a_h),
-
-    R_h and P_h taken at the aggregate on the path: the expectation of the return whatever V is,
-    since V_h(s) = sum_a pi_h(a|s) Q_h(s,a), and nearly free of noise if the model is good.
-    """
-    chunk = simulate_chunk(game, sampler, layout, key, paths)
-    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
-    pairs = _own_pairs(chunk.pairs, layout, agents)
-
-    def correct(total_return: Array, now: tuple) -> tuple[Array, None]:
-        pair, total, step, ahead, action_values = now
-        aggregates = _aggregates(game, records, pair, total)
-        index = pair.astype(jnp.int32)
-        state, action = index // game.num_actions, index % game.num_actions
-        probs = transitions(game, records, state, action, aggregates, step).astype(jnp.float32)
-        reward = rewards(game, records, state, action, aggregates, step).astype(jnp.float32)
-        promised = jnp.take_along_axis(action_values, index, axis=0)
-        return total_return + reward + (ahead[:, None] * probs).sum(0) - promised, None
-
-    initial = game.initial_distribution.astype(jnp.float32)
-    start = jnp.broadcast_to(initial @ plan.values[0], pairs.shape[1:])
-    ahead = jnp.concatenate([plan.values[1:], jnp.zeros_like(plan.values[:1])])
-    steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    over = (pairs, chunk.totals, steps, ahead, plan.action_values)
-    returns, _ = jax.lax.scan(correct, start, over)
-    return returns

@@ -1,105 +1,89 @@
-"""The sampled certificate: exact best responses against simulated population paths (Def. 2).
+"""The sampled certificate of any `PopulationGame` (Def. 2).
 
 Population paths are simulated under the policy, and against each path all agents' best responses
-are computed exactly, so that only the path is random.
+are computed exactly. What such frozen paths leave out, the others' answer to a deviation, is added
+to the upper ends and really played for the lower ends.
 
-Axes: n agents examined, K population paths, B of them in one chunk.
+Axes: n agents examined, K population paths, m agents whose deviations are played, P plays of each.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+import scipy.stats
+from jaxtyping import Float, Int, PRNGKeyArray
 
-from crowdnash.certificates.path_values import (
-    Gains,
-    MeanModel,
-    Plan,
-    gains_on_paths,
-    model_sums,
-    plan_against,
-    returns_when_played,
-    tabulate,
+from crowdnash.certificates.deviations import (
+    choose_deviations,
+    number_of_plays,
+    play,
+    play_once,
 )
+from crowdnash.certificates.intervals import maximum_interval, mean_interval
+from crowdnash.certificates.judging import (
+    CLAIRVOYANT,
+    DEVIATION,
+    PLANNED,
+    RETURN,
+    UPPER,
+    VALUE,
+    Judged,
+    UpperEnds,
+    judge,
+)
+from crowdnash.certificates.planning import (
+    Prepared,
+    Setting,
+    mean_model,
+    merged,
+    prepare,
+    response_of,
+)
+from crowdnash.certificates.played import Played
 from crowdnash.certificates.result import (
     Exploitability,
+    FrozenGains,
+    Influence,
     OwnInfluence,
-    maximum_interval,
-    mean_interval,
 )
 from crowdnash.games.base import PopulationGame
+from crowdnash.games.declarations import check_declarations
+from crowdnash.interval import Interval
 from crowdnash.policies.base import Policy
-from crowdnash.simulation.faults import explain_fault
-from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import MAX_LANES, policy_layout, simulate
-from crowdnash.simulation.samplers import (
-    ActionSampler,
-    DeviatingSampler,
-    action_sampler,
-    table_sampler,
-)
 
 _AGENTS_AT_ONCE = 65_536
 
 
-class _Setting(NamedTuple):
-    """What every stage of the sampled certificate works with."""
+class _Agents(NamedTuple):
+    """All agents examined: plans' figures [n] (see `Prepared`), upper ends, and measurements."""
 
-    game: PopulationGame
-    policy: Policy
-    layout: AgentLayout
-    sampler: ActionSampler
-    planning_key: Array
-    evaluation_key: Array
-    num_paths: int
-
-    def chunks(self, num_agents: int) -> list[tuple[Array, np.ndarray]]:
-        """Numbers of the paths [B] of every chunk, and which of them count."""
-        at_once = max(1, MAX_LANES // max(num_agents, self.game.num_agents))
-        size = -(-self.num_paths // -(-self.num_paths // at_once))
-        starts = range(0, self.num_paths, size)
-        numbers = [np.arange(first, first + size, dtype=np.uint32) for first in starts]
-        return [(jnp.asarray(n), n < self.num_paths) for n in numbers]
-
-    def check(self, total_reward: Array, key: Array) -> None:
-        """Name the fault if a simulated reward was not a number."""
-        if not np.isfinite(float(total_reward)):
-            explain_fault(
-                self.game,
-                simulate(self.game, self.policy, key=key, num_trajectories=self.num_paths),
-            )
-
-    def gains(self, agents: Array, base: Plan, best: Plan, numbers: Array) -> Gains:
-        """Values along the evaluation paths with these numbers."""
-        gains, total = gains_on_paths(
-            self.game,
-            self.sampler,
-            self.layout,
-            agents,
-            base.probs,
-            best.probs,
-            self.evaluation_key,
-            numbers,
-        )
-        self.check(total, self.evaluation_key)
-        return gains
-
-
-class _Measured(NamedTuple):
-    """Along evaluation paths for one block of agents: means and variances [n], sums [K]."""
-
-    value: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    lower_variance: np.ndarray
-    upper_variance: np.ndarray
     planned_gain: np.ndarray
-    lower_sums: np.ndarray
-    upper_sums: np.ndarray
+    gain: np.ndarray
+    influence: np.ndarray
+    largest: np.ndarray
+    share: np.ndarray
+    first_order: np.ndarray
+    kind: np.ndarray
+    judged: Judged
+
+
+class _Plays(NamedTuple):
+    """Deviations really played: of the m most promising `agents`, and of random ones.
+
+    `gain` [m] is what planning promises, `own` [m,P] the plays of their deviations, `frozen` [m,P]
+    those of their best responses to frozen paths. `anybody` [P] is the influence of randomly drawn
+    agents' deviations, one a path, or None if all agents are played; they play the best response
+    to frozen paths instead of the influence-aware one if `row` says so (a row of `Judged`).
+    """
+
+    agents: Prepared
+    columns: Int[np.ndarray, " m"]
+    gain: Float[np.ndarray, " m"]
+    own: Played
+    frozen: Played
+    anybody: Float[np.ndarray, " P"] | None
+    row: int
 
 
 def exploitability_on_paths(
@@ -107,153 +91,218 @@ def exploitability_on_paths(
     policy: Policy,
     key: PRNGKeyArray,
     num_paths: int,
-    agents: np.ndarray,
+    agents: Int[np.ndarray, " n"],
     confidence: float,
     own_influence_agents: int,
 ) -> Exploitability:
     """The certificate by method "paths"; see `certificate.exploitability`."""
-    layout = policy_layout(policy, game.num_agents)
-    sampler = action_sampler(policy, layout)
-    planning, evaluation = jax.random.split(key)
-    setting = _Setting(game, policy, layout, sampler, planning, evaluation, num_paths)
-    blocks = [
-        _measure_block(setting, agents[first : first + _AGENTS_AT_ONCE])
-        for first in range(0, len(agents), _AGENTS_AT_ONCE)
-    ]
-    columns = zip(*(block[:6] for block in blocks), strict=True)
-    value, lower, upper, lower_var, upper_var, planned = (np.concatenate(c) for c in columns)
-    lower_error, upper_error = (np.sqrt(v / num_paths) for v in (lower_var, upper_var))
-    path_means = [np.sum([block[k] for block in blocks], axis=0) / len(agents) for k in (6, 7)]
-    certificate = Exploitability(
+    check_declarations(game)
+    setting = Setting.of(game, policy, key, num_paths)
+    examined, plays, growth = _examine(setting, agents, own_influence_agents)
+    if plays is not None and not _first_order_holds(examined, plays):
+        setting = setting._replace(first_order=False)
+        examined, plays, growth = _examine(setting, agents, own_influence_agents)
+    return _certificate(setting, agents, examined, plays, growth, confidence)
+
+
+def _examine(
+    setting: Setting, agents: Int[np.ndarray, " n"], num_played: int
+) -> tuple[_Agents, _Plays | None, float]:
+    """Plan, judge and play; and how many others one displaced agent displaces at most."""
+    num_played = min(num_played, len(agents))
+    seed = np.asarray(jax.random.key_data(setting.planning_key)).ravel()
+    drawn = np.random.default_rng(seed).integers(len(agents), size=setting.num_paths)
+    response, columns, judged, best, somebody = None, [], [], [], []
+    for first in range(0, len(agents), _AGENTS_AT_ONCE):
+        block = agents[first : first + _AGENTS_AT_ONCE]
+        model, totals = mean_model(setting, block)
+        if first == 0:
+            response = response_of(setting, model, block, totals)
+        prepared = prepare(setting, block, model, totals, response)
+        uppers = UpperEnds.of(setting, prepared)
+        judged.append(judge(setting, prepared, uppers))
+        columns.append([*(getattr(prepared, x) for x in _Agents._fields[:6]), uppers.kind])
+        top = np.argsort(-prepared.gain, kind="stable")[:num_played]
+        best.append((first + top, prepared.at(top)))
+        here = drawn[(drawn >= first) & (drawn < first + len(block))] - first
+        somebody.append(prepared.at(here))
+    mean, variance = (np.concatenate([x[k] for x in judged], axis=1) for k in range(2))
+    all_judged = Judged(mean, variance, np.sum([x.sums for x in judged], axis=0))
+    examined = _Agents(*(np.concatenate(x) for x in zip(*columns, strict=True)), all_judged)
+    growth = 0.0 if response is None else float(np.max(response.displaced))
+    if not num_played:
+        return examined, None, growth
+    top, promising = np.concatenate([x[0] for x in best]), merged([x[1] for x in best])
+    order = np.argsort(-promising.gain, kind="stable")[:num_played]
+    return (
+        examined,
+        _play(setting, examined, promising.at(order), top[order], merged(somebody)),
+        growth,
+    )
+
+
+def _play(
+    setting: Setting,
+    examined: _Agents,
+    agents: Prepared,
+    columns: Int[np.ndarray, " m"],
+    somebody: Prepared,
+) -> _Plays:
+    chosen = choose_deviations(setting, agents)
+    every, count = np.arange(len(columns)), number_of_plays(setting, agents)
+    own = play(setting, agents, chosen.probs, every, count)
+    planned = agents.players.planned
+    same = np.array_equal(chosen.probs, planned)
+    frozen = own if same else play(setting, agents, planned, every, count)
+    row, anybody = DEVIATION, None
+    if len(columns) < len(examined.gain):
+        row = _what_anybody_plays(setting, examined, somebody)
+        probs = somebody.players.deviation if row == DEVIATION else somebody.players.planned
+        paths = np.arange(len(somebody.agents), dtype=np.uint32)
+        anybody = play_once(setting, somebody, probs, paths.astype(int), paths).influence
+    return _Plays(agents, columns, chosen.gain, own, frozen, anybody, row)
+
+
+def _what_anybody_plays(setting: Setting, examined: _Agents, somebody: Prepared) -> int:
+    """The deviation that gains more on average, as planning paths have it."""
+    if examined.first_order.all():
+        return DEVIATION
+    paths = np.arange(min(setting.num_paths, len(somebody.agents)), dtype=np.uint32)
+    aware, planned = (
+        play_once(
+            setting, somebody, probs[..., : len(paths)], paths.astype(int), paths, planning=True
+        ).influence.mean()
+        for probs in (somebody.players.deviation, somebody.players.planned)
+    )
+    aware += (examined.gain - examined.influence).mean()
+    return DEVIATION if aware > planned + examined.planned_gain.mean() else PLANNED
+
+
+def _first_order_holds(examined: _Agents, plays: _Plays) -> bool:
+    """Whether real play agrees with what first order predicts, wherever that is relied on."""
+    relied = plays.agents.first_order
+    if not relied.any():
+        return True
+    measured, error = _mean_and_error(plays.own.influence)
+    slack = 4 * error + plays.agents.largest / 2 + 1e-4
+    return bool((np.abs(measured - plays.agents.influence) <= slack)[relied].all())
+
+
+def _mean_and_error(samples: Float[np.ndarray, "m P"]) -> tuple[np.ndarray, np.ndarray]:
+    return samples.mean(1), samples.std(1, ddof=1) / np.sqrt(samples.shape[1])
+
+
+def _certificate(
+    setting: Setting,
+    agents: Int[np.ndarray, " n"],
+    examined: _Agents,
+    plays: _Plays | None,
+    growth: float,
+    confidence: float,
+) -> Exploitability:
+    mean, error = examined.judged.mean, np.sqrt(examined.judged.variance / setting.num_paths)
+    lower = np.where(examined.first_order, mean[DEVIATION] + examined.influence, 0.0)
+    lower_error = np.where(examined.first_order, error[DEVIATION], 0.0)
+    lower_kind = np.where(examined.first_order, "predicted", "none").astype("<U9")
+    own = None
+    measured = (np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
+    if plays is not None:
+        index = agents[plays.columns]
+        own = OwnInfluence(index, *_mean_and_error(plays.frozen.influence))
+        measured = (index, *_mean_and_error(plays.own.influence))
+        lower[plays.columns], lower_error[plays.columns] = _played_gain(setting, examined, plays)
+        lower_kind[plays.columns] = "played"
+    lowest = _lower_ends(setting, examined, plays, lower, lower_error, confidence)
+    quantile = scipy.stats.t.ppf(1 - (1 - confidence) / 2 / len(agents), setting.num_paths - 1)
+    largest = float((mean[UPPER] + quantile * error[UPPER]).max())
+    sums = examined.judged.sums / len(agents)
+    return Exploitability(
         agents=agents,
-        value=value,
+        value=mean[RETURN],
         lower=lower,
-        upper=upper,
+        upper=mean[UPPER],
         standard_error=lower_error,
-        upper_standard_error=upper_error,
-        maximum=maximum_interval(
-            lower, lower_error, upper, upper_error, planned, confidence, num_paths
-        ),
-        mean=mean_interval(path_means[0], path_means[1], confidence),
+        upper_standard_error=error[UPPER],
+        maximum=Interval(lowest[0], largest),
+        mean=Interval(lowest[1], mean_interval(sums[PLANNED], sums[UPPER], confidence).upper),
         confidence=confidence,
         method="paths",
-        num_trajectories=num_paths,
-    )
-    if own_influence_agents == 0:
-        return certificate
-    largest = np.argsort(-lower, kind="stable")[:own_influence_agents]
-    return replace(certificate, own_influence=_own_influence(setting, agents[largest]))
-
-
-def _plans(setting: _Setting, agents: Int[np.ndarray, " n"]) -> tuple[Plan, Plan]:
-    """The policy itself and the best response to it, in the mean model of the planning paths."""
-    index = jnp.asarray(agents, jnp.int32)
-    sums = None
-    for numbers, active in setting.chunks(len(agents)):
-        part, total = model_sums(
-            setting.game,
-            setting.sampler,
-            setting.layout,
-            index,
-            setting.planning_key,
-            numbers,
-            jnp.asarray(active),
-        )
-        setting.check(total, setting.planning_key)
-        sums = part if sums is None else jax.tree_util.tree_map(jnp.add, sums, part)
-    assert sums is not None
-    model = MeanModel(sums.transition / setting.num_paths, sums.reward / setting.num_paths)
-    probs = tabulate(setting.game, setting.policy, index)
-    return (
-        plan_against(setting.game, model, probs),
-        plan_against(setting.game, model, None),
+        num_trajectories=setting.num_paths,
+        own_influence=own,
+        lower_kind=lower_kind,
+        upper_kind=examined.kind,
+        frozen=_frozen(setting, examined, confidence),
+        influence=Influence(
+            examined.influence, examined.largest, examined.share, growth, *measured
+        ),
     )
 
 
-def _measure_block(setting: _Setting, agents: Int[np.ndarray, " n"]) -> _Measured:
-    base, best = _plans(setting, agents)
-    initial = np.asarray(setting.game.initial_distribution, np.float64)
-    planned_gain = initial @ (np.asarray(best.values[0]) - np.asarray(base.values[0]))
-    index = jnp.asarray(agents, jnp.int32)
-    moments = _Moments(len(agents))
-    by_path: list[tuple[np.ndarray, np.ndarray]] = []
-    for numbers, active in setting.chunks(len(agents)):
-        gains = setting.gains(index, base, best, numbers)
-        kept = [np.asarray(x)[active] for x in gains]
-        moments.add(*kept)
-        by_path.append((kept[1].sum(1, dtype=np.float64), kept[2].sum(1, dtype=np.float64)))
-    value, lower, upper = moments.mean
-    _, lower_var, upper_var = moments.variance
-    lower_sums, upper_sums = (np.concatenate(x) for x in zip(*by_path, strict=True))
-    return _Measured(
-        value, lower, upper, lower_var, upper_var, planned_gain, lower_sums, upper_sums
+def _played_gain(
+    setting: Setting, examined: _Agents, plays: _Plays
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Gain and standard error of the deviations that were really played."""
+    if plays.own.influence.shape[1] == setting.num_paths:
+        return _mean_and_error(plays.own.frozen + plays.own.influence)
+    # Few plays, as influence is small: its frozen part is known from all paths. The two errors
+    # are not independent, so they are added.
+    judged, columns = examined.judged, plays.columns
+    influence, noise = _mean_and_error(plays.own.influence)
+    error = np.sqrt(judged.variance[DEVIATION][columns] / setting.num_paths)
+    return judged.mean[DEVIATION][columns] + influence, error + noise
+
+
+def _lower_ends(
+    setting: Setting,
+    examined: _Agents,
+    plays: _Plays | None,
+    lower: np.ndarray,
+    lower_error: np.ndarray,
+    confidence: float,
+) -> tuple[float, float]:
+    """Lower ends of the largest and the mean gain."""
+    tail, sums = (1 - confidence) / 2, examined.judged.sums / len(lower)
+    if plays is None:
+        relied = np.where(examined.first_order, examined.gain, -np.inf)
+        pick, count = int(np.argmax(relied)), setting.num_paths
+        by_path = sums[RETURN]  # the predicted lower ends
+    else:
+        pick, count = plays.columns[int(np.argmax(plays.gain))], plays.own.influence.shape[1]
+        by_path = _played_means(examined, plays, sums)
+    wide = scipy.stats.t.ppf(1 - tail, count - 1)
+    one = float(lower[pick] - wide * lower_error[pick])
+    return one, mean_interval(by_path, by_path, confidence).lower
+
+
+def _played_means(
+    examined: _Agents, plays: _Plays, sums: Float[np.ndarray, "6 K"]
+) -> Float[np.ndarray, " K"]:
+    """Mean gain over all agents, on every path."""
+    if plays.anybody is not None:
+        return sums[plays.row] + plays.anybody
+    if plays.own.influence.shape[1] == sums.shape[1]:
+        return (plays.own.frozen + plays.own.influence).mean(0)
+    return sums[DEVIATION] + plays.own.influence.mean()
+
+
+def _frozen(setting: Setting, examined: _Agents, confidence: float) -> FrozenGains:
+    """Today's figures: all against frozen paths."""
+    mean, variance, sums = examined.judged
+    error, sums = np.sqrt(variance / setting.num_paths), sums / len(examined.gain)
+    return FrozenGains(
+        value=mean[VALUE],
+        lower=mean[PLANNED],
+        upper=mean[CLAIRVOYANT],
+        standard_error=error[PLANNED],
+        upper_standard_error=error[CLAIRVOYANT],
+        maximum=maximum_interval(
+            mean[PLANNED],
+            error[PLANNED],
+            mean[CLAIRVOYANT],
+            error[CLAIRVOYANT],
+            examined.planned_gain,
+            confidence,
+            setting.num_paths,
+        ),
+        mean=mean_interval(sums[PLANNED], sums[CLAIRVOYANT], confidence),
     )
-
-
-class _Moments:
-    """Running means and variances of three per-agent quantities, in float64."""
-
-    def __init__(self, num_agents: int):
-        self.count = 0
-        self.mean = np.zeros((3, num_agents))
-        self._squares = np.zeros((3, num_agents))
-
-    def add(self, *samples: np.ndarray) -> None:
-        """Take in [B,n] samples of each quantity (Chan, Golub and LeVeque's update)."""
-        batch = len(samples[0])
-        total = self.count + batch
-        for k, sample in enumerate(samples):
-            mean = sample.mean(0, dtype=np.float64)
-            shift = mean - self.mean[k]
-            self._squares[k] += ((sample - mean) ** 2).sum(0)
-            self._squares[k] += shift**2 * self.count * batch / total
-            self.mean[k] += shift * batch / total
-        self.count = total
-
-    @property
-    def variance(self) -> np.ndarray:
-        """Unbiased variance of one path, [3,n]."""
-        return self._squares / (self.count - 1)
-
-
-def _own_influence(setting: _Setting, agents: Int[np.ndarray, " k"]) -> OwnInfluence:
-    """Play the planned deviations for real, on the very draws of the evaluation paths."""
-    base, best = _plans(setting, agents)
-    index = jnp.asarray(agents, jnp.int32)
-    differences: list[np.ndarray] = []
-    for numbers, active in setting.chunks(len(agents)):
-        gains = setting.gains(index, base, best, numbers)
-        play = (setting.evaluation_key, numbers)
-        stays = returns_when_played(
-            setting.game, setting.sampler, setting.layout, index, base, *play
-        )
-        leaves = [
-            _returns_of_deviation(
-                setting.game, setting.sampler, setting.layout, index, jnp.asarray(k), best, *play
-            )
-            for k in range(len(agents))
-        ]
-        real = np.concatenate(leaves, axis=1) - np.asarray(stays)
-        differences.append((real - np.asarray(gains.planned))[active])
-    difference = np.concatenate(differences).astype(np.float64)
-    error = difference.std(0, ddof=1) / np.sqrt(len(difference))
-    return OwnInfluence(agents, difference.mean(0), error)
-
-
-@eqx.filter_jit
-def _returns_of_deviation(
-    game: PopulationGame,
-    base: ActionSampler,
-    layout: AgentLayout,
-    agents: Int[Array, " k"],
-    column: Int[Array, ""],
-    best: Plan,
-    key: PRNGKeyArray,
-    numbers: UInt32[Array, " B"],
-) -> Float[Array, "B 1"]:
-    """Return of one agent when it alone plays its best response; one compilation for all."""
-    plan = Plan(*(jax.lax.dynamic_slice_in_dim(x, column, 1, axis=-1) for x in best))
-    table = plan.probs.reshape(1, game.horizon, game.num_states, game.num_actions)
-    agent = agents[column]
-    sampler = DeviatingSampler(base, table_sampler(table, None), layout.place[agent])
-    return returns_when_played(game, sampler, layout, agent[None], plan, key, numbers)

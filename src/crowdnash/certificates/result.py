@@ -12,22 +12,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
+from crowdnash.certificates.statement import describe
 from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.interval import Interval
 
-_FORMAT = "crowdnash-certificate-1"
+_FORMAT = "crowdnash-certificate-2"
+_EARLIER = "crowdnash-certificate-1"
+
+SMALL_SHARE = 0.05
+"""The largest share of the others that an agent may displace for first order to be relied on."""
+
+UPPER_KINDS = {
+    "exact": "nothing was sampled",
+    "frozen": "nobody's transitions feel the others, so own influence is none",
+    "first order": "frozen paths and own influence to first order in 1/N",
+    "coupling": "frozen paths and the most that own influence can add",
+    "any crowd": "the agent's best return whatever the others do",
+    "none": "no upper end is known",
+}
+"""What the upper end of an agent is, by the name in `Exploitability.upper_kind`."""
 
 
 @dataclass(frozen=True)
 class OwnInfluence:
     """What holding the population's path fixed leaves out of Def. 2, measured for some agents, [k].
 
-    `difference` is the gain of agent i's deviation when it is really played (the others feel it)
-    minus its gain against frozen paths, with `standard_error`; O(1/N). Add it to
-    `Exploitability.lower` for an unbiased estimate of what that deviation gains.
+    `difference` is the gain of agent i's best response to frozen paths when it is really played
+    (the others feel it) minus its gain against frozen paths, with `standard_error`. Add it to
+    `Exploitability.frozen.lower` for an unbiased estimate of what that deviation gains.
     """
 
     agents: Int[np.ndarray, " k"]
@@ -36,14 +50,62 @@ class OwnInfluence:
 
 
 @dataclass(frozen=True)
-class Exploitability:
-    """How much single agents can gain by deviating, in units of total reward (Def. 2).
+class FrozenGains:
+    """Gains against frozen population paths: what Def. 2 would be if nobody felt a deviation.
 
-    Per agent, [n]: a known policy gains `lower` over the policy's own return `value`; none gains
-    more than `upper` (point estimates, with `standard_error` and `upper_standard_error`; method
-    "learned" knows no upper bound, its `upper` is infinite). Over the agents: `maximum` and
-    `mean`, intervals that cover at `confidence`. With method "paths" all of this holds against
-    frozen population paths; `own_influence` is what that leaves out.
+    Per agent, [n]: a policy gains `lower` over the policy's `value` along such paths, and a player
+    who knew each path in advance gains `upper`. `maximum` and `mean` cover, at the certificate's
+    confidence, the largest and the mean frozen gain over the agents.
+    """
+
+    value: Float[np.ndarray, " n"]
+    lower: Float[np.ndarray, " n"]
+    upper: Float[np.ndarray, " n"]
+    standard_error: Float[np.ndarray, " n"]
+    upper_standard_error: Float[np.ndarray, " n"]
+    maximum: Interval
+    mean: Interval
+
+
+@dataclass(frozen=True)
+class Influence:
+    """How much a single agent moves the population, and what that is worth to it (Def. 2).
+
+    Per agent, [n], to first order in 1/N: `predicted`, what own influence adds to the gain of its
+    deviation; `largest`, what it adds at most to the return of any policy; `share`, the largest
+    share of the others that it displaces at any step. `growth`: how many others one displaced
+    agent displaces in turn, at most, at any later step. For the k agents whose deviations were
+    really played, `measured` with `standard_error`, the same as `predicted` but of real play.
+    """
+
+    predicted: Float[np.ndarray, " n"]
+    largest: Float[np.ndarray, " n"]
+    share: Float[np.ndarray, " n"]
+    growth: float
+    agents: Int[np.ndarray, " k"]
+    measured: Float[np.ndarray, " k"]
+    standard_error: Float[np.ndarray, " k"]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether no agent displaces more than a twentieth of the others, to first order."""
+        return bool((self.share <= SMALL_SHARE).all())
+
+
+@dataclass(frozen=True)
+class Exploitability:
+    """How much single agents can gain by deviating in the N-player game, in total reward (Def. 2).
+
+    Own influence is included: the others feel what the deviator does. Per agent, [n]: a known
+    policy gains `lower` over the policy's own return `value`, none gains more than `upper` (point
+    estimates, with `standard_error` and `upper_standard_error`). `lower_kind` says where the lower
+    end comes from: "played" (that deviation was really played), "predicted" (frozen paths and own
+    influence to first order), "none" (only that nobody need deviate) or "exact"; `upper_kind` is a
+    key of `UPPER_KINDS`. Over the agents: `maximum` and `mean`, intervals that cover at
+    `confidence`, with one-sided or trivial upper ends where no better ones are known.
+
+    `frozen` has the figures against frozen population paths (methods "paths" and "exact"; None for
+    the others), `influence` and `own_influence` what those leave out (method "paths").
     """
 
     agents: Int[np.ndarray, " n"]
@@ -58,6 +120,15 @@ class Exploitability:
     method: str
     num_trajectories: int
     own_influence: OwnInfluence | None = None
+    lower_kind: Shaped[np.ndarray, " n"] | None = None
+    upper_kind: Shaped[np.ndarray, " n"] | None = None
+    frozen: FrozenGains | None = None
+    influence: Influence | None = None
+
+    @property
+    def statement(self) -> str:
+        """What the certificate says, in a sentence or two, with a warning where one is due."""
+        return describe(self)
 
     @property
     def best_response_value(self) -> Float[np.ndarray, " n"]:
@@ -96,6 +167,8 @@ class Exploitability:
         source = Path(path)
         stored, arrays = read_json(source), read_arrays(_arrays_path(source))
         try:
+            if stored["format"] == _EARLIER:
+                raise ValueError("an earlier version wrote it, about frozen paths: evaluate again")
             if stored["format"] != _FORMAT:
                 raise ValueError(f"its format is {stored['format']!r}, not {_FORMAT!r}")
             digest = hashlib.sha256(_arrays_path(source).read_bytes()).hexdigest()
@@ -147,42 +220,3 @@ def _restore(cls: type, stored: Any, prefix: str, arrays: dict[str, np.ndarray])
         else:
             values[item.name] = stored[item.name]
     return cls(**values)
-
-
-def maximum_interval(
-    lower: np.ndarray,
-    lower_error: np.ndarray,
-    upper: np.ndarray,
-    upper_error: np.ndarray,
-    planned_gain: np.ndarray,
-    confidence: float,
-    num_paths: int,
-) -> Interval:
-    """The largest gain over the agents, two-sided at `confidence`.
-
-    The agent is picked on the planning paths, so that fresh paths judge it without bias. The
-    upper end must hold for whichever agent is the worst: a union bound over all of them.
-    """
-    tail = (1 - confidence) / 2
-    pick = int(np.argmax(planned_gain))
-    one = scipy.stats.t.ppf(1 - tail, num_paths - 1)
-    all_ = scipy.stats.t.ppf(1 - tail / len(lower), num_paths - 1)
-    return Interval(
-        float(lower[pick] - one * lower_error[pick]), float((upper + all_ * upper_error).max())
-    )
-
-
-def mean_interval(
-    lower_by_path: np.ndarray, upper_by_path: np.ndarray, confidence: float
-) -> Interval:
-    """The mean gain over the agents, two-sided at `confidence`, from its value on every path [K].
-
-    Agents share paths: the error of a mean over agents is that of the per-path means.
-    """
-    count = len(lower_by_path)
-    wide = scipy.stats.t.ppf(1 - (1 - confidence) / 2, count - 1) / np.sqrt(count)
-    lower = lower_by_path.mean() - wide * lower_by_path.std(ddof=1)
-    if np.isinf(upper_by_path).any():
-        return Interval(float(lower), np.inf)
-    upper = upper_by_path.mean() + wide * upper_by_path.std(ddof=1)
-    return Interval(float(lower), float(upper))

@@ -115,8 +115,12 @@ def simulate_chunk(
     layout: AgentLayout,
     key: PRNGKeyArray,
     trajectories: UInt32[Array, " B"],
+    numbers_of: UInt32[Array, "B L T"] | None = None,
 ) -> Chunk:
     """Simulate the trajectories numbered `trajectories`; to be called inside `jit`.
+
+    Agents draw by their indices, or by `numbers_of` (of a `TabularGame`): an agent with a number
+    of its own, N or larger, draws anew while all others draw the same.
 
     A transition that is not a distribution turns the reward of its agent and step into NaN: the
     caller sees it in any sum of rewards, and `explain_fault` says what it was.
@@ -124,7 +128,9 @@ def simulate_chunk(
     if not isinstance(game, TabularGame):
         return _simulate_black_box(game, sampler, layout, key, trajectories)
     words = step_words(key, game.horizon + 1)
-    numbers = _draws(words[game.horizon :], layout, trajectories)[0][0]
+    if numbers_of is None:
+        numbers_of = layout.agent.astype(jnp.uint32)
+    numbers = _draws(words[game.horizon :], numbers_of, trajectories)[0][0]
     initial = game.initial_distribution.astype(jnp.float32)
     shape = (game.num_states, *numbers.shape)
     start = draw_index(jnp.broadcast_to(initial.reshape(-1, *(1,) * numbers.ndim), shape), numbers)
@@ -143,7 +149,7 @@ def simulate_chunk(
     def block(states: Array, now: tuple) -> tuple[Array, tuple[Array, Array, Array]]:
         # A block's numbers are drawn before its scan: inside it they would spoil vectorisation.
         words, tables, steps = now
-        numbers = _draws(words, layout, trajectories)
+        numbers = _draws(words, numbers_of, trajectories)
         return jax.lax.scan(advance, states, (numbers, tables, steps))
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
@@ -165,11 +171,12 @@ def _blocks_of_steps(horizon: int, lanes: int) -> tuple[int, int]:
     return blocks, -(-horizon // blocks)
 
 
-def _draws(words: Array, layout: AgentLayout, trajectories: Array) -> tuple[Array, Array]:
+def _draws(
+    words: Array, numbers_of: UInt32[Array, "*B L T"], trajectories: Array
+) -> tuple[Array, Array]:
     """Two uniform numbers, each [steps,B,L,T]: one for the action, one for the move."""
     first, second = (words[:, k, None, None, None] for k in range(2))
-    agent = layout.agent.astype(jnp.uint32)
-    bits = threefry2x32((first, second), (trajectories[:, None, None], agent))
+    bits = threefry2x32((first, second), (trajectories[:, None, None], numbers_of))
     act, move = in_one_kernel(*bits)
     return uniform(act), uniform(move)
 
@@ -236,7 +243,7 @@ def _play_black_box(
 ) -> tuple[PyTree, Array, Array]:
     """What agents observed, [H,B,N,...], their actions and rewards, [H,B,L,T]."""
     words = step_words(key, game.horizon)
-    numbers, _ = _draws(words, layout, trajectories)
+    numbers, _ = _draws(words, layout.agent.astype(jnp.uint32), trajectories)
     keys = jax.vmap(lambda m: jax.random.fold_in(jax.random.fold_in(key, game.horizon), m))(
         trajectories
     )
