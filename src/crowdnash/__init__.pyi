@@ -12,6 +12,8 @@ from .approximate_symmetry.play.estimate import (
 from .certificates.certificate import exploitability as exploitability
 from .certificates.q_learning import OptimisticQLearning as OptimisticQLearning
 from .certificates.result import Exploitability as Exploitability
+from .certificates.result import FrozenGains as FrozenGains
+from .certificates.result import Influence as Influence
 from .certificates.result import OwnInfluence as OwnInfluence
 from .certificates.target import solve as solve
 from .games.base import DynamicGame as DynamicGame

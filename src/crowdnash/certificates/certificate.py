@@ -5,8 +5,8 @@
 Four methods. "enumerate": tiny games, the joint chain in full. "exact": agents that move
 independently with rewards affine in the crowd. "paths": any `PopulationGame`; population paths
 are simulated under the policy, against each path all agents' best responses are computed exactly,
-and deviations are really played, for the others feel them. "learned": any simulator; a few agents learn to deviate,
-which bounds their exploitability from below only.
+and deviations are really played, for the others feel them. "learned": any simulator; a few agents
+learn to deviate, which bounds their exploitability from below only.
 
 Axes: n agents examined (all N unless `agents` says otherwise), K population paths.
 """

@@ -57,10 +57,10 @@ def choose_deviations(setting: Setting, agents: Prepared) -> Chosen:
 def candidates(game: PopulationGame, agent: Prepared) -> Float[np.ndarray, "H X c"]:
     """Policies that one agent might deviate to, none twice."""
     players = agent.players
-    planned = players.planned[..., 0]
+    planned = np.asarray(players.planned[..., 0])
     shape = (game.horizon, game.num_states, game.num_actions)
     actions = np.eye(game.num_actions, dtype=planned.dtype)
-    tables = [players.deviation[..., 0], planned]
+    tables: list[np.ndarray] = [np.asarray(players.deviation[..., 0]), planned]
     for action in actions:
         tables.append(np.broadcast_to(action, shape).reshape(planned.shape))
         for step in range(min(game.horizon, _STEPS_CHANGED)):
@@ -98,7 +98,7 @@ def play_once(
     planning: bool = False,
 ) -> Played:
     """Play m deviations on one path each; results [m]."""
-    base = agents.players.base.probs[..., columns]
+    base = np.asarray(agents.players.base.probs)[..., columns]
     deviations = Deviations(agents.agents[columns].astype(np.int32), base, probs)
     key: Array = setting.planning_key if planning else setting.evaluation_key
     return play_deviations(setting.game, setting.sampler, setting.layout, deviations, key, paths)

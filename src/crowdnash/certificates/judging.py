@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crowdnash.certificates.limits import limits
-from crowdnash.certificates.path_values import Gains, gains_on_paths
+from crowdnash.certificates.path_values import gains_on_paths
 from crowdnash.certificates.planning import SECOND_ORDER, Prepared, Setting
 
 
@@ -38,11 +38,22 @@ class UpperEnds(NamedTuple):
             kind[rest[np.isinf(constant[rest])]] = "none"
         return cls(kind, constant)
 
-    def along(self, gains: Gains) -> Float[np.ndarray, "B n"]:
+    def along(self, gains: "Along") -> Float[np.ndarray, "B n"]:
         """The upper ends on every path."""
         coupled, free = self.kind == "coupling", np.isin(self.kind, ["any crowd", "none"])
         end = np.where(coupled, gains.clairvoyant - gains.real, gains.reach)
         return np.where(free, -(gains.value + gains.real), end) + self.constant
+
+
+class Along(NamedTuple):
+    """As `path_values.Gains`, in NumPy."""
+
+    value: Float[np.ndarray, "B n"]
+    planned: Float[np.ndarray, "B n"]
+    clairvoyant: Float[np.ndarray, "B n"]
+    deviation: Float[np.ndarray, "B n"]
+    reach: Float[np.ndarray, "B n"]
+    real: Float[np.ndarray, "B n"]
 
 
 class Judged(NamedTuple):
@@ -80,7 +91,7 @@ def judge(setting: Setting, agents: Prepared, uppers: UpperEnds) -> Judged:
             real,
         )
         setting.check(total, setting.evaluation_key)
-        gains = Gains(*(np.asarray(x)[active] for x in found))
+        gains = Along(*(np.asarray(x)[active] for x in found))
         upper = uppers.along(gains)
         earned = gains.value + np.where(agents.first_order, agents.base_influence, gains.real)
         rows = (gains.value, gains.planned, gains.clairvoyant, gains.deviation, upper, earned)

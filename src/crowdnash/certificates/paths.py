@@ -71,14 +71,15 @@ class _Agents(NamedTuple):
 class _Plays(NamedTuple):
     """Deviations really played: of the m most promising `agents`, and of random ones.
 
-    `gain` [m] is what planning promises, `own` [m,P] the plays of their deviations, `frozen` [m,P]
-    those of their best responses to frozen paths. `anybody` [P] is the influence of randomly drawn
-    agents' deviations, one a path, or None if all agents are played; they play the best response
-    to frozen paths instead of the influence-aware one if `row` says so (a row of `Judged`).
+    Their deviations are `probs`, `gain` [m] is what planning promises, `own` [m,P] the plays, and
+    `frozen` [m,P] those of their best responses to frozen paths. `anybody` [P] is the influence of
+    randomly drawn agents' deviations, one a path, or None if all agents are played; they play the
+    best response to frozen paths and not the influence-aware one if `row` (of `Judged`) says so.
     """
 
     agents: Prepared
     columns: Int[np.ndarray, " m"]
+    probs: Float[np.ndarray, "H X m"]
     gain: Float[np.ndarray, " m"]
     own: Played
     frozen: Played
@@ -128,7 +129,10 @@ def _examine(
         somebody.append(prepared.at(here))
     mean, variance = (np.concatenate([x[k] for x in judged], axis=1) for k in range(2))
     all_judged = Judged(mean, variance, np.sum([x.sums for x in judged], axis=0))
-    examined = _Agents(*(np.concatenate(x) for x in zip(*columns, strict=True)), all_judged)
+    figures = dict(
+        zip(_Agents._fields, (np.concatenate(x) for x in zip(*columns, strict=True)), strict=False)
+    )
+    examined = _Agents(**figures, judged=all_judged)
     growth = 0.0 if response is None else float(np.max(response.displaced))
     if not num_played:
         return examined, None, growth
@@ -151,16 +155,17 @@ def _play(
     chosen = choose_deviations(setting, agents)
     every, count = np.arange(len(columns)), number_of_plays(setting, agents)
     own = play(setting, agents, chosen.probs, every, count)
-    planned = agents.players.planned
+    planned = np.asarray(agents.players.planned)
     same = np.array_equal(chosen.probs, planned)
     frozen = own if same else play(setting, agents, planned, every, count)
     row, anybody = DEVIATION, None
     if len(columns) < len(examined.gain):
         row = _what_anybody_plays(setting, examined, somebody)
-        probs = somebody.players.deviation if row == DEVIATION else somebody.players.planned
+        players = somebody.players
+        probs = np.asarray(players.deviation if row == DEVIATION else players.planned)
         paths = np.arange(len(somebody.agents), dtype=np.uint32)
         anybody = play_once(setting, somebody, probs, paths.astype(int), paths).influence
-    return _Plays(agents, columns, chosen.gain, own, frozen, anybody, row)
+    return _Plays(agents, columns, chosen.probs, chosen.gain, own, frozen, anybody, row)
 
 
 def _what_anybody_plays(setting: Setting, examined: _Agents, somebody: Prepared) -> int:
@@ -170,7 +175,12 @@ def _what_anybody_plays(setting: Setting, examined: _Agents, somebody: Prepared)
     paths = np.arange(min(setting.num_paths, len(somebody.agents)), dtype=np.uint32)
     aware, planned = (
         play_once(
-            setting, somebody, probs[..., : len(paths)], paths.astype(int), paths, planning=True
+            setting,
+            somebody,
+            np.asarray(probs)[..., : len(paths)],
+            paths.astype(int),
+            paths,
+            planning=True,
         ).influence.mean()
         for probs in (somebody.players.deviation, somebody.players.planned)
     )
@@ -205,11 +215,14 @@ def _certificate(
     lower_error = np.where(examined.first_order, error[DEVIATION], 0.0)
     lower_kind = np.where(examined.first_order, "predicted", "none").astype("<U9")
     own = None
-    measured = (np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
+    game = setting.game
+    shape = (game.horizon, game.num_states, game.num_actions)
+    measured = (np.zeros(0, np.int32), np.zeros(0), np.zeros(0), np.zeros((0, *shape)))
     if plays is not None:
         index = agents[plays.columns]
         own = OwnInfluence(index, *_mean_and_error(plays.frozen.influence))
-        measured = (index, *_mean_and_error(plays.own.influence))
+        probs = np.moveaxis(plays.probs, -1, 0).reshape(-1, *shape)
+        measured = (index, *_mean_and_error(plays.own.influence), probs)
         lower[plays.columns], lower_error[plays.columns] = _played_gain(setting, examined, plays)
         lower_kind[plays.columns] = "played"
     lowest = _lower_ends(setting, examined, plays, lower, lower_error, confidence)

@@ -4,7 +4,7 @@ A play is made twice with the same random numbers for everyone but the deviator:
 policy (path z, the one that frozen values hold still) and once with the deviation (path z'). With V
 the deviation's value along z,
 
-    J(pi') = E[ sum_s rho0(s) V_0(s) ] + E[ sum_h [ R_h(z') - R_h(z) + (P_h(z') - P_h(z)) V_{h+1} ] ]
+    J(pi') = E[ rho0 . V_0 ] + E[ sum_h [ R_h(z') - R_h(z) + (P_h(z') - P_h(z)) V_{h+1} ] ]
 
 at the pairs (s_h,a_h) that the deviator comes through: a martingale control variate. It holds as
 the deviator draws by numbers of its own, on which z does not depend. Others who are not reached by
@@ -68,10 +68,10 @@ def play_deviations(
     for first in range(0, count, size):
         # The last chunk is filled up with plays that nobody looks at: one program serves all.
         index = np.minimum(np.arange(first, first + size), count - 1)
-        chosen = Deviations(
-            deviations.agents[index], deviations.base[..., index], deviations.probs[..., index]
-        )
-        parts.append(jax.device_get(_play(game, sampler, layout, *chosen, key, paths[index])))
+        agents, base, probs = (jnp.asarray(x[..., index]) for x in deviations)
+        numbers = jnp.asarray(paths[index])
+        played = _play(game, sampler, layout, agents, base, probs, key, numbers)
+        parts.append(jax.device_get(played))
     frozen, influence = (np.concatenate(x)[:count] for x in zip(*parts, strict=True))
     return Played(frozen.astype(np.float64), influence.astype(np.float64))
 
@@ -127,7 +127,7 @@ def _met(game: PopulationGame, records: PyTree, pairs: Array, totals: Array) -> 
 def _along(
     game: PopulationGame, records: PyTree, probs: Array, pairs: Array, felt: Array, frozen: Array
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """The value along the frozen path z, and sum_h [ R_h(z') - R_h(z) + (P_h(z') - P_h(z)) V_{h+1} ](s_h, a_h), V along z."""
+    """The value V along the frozen path z, and the sum over h of what z' changes of R + P V."""
     num_plays = pairs.shape[-1]
 
     def back(carry: tuple, now: tuple) -> tuple[tuple, None]:

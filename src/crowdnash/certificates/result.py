@@ -75,7 +75,8 @@ class Influence:
     deviation; `largest`, what it adds at most to the return of any policy; `share`, the largest
     share of the others that it displaces at any step. `growth`: how many others one displaced
     agent displaces in turn, at most, at any later step. For the k agents whose deviations were
-    really played, `measured` with `standard_error`, the same as `predicted` but of real play.
+    really played: these, `deviations`, and `measured` with `standard_error`, the same as
+    `predicted` but of real play.
     """
 
     predicted: Float[np.ndarray, " n"]
@@ -85,6 +86,7 @@ class Influence:
     agents: Int[np.ndarray, " k"]
     measured: Float[np.ndarray, " k"]
     standard_error: Float[np.ndarray, " k"]
+    deviations: Float[np.ndarray, "k H S A"]
 
     @property
     def is_small(self) -> bool:

@@ -179,7 +179,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     if certificates:
         caption = (
             "Exploitability: what one agent could still gain in total by deviating "
-            f"({evaluation.confidence:.0%} intervals, method: {certificates[0].method})."
+            f"({evaluation.confidence:.0%} intervals, method: {certificates[0].method}). "
+            f"{policy_title(evaluation.recommended).capitalize()}: {certificates[0].statement}"
         )
     table = Table(
         title=f"{evaluation.game}, {evaluation.num_agents} agents, {evaluation.horizon} steps, "

@@ -248,19 +248,16 @@ def _method_note(certificate: Exploitability, evaluation: Evaluation) -> str:
     else:
         text += (
             f"{certificate.num_trajectories} planning and as many evaluation paths of the "
-            f"population, {count} agents, {seconds:.1f} s. A path is held fixed while an agent "
-            "deviates from it."
+            f"population, {count} agents, {seconds:.1f} s. {certificate.statement}"
         )
     own = certificate.own_influence
     if own is not None and len(own.agents):
         worst = int(np.argmax(np.abs(own.difference)))
         change = f"{own.difference[worst]:+.4f}".replace("-", "−")
         text += (
-            f" What that leaves out, the deviator's own influence on the others, was measured by "
-            f"playing the deviations of the {len(own.agents)} agents with the largest gains: it "
-            f"changes a gain by at most {change} (standard error "
-            f"{own.standard_error[worst]:.4f}). It is neither added to nor subtracted from the "
-            "intervals."
+            f" Best responses to frozen paths were really played by the {len(own.agents)} most "
+            f"promising agents: that the others feel them changes a gain by at most {change} "
+            f"(standard error {own.standard_error[worst]:.4f})."
         )
     return f'<p class="note">{escape(text)}</p>'
 
