@@ -71,6 +71,10 @@ NOT_FROM_THE_PAPER = {
     "crowdnash.simulators.Simulator",
     "crowdnash.simulators.SimulatorError",
     "crowdnash.simulators.as_game",
+    "crowdnash.simulators.gymnasium",
+    "crowdnash.simulators.mesa",
+    "crowdnash.simulators.pettingzoo",
+    "crowdnash.simulators.to_pettingzoo",
     "crowdnash.solve",
     "crowdnash.solve_together",
 }

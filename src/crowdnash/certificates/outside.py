@@ -17,12 +17,11 @@ from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.outside import (
     Episode,
     Situation,
-    draw_legal,
-    legal_share,
     play_outside,
     policy_rows,
 )
 from crowdnash.simulators.game import OutsideGame
+from crowdnash.simulators.legal import draw_legal, legal_share
 
 
 class LearnedDeviations(NamedTuple):

@@ -67,7 +67,7 @@ class Policy(eqx.Module):
         seen = jax.tree_util.tree_map(jnp.asarray, observations)
         index, number = jnp.asarray(agents, jnp.int32), jnp.asarray(step, jnp.int32)
         if isinstance(key, np.random.Generator):
-            probs = _rows(self, seen, index, number)
+            probs = rows_of(self, seen, index, number)
             actions = draw_actions(np.asarray(probs), key)
         else:
             check_key("key", key)
@@ -172,7 +172,8 @@ def draw_actions(probs: Float[np.ndarray, "n A"], generator: np.random.Generator
 
 
 @eqx.filter_jit
-def _rows(policy: Policy, observations: PyTree, agents: Array, step: Array) -> Array:
+def rows_of(policy: Policy, observations: PyTree, agents: Array, step: Array) -> Array:
+    """Action probabilities [n,A] of `agents` [n] for what they observe, arrays [n,...]."""
     return jax.vmap(policy.probabilities, in_axes=(0, 0, None))(observations, agents, step)
 
 
@@ -180,7 +181,7 @@ def _rows(policy: Policy, observations: PyTree, agents: Array, step: Array) -> A
 def _draw(
     policy: Policy, observations: PyTree, agents: Array, step: Array, key: Array
 ) -> tuple[Array, Array]:
-    probs = _rows(policy, observations, agents, step)
+    probs = rows_of(policy, observations, agents, step)
     return probs, jax.random.categorical(key, jnp.log(probs), axis=-1).astype(jnp.int32)
 
 
@@ -259,7 +260,7 @@ def _rows_of_one_play(game: DynamicGame, policy: Policy, key: Array) -> tuple[Ar
 
     def advance(state: PyTree, step: Array) -> tuple[PyTree, tuple[Array, Array, Array]]:
         act_key, move_key = jax.random.split(jax.random.fold_in(play_key, step))
-        probs = _rows(policy, game.observe(state), agents, step)
+        probs = rows_of(policy, game.observe(state), agents, step)
         right = is_distribution(probs)
         place = jnp.argmin(right)
         actions = jax.random.randint(act_key, agents.shape, 0, game.num_actions, jnp.int32)

@@ -28,6 +28,7 @@ from crowdnash.simulation.trajectories import MaskedTrajectories
 from crowdnash.simulators.contract import SimulatorError, rebuilt
 from crowdnash.simulators.game import OutsideGame
 from crowdnash.simulators.lanes import Arrays
+from crowdnash.simulators.legal import draw_legal
 
 
 class Situation(NamedTuple):
@@ -66,26 +67,6 @@ class Episode(NamedTuple):
     rewards: Float[np.ndarray, "b N"]
     alive: Bool[np.ndarray, "b N"]
     legal: Bool[np.ndarray, "b N A"] | None
-
-
-def draw_legal(
-    probs: Float[np.ndarray, "*lead A"],
-    numbers: Float[np.ndarray, "*lead"],
-    legal: Bool[np.ndarray, "*lead A"] | None,
-) -> Int[np.ndarray, "*lead"]:
-    """Actions by inverting distribution functions, among the legal ones."""
-    below = legal_share(probs, legal).cumsum(-1, dtype=np.float64)
-    return (numbers[..., None] * below[..., -1:] >= below[..., :-1]).sum(-1)
-
-
-def legal_share(
-    probs: Float[np.ndarray, "*lead A"], legal: Bool[np.ndarray, "*lead A"] | None
-) -> Float[np.ndarray, "*lead A"]:
-    """Probabilities of the legal actions, not divided by their sum; all alike where that is 0."""
-    if legal is None:
-        return probs
-    masked = np.where(legal, probs, 0.0)
-    return np.where(masked.sum(-1, keepdims=True) > 0, masked, legal.astype(masked.dtype))
 
 
 def policy_player(policy: Policy) -> Player:

@@ -1,3 +1,11 @@
+from .adversary_env import best_response_env as best_response_env
 from .contract import Simulator as Simulator
 from .contract import SimulatorError as SimulatorError
+from .from_gymnasium import gymnasium as gymnasium
+from .from_jaxmarl import jaxmarl as jaxmarl
+from .from_mesa import mesa as mesa
+from .from_mfglib import mfglib as mfglib
+from .from_open_spiel import open_spiel as open_spiel
+from .from_pettingzoo import pettingzoo as pettingzoo
 from .game import as_game as as_game
+from .parallel_env import to_pettingzoo as to_pettingzoo

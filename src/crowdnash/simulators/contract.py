@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -83,6 +84,19 @@ class Form(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
     limited: bool
+
+
+def library(module: str, package: str | None = None) -> Any:
+    """A module of another library, imported when it is needed.
+
+    Raises:
+        ImportError: it is not installed; the message says how it is.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        name = package or module
+        raise ImportError(f"{name} is not installed: pip install {name}") from error
 
 
 def simulator_name(sim: Any) -> str:

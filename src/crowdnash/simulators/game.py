@@ -40,11 +40,12 @@ class Source:
     def lanes(self, form: Form, wanted: int) -> Lanes:
         """Lanes for `wanted` episodes side by side, or as many as there can be."""
         most = min(wanted, MOST_LANES)
-        if hasattr(self.sim, "open_lanes"):  # `Workers`
-            return self.sim.open_lanes(form)
-        if self._lanes is None or (self._lanes.count < most and self._lanes.count > 1):
-            self._lanes = LocalLanes(self.sim, form, most)
-        return self._lanes
+        lanes = self._lanes
+        if lanes is None or (lanes.count < most and lanes.can_grow):
+            make = getattr(self.sim, "open_lanes", None)  # some have lanes of their own
+            lanes = LocalLanes(self.sim, form, most) if make is None else make(form, most)
+            self._lanes = lanes
+        return lanes
 
 
 class OutsideGame(DynamicGame):

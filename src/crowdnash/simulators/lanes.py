@@ -165,10 +165,12 @@ class Lanes(abc.ABC):
     Attributes:
         arrays: what they exchange with the player.
         count: B.
+        can_grow: whether there could be more of them.
     """
 
     arrays: Arrays
     count: int
+    can_grow: bool = True
 
     @abc.abstractmethod
     def begin(self, seeds: Sequence[int]) -> None:
@@ -195,6 +197,7 @@ class LocalLanes(Lanes):
         while len(sims) < most and (another := spawned(sim)) is not None:
             sims.append(another)
         self.count = len(sims)
+        self.can_grow = self.count == most
         self.arrays = Arrays.make(self.count, sim.num_agents, sim.num_actions, form)
         self.lanes = [Lane(one, form, self.arrays, row) for row, one in enumerate(sims)]
 

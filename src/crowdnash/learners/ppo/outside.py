@@ -16,12 +16,12 @@ from crowdnash.simulation.neural import Learners, Play, legal_logits, with_ident
 from crowdnash.simulation.outside import (
     Episode,
     Situation,
-    draw_legal,
     play_outside,
     policy_rows,
 )
 from crowdnash.simulation.samplers import draw_index
 from crowdnash.simulators.game import OutsideGame
+from crowdnash.simulators.legal import draw_legal
 
 
 def play_learners_outside(

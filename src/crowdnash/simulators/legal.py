@@ -1,0 +1,26 @@
+"""Actions drawn among the legal ones. Axes: A actions."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+def draw_legal(
+    probs: Float[np.ndarray, "*lead A"],
+    numbers: Float[np.ndarray, "*lead"],
+    legal: Bool[np.ndarray, "*lead A"] | None,
+) -> Int[np.ndarray, "*lead"]:
+    """Actions by inverting distribution functions at uniform `numbers`, among the legal ones."""
+    below = legal_share(probs, legal).cumsum(-1, dtype=np.float64)
+    return (numbers[..., None] * below[..., -1:] >= below[..., :-1]).sum(-1)
+
+
+def legal_share(
+    probs: Float[np.ndarray, "*lead A"], legal: Bool[np.ndarray, "*lead A"] | None
+) -> Float[np.ndarray, "*lead A"]:
+    """Probabilities of the legal actions, not divided by their sum; all alike where that is 0."""
+    if legal is None:
+        return probs
+    masked = np.where(legal, probs, 0.0)
+    return np.where(masked.sum(-1, keepdims=True) > 0, masked, legal.astype(masked.dtype))
