@@ -189,7 +189,7 @@ def test_mesa_agents_learn_when_to_move_on():
     appetite = np.asarray(as_game(sim).agent_features)[:, 0]
     np.testing.assert_allclose(appetite, np.random.default_rng(7).uniform(1, 2, 12), rtol=1e-6)
     learner = cn.PolicyMirrorDescent.practical(
-        num_epochs=25, td_epochs=10, step_size=1.0, evaluation="fitted"
+        num_epochs=25, td_epochs=10, step_size=1.0, groups="symmetric"
     )
     result = cn.solve(sim, learner, key=KEY)
     assert result.history[-1].mean_return == pytest.approx(4 * appetite.mean(), rel=0.01)

@@ -12,7 +12,13 @@ KEY = jax.random.key(0)
 
 
 def tables(**changes):
-    settings = {"num_epochs": 40, "td_epochs": 8, "step_size": 1.0}
+    settings = {
+        "num_epochs": 40,
+        "td_epochs": 8,
+        "step_size": 1.0,
+        "evaluation": "td",
+        "groups": "symmetric",
+    }
     return cn.PolicyMirrorDescent.practical(**(settings | changes))
 
 
