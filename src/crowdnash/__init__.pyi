@@ -10,6 +10,7 @@ from .approximate_symmetry.play.estimate import (
     symmetry_from_trajectories as symmetry_from_trajectories,
 )
 from .certificates.certificate import exploitability as exploitability
+from .certificates.origin import Origin as Origin
 from .certificates.q_learning import OptimisticQLearning as OptimisticQLearning
 from .certificates.result import Exploitability as Exploitability
 from .certificates.result import FrozenGains as FrozenGains

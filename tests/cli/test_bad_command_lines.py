@@ -12,7 +12,7 @@ REFUSED = {
     "solv sis": "no command 'solv'; did you mean solve?",
     "Solve sis": "no command 'Solve'; did you mean solve?",
     "meanfield sis": "no command 'meanfield'; did you mean mean-field?",
-    "xyz": "no command 'xyz'; there are solve, evaluate, report, games,",
+    "xyz": "no command 'xyz'; there are solve, evaluate, verify, report,",
     "--verbose": "no command '--verbose'; there are solve,",
     "-x": "no command '-x'; there are solve,",
     "''": "no command ''; there are solve,",

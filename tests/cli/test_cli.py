@@ -217,6 +217,16 @@ def test_evaluate_as_json(copy, capsys):
     assert returns[0] == returns[1]
 
 
+def test_verify_a_run(copy, capsys):
+    """Game and policy are those of the run; a policy of another run is refused."""
+    for name in ("last", "average", "uniform"):
+        assert cli.main(["verify", str(copy / f"certificate-{name}.json")]) == 0
+        assert "verified" in capsys.readouterr().out
+    shutil.copy(copy / "policy.npz", copy / "last_policy.npz")
+    assert cli.main(["verify", str(copy / "certificate-last.json")]) == 1
+    assert "does not hold: the policy is another" in capsys.readouterr().out
+
+
 # --- resuming
 
 

@@ -31,7 +31,7 @@ RUNNABLE = {
     "howto/large_games.md": 2,
     "howto/mean_field.md": 2,
     "howto/newcomers.md": 2,
-    "howto/read_a_certificate.md": 5,
+    "howto/read_a_certificate.md": 6,
     "howto/write_a_game.md": 2,
 }
 

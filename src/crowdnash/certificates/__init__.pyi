@@ -1,4 +1,5 @@
 from .certificate import exploitability as exploitability
+from .origin import Origin as Origin
 from .result import Exploitability as Exploitability
 from .result import FrozenGains as FrozenGains
 from .result import Influence as Influence

@@ -11,6 +11,7 @@ learn to deviate, which bounds their exploitability from below only.
 Axes: n agents examined (all N unless `agents` says otherwise), K population paths.
 """
 
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jaxtyping import Int, PRNGKeyArray
 from crowdnash.certificates.enumeration import can_enumerate, enumerate_values, enumeration_size
 from crowdnash.certificates.independent import independent_values, is_exact
 from crowdnash.certificates.learned import learned_exploitability
+from crowdnash.certificates.origin import Origin
 from crowdnash.certificates.outside_plan import plan_outside
 from crowdnash.certificates.path_values import tabulate
 from crowdnash.certificates.paths import exploitability_on_paths
@@ -113,16 +115,29 @@ def exploitability(
         )
     elif budget_steps is not None:
         raise ValueError("budget_steps is for simulators outside JAX, and this game is none")
+    origin = Origin.of(game, policy, key, own_influence_agents, learner)
     if used == "learned":
-        return learned_exploitability(
+        certificate = learned_exploitability(
             game, policy, index, key, num_trajectories, confidence, learner
         )
-    assert isinstance(game, TabularGame)  # _resolve has seen to it
-    if used == "paths":
+    elif used == "paths":
         assert isinstance(game, PopulationGame)
-        return exploitability_on_paths(
+        certificate = exploitability_on_paths(
             game, policy, key, num_trajectories, index, confidence, own_influence_agents
         )
+    else:
+        assert isinstance(game, TabularGame)  # _resolve has seen to it
+        certificate = _without_sampling(game, policy, index, used, confidence)
+    return replace(certificate, origin=origin)
+
+
+def _without_sampling(
+    game: TabularGame,
+    policy: Policy,
+    index: Int[np.ndarray, " n"],
+    used: str,
+    confidence: float,
+) -> Exploitability:
     if used == "exact":
         assert isinstance(game, PopulationGame)
         check_declarations(game)

@@ -5,6 +5,7 @@ Axes: n agents examined, K population paths or trajectories.
 
 import dataclasses
 import hashlib
+import json
 import os
 import typing
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from crowdnash.certificates.origin import Origin
 from crowdnash.certificates.statement import describe
 from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.interval import Interval
@@ -107,7 +109,8 @@ class Exploitability:
     `confidence`, with one-sided or trivial upper ends where no better ones are known.
 
     `frozen` has the figures against frozen population paths (methods "paths" and "exact"; None for
-    the others), `influence` and `own_influence` what those leave out (method "paths").
+    the others), `influence` and `own_influence` what those leave out (method "paths"). `origin`
+    says of what the certificate is and how it was made, for `crowdnash verify`.
     """
 
     agents: Int[np.ndarray, " n"]
@@ -126,6 +129,7 @@ class Exploitability:
     upper_kind: Shaped[np.ndarray, " n"] | None = None
     frozen: FrozenGains | None = None
     influence: Influence | None = None
+    origin: Origin | None = None
 
     @property
     def statement(self) -> str:
@@ -147,7 +151,8 @@ class Exploitability:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the numbers to `path` (JSON), and the arrays beside it (NumPy .npz).
 
-        The JSON is written last and holds a digest of the arrays.
+        The JSON is written last and holds digests of the arrays and of itself. Nothing in the two
+        files can be executed.
 
         Raises:
             OSError: a file cannot be written.
@@ -156,7 +161,8 @@ class Exploitability:
         numbers = self.numbers(arrays)
         write_arrays(_arrays_path(target), arrays)
         digest = hashlib.sha256(_arrays_path(target).read_bytes()).hexdigest()
-        write_json(target, {"format": _FORMAT, "arrays_sha256": digest} | numbers)
+        content = {"format": _FORMAT, "arrays_sha256": digest} | numbers
+        write_json(target, content | {"sha256": _digest(content)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Exploitability":
@@ -176,11 +182,18 @@ class Exploitability:
             digest = hashlib.sha256(_arrays_path(source).read_bytes()).hexdigest()
             if stored["arrays_sha256"] != digest:
                 raise ValueError(f"{_arrays_path(source).name} is not of this certificate")
+            if stored.pop("sha256") != _digest(stored):
+                raise ValueError("its numbers were changed after it was written")
             return _restore(cls, stored, "", arrays)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"{source} is damaged: {error if isinstance(error, ValueError) else repr(error)}"
             ) from None
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """SHA-256 of what a certificate says; a change by accident or by hand shows."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _arrays_path(path: Path) -> Path:

@@ -1,6 +1,7 @@
-"""The command `crowdnash`: parse, call the library, print. Exit codes: 0, 2 (error), 130 (Ctrl-C).
+"""The command `crowdnash`: parse, call the library, print.
 
-A command is imported when it is called, so that help, the version and most errors appear at once.
+Exit codes: 0, 1 (`verify`: it does not hold), 2 (error), 130 (Ctrl-C). A command is imported when
+it is called, so that help, the version and most errors appear at once.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ commands:
                          --identity, and for simulators, a neural one
   solve --resume DIR     go on with a run that was interrupted, or for more epochs
   evaluate DIR           certify the policies of a run again
+  verify FILE            make a saved certificate again and say whether it holds
   report DIR             draw pictures of a run and write report.html
   games                  list the games
   symmetry GAME          measure how symmetric a game is, and Theorem 1's bound
@@ -38,6 +40,7 @@ options:
 COMMANDS = {
     "solve": "commands:solve",
     "evaluate": "commands:evaluate",
+    "verify": "verify:show_verify",
     "report": "commands:report",
     "games": "games_list:show_games",
     "symmetry": "theory:show_symmetry",
@@ -58,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what comes after `crowdnash`; by default the process's own.
 
     Returns:
-        0, 2 after an error that the user can mend, or 130 after Ctrl-C.
+        0, 1 if a certificate does not hold, 2 after an error that the user can mend, or 130 after
+        Ctrl-C.
 
     Raises:
         Exception: a bug, with its traceback.
@@ -109,11 +113,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
         hint = nearest(command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
         raise ValueError(f"no command {command!r}{hint}")
-    _run(command, rest)
-    return 0
+    return _run(command, rest)
 
 
-def _run(command: str, arguments: list[str]) -> None:
+def _run(command: str, arguments: list[str]) -> int:
     """Run a command; a misspelt game or study is refused before anything large is imported."""
     import logging
     import warnings
@@ -129,7 +132,8 @@ def _run(command: str, arguments: list[str]) -> None:
     module, function = COMMANDS[command].split(":")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        getattr(importlib.import_module(f"crowdnash.cli.{module}"), function)(arguments)
+        call = getattr(importlib.import_module(f"crowdnash.cli.{module}"), function)
+        return call(arguments) or 0
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:

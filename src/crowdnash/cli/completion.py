@@ -52,10 +52,12 @@ def _records() -> dict[str, Any]:
     from crowdnash.cli.games_list import GamesFlags
     from crowdnash.cli.reproduce import ReproduceFlags, experiment_names
     from crowdnash.cli.theory import MeanFieldOptions, SymmetryOptions, options_record
+    from crowdnash.cli.verify import VerifyFlags
 
     return {
         "solve": _by_game(*solve_records()),
         "evaluate": EvaluateFlags,
+        "verify": VerifyFlags,
         "report": ReportFlags,
         "games": GamesFlags,
         "symmetry": _by_game(options_record(SymmetryOptions)),

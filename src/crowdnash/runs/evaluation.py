@@ -245,7 +245,7 @@ def evaluate_policies(
     some = next(iter(policies.values()))
     evaluations: dict[str, PolicyEvaluation] = {}
     if isinstance(game, TabularGame):
-        policies = {**policies, "uniform": _uniform_like(game, some)}
+        policies = {**policies, "uniform": uniform_like(game, some)}
     for name, policy in policies.items():
         title = policy_title(name)
         on_stage(f"{'certifying' if config.is_tabular else 'evaluating'} the {title}")
@@ -276,7 +276,7 @@ def evaluate_policies(
     return Measured(evaluation, plays and plays.episode)
 
 
-def _uniform_like(game: TabularGame, policy: Policy) -> TabularPolicy:
+def uniform_like(game: TabularGame, policy: Policy) -> TabularPolicy:
     """The uniform policy; in a table's own shape, so that what is compiled for one serves both."""
     if not isinstance(policy, TabularPolicy):
         return TabularPolicy.uniform(game)
