@@ -38,10 +38,12 @@ class UpperEnds(NamedTuple):
             kind[rest[np.isinf(constant[rest])]] = "none"
         return cls(kind, constant)
 
-    def along(self, gains: "Along") -> Float[np.ndarray, "B n"]:
-        """The upper ends on every path."""
+    def along(self, gains: "Along", *, priced: bool) -> Float[np.ndarray, "B n"]:
+        """The upper ends on every path, foresight priced or not."""
         coupled, free = self.kind == "coupling", np.isin(self.kind, ["any crowd", "none"])
-        end = np.where(coupled, gains.clairvoyant - gains.real, gains.reach)
+        clairvoyant = gains.priced if priced else gains.clairvoyant
+        reach = gains.priced_reach if priced else gains.reach
+        end = np.where(coupled, clairvoyant - gains.real, reach)
         return np.where(free, -(gains.value + gains.real), end) + self.constant
 
 
@@ -54,30 +56,34 @@ class Along(NamedTuple):
     deviation: Float[np.ndarray, "B n"]
     reach: Float[np.ndarray, "B n"]
     real: Float[np.ndarray, "B n"]
+    priced: Float[np.ndarray, "B n"]
+    priced_reach: Float[np.ndarray, "B n"]
 
 
 class Judged(NamedTuple):
-    """Measured along evaluation paths: means and variances of one path [6,n], path sums [6,K].
+    """Measured along evaluation paths: means and variances of one path [8,n], path sums [8,K].
 
     The rows are the policy's value along frozen paths, what its frozen best response gains, what
     the clairvoyant does, what the deviation that counts own influence gains, the upper end of Def.
     2 and the policy's own return (its mean and variance; sums hold the predicted lower end
-    instead: gain of the deviation and its influence, 0 where first order does not hold).
+    instead: gain of the deviation and its influence, 0 where first order does not hold). Then the
+    clairvoyant's gain and the upper end again, where foresight has its price.
     """
 
-    mean: Float[np.ndarray, "6 n"]
-    variance: Float[np.ndarray, "6 n"]
-    sums: Float[np.ndarray, "6 K"]
+    mean: Float[np.ndarray, "8 n"]
+    variance: Float[np.ndarray, "8 n"]
+    sums: Float[np.ndarray, "8 K"]
 
 
-VALUE, PLANNED, CLAIRVOYANT, DEVIATION, UPPER, RETURN = range(6)
+VALUE, PLANNED, CLAIRVOYANT, DEVIATION, UPPER, RETURN, PRICED, PRICED_UPPER = range(8)
 
 
 def judge(setting: Setting, agents: Prepared, uppers: UpperEnds) -> Judged:
     """Judge a block of agents on all evaluation paths."""
     real = bool((~agents.first_order).any())
     index = jnp.asarray(agents.agents, jnp.int32)
-    moments = _Moments(6, len(agents.agents))
+    promised = setting.promised()
+    moments = _Moments(8, len(agents.agents))
     sums: list[np.ndarray] = []
     for numbers, active in setting.chunks(len(index)):
         found, total = gains_on_paths(
@@ -85,19 +91,22 @@ def judge(setting: Setting, agents: Prepared, uppers: UpperEnds) -> Judged:
             setting.sampler,
             setting.layout,
             index,
-            agents.players,
+            agents.players._replace(promised=promised),
             setting.evaluation_key,
             numbers,
             real,
         )
         setting.check(total, setting.evaluation_key)
         gains = Along(*(np.asarray(x)[active] for x in found))
-        upper = uppers.along(gains)
+        upper, tighter = (uppers.along(gains, priced=priced) for priced in (False, True))
         earned = gains.value + np.where(agents.first_order, agents.base_influence, gains.real)
         rows = (gains.value, gains.planned, gains.clairvoyant, gains.deviation, upper, earned)
+        rows = (*rows, gains.priced, tighter)
         moments.add(*rows)
         predicted = np.where(agents.first_order, gains.deviation + agents.influence, 0.0)
-        sums.append(np.stack([x.sum(1, dtype=np.float64) for x in (*rows[:5], predicted)]))
+        sums.append(
+            np.stack([x.sum(1, dtype=np.float64) for x in (*rows[:5], predicted, *rows[6:])])
+        )
     return Judged(moments.mean, moments.variance, np.concatenate(sums, axis=1))
 
 

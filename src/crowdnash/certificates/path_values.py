@@ -22,11 +22,13 @@ from crowdnash.games.vectorised import (
     aggregates_of_others,
     contributions,
     laws_at_pairs,
+    transitions,
 )
 from crowdnash.policies.base import Policy
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import simulate_chunk
 from crowdnash.simulation.samplers import ActionSampler
+from crowdnash.simulation.trajectories import Chunk
 
 _MAX_UNROLLED = 16
 
@@ -54,13 +56,17 @@ class Players(NamedTuple):
 
     `base` is the policy itself in the mean model; `planned` [H,X,n] its best response there,
     `deviation` [H,X,n] the deviation that counts the agent's own influence, and `bonus` [H,X,n]
-    what that influence adds at most to one step's reward.
+    what that influence adds at most to one step's reward. `worth` W [H,S,n] are values by which
+    foresight is priced, and `promised` [H,S,K,N] what every agent contributes in each state on
+    average, None where foresight is not priced.
     """
 
     base: Plan
     planned: Float[Array, "H X n"]
     deviation: Float[Array, "H X n"]
     bonus: Float[Array, "H X n"]
+    worth: Float[Array, "H S n"]
+    promised: Float[Array, "H S K N"] | None
 
 
 class Gains(NamedTuple):
@@ -68,7 +74,9 @@ class Gains(NamedTuple):
 
     `planned` and `deviation` are gains of `Players`, `clairvoyant` that of the best response which
     knows the path, `reach` the same with the bonus. `real` is the policy's own return in the play
-    itself, less the frozen value (0 if not asked for).
+    itself, less the frozen value (0 if not asked for). `priced` and `priced_reach` are as
+    `clairvoyant` and `reach` where foresight has its price (`expected_contributions`), else the
+    same.
     """
 
     value: Float[Array, "B n"]
@@ -77,6 +85,8 @@ class Gains(NamedTuple):
     deviation: Float[Array, "B n"]
     reach: Float[Array, "B n"]
     real: Float[Array, "B n"]
+    priced: Float[Array, "B n"]
+    priced_reach: Float[Array, "B n"]
 
 
 @eqx.filter_jit
@@ -190,6 +200,39 @@ def plan_against(
     return plan
 
 
+def expected_contributions(
+    game: PopulationGame, layout: AgentLayout, chunk: Chunk, promised: Float[Array, "H S K N"]
+) -> Float[Array, "H K B N"]:
+    """What every agent was expected to contribute at h, given all pairs of h-1; inside `jit`.
+
+    The price of foresight (information relaxation with a martingale penalty). With z~_h the mean
+    of the others' expected contributions and any values W, a player who knows the path z gets
+
+        U_h(s) = max_a [ R(s,a,z~_h) + P(s,a,z~_h) W_{h+1} + P(s,a,z_h) (U_{h+1} - W_{h+1}) ],
+
+    for laws affine in the aggregate an upper end in expectation: what it pays, R + P W at z less
+    the same at z~, has mean 0 given the past, whatever it does without foresight.
+    """
+    everyone = jnp.arange(game.num_agents, dtype=jnp.int32)
+    initial = game.initial_distribution.astype(jnp.float32)
+    first = jnp.tensordot(initial, promised[0], 1)[:, None]  # [K,1,N]
+
+    def at_step(now: tuple) -> Array:
+        pairs, total, step, ahead = now
+        index = pairs.astype(jnp.int32)
+        states, actions = index // game.num_actions, index % game.num_actions
+        met = _aggregates(game, game.agents, pairs, total)
+        moves = transitions(game, game.agents, states, actions, met, step).astype(jnp.float32)
+        return jnp.einsum("sbn,skn->kbn", moves, ahead)
+
+    every = _own_pairs(chunk.pairs, layout, everyone)
+    steps = jnp.arange(game.horizon, dtype=jnp.int32)
+    ahead = jnp.concatenate([promised[1:], promised[:1]])  # the last is not looked at
+    later = jax.lax.map(at_step, (every, chunk.totals, steps, ahead))[:-1]
+    start = jnp.broadcast_to(first, (1, first.shape[0], every.shape[1], game.num_agents))
+    return jnp.concatenate([start, later])
+
+
 @eqx.filter_jit
 def gains_on_paths(
     game: PopulationGame,
@@ -218,9 +261,16 @@ def gains_on_paths(
     num_actions = game.num_actions
     policies = (players.base.probs, players.planned, players.deviation)
 
+    priced = players.promised is not None
+    expected_aggregates = jnp.zeros((game.horizon, 0))
+    if players.promised is not None:
+        promised_to_all = expected_contributions(game, layout, chunk, players.promised)
+        mean = promised_to_all.sum(-1, keepdims=True) - promised_to_all[..., agents]
+        expected_aggregates = mean / (game.num_agents - 1)
+
     def back(carry: tuple, now: tuple) -> tuple[tuple, None]:
-        values, best, reached, earned = carry
-        pairs, total, step, probs_now, bonus, ahead, promised = now
+        values, best, reached, earned, fair = carry
+        pairs, total, step, probs_now, bonus, ahead, promised, worth, expected_now = now
         aggregates = _aggregates(game, records, pairs, total)
         probs, reward = laws_at(game, records, aggregates, step)
         values = tuple(
@@ -230,22 +280,41 @@ def gains_on_paths(
         best = _by_state(backup(probs, reward, best), num_actions).max(1)
         reached = backup(probs, reward + bonus[:, None], reached)
         reached = _by_state(reached, num_actions).max(1)
+        if priced:
+            priced_probs, priced_reward = laws_at(game, records, expected_now, step)
+            known = backup(priced_probs, priced_reward, worth[:, None])
+            fair = tuple(
+                _by_state(backup(probs, known + more, value - worth[:, None]), num_actions).max(1)
+                for more, value in zip((0.0, bonus[:, None]), fair, strict=True)
+            )
         if real:
             error = backup(probs, reward, ahead[:, None]) - promised[:, None]
             earned = earned + jnp.take_along_axis(error, pairs.astype(jnp.int32)[None], 0)[0]
-        return (values, best, reached, earned), None
+        return (values, best, reached, earned, fair), None
 
     base = players.base
     zero = jnp.zeros((game.num_states, paths.shape[0], agents.shape[0]), jnp.float32)
-    start = ((zero, zero, zero), zero, zero, zero[0])
+    start = ((zero, zero, zero), zero, zero, zero[0], (zero, zero))
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     ahead = jnp.concatenate([base.values[1:], jnp.zeros_like(base.values[:1])])
+    worth = jnp.concatenate([players.worth[1:], jnp.zeros_like(players.worth[:1])])
     over = (own, chunk.totals, steps, policies, players.bonus, ahead, base.action_values)
-    (values, best, reached, earned), _ = jax.lax.scan(back, start, over, reverse=True)
+    over = (*over, worth, expected_aggregates)
+    (values, best, reached, earned, fair), _ = jax.lax.scan(back, start, over, reverse=True)
     initial = game.initial_distribution.astype(jnp.float32)
-    *ends, best, reached = (jnp.tensordot(initial, v, 1) for v in (*values, best, reached))
-    value, planned, deviation = ends
+    fair = fair if priced else (best, reached)
+    ends = [jnp.tensordot(initial, v, 1) for v in (*values, best, reached, *fair)]
+    value, planned, deviation, best, reached, fair_best, fair_reached = ends
     if real:
         earned = earned + initial @ base.values[0] - value
-    gains = Gains(value, planned - value, best - value, deviation - value, reached - value, earned)
+    gains = Gains(
+        value=value,
+        planned=planned - value,
+        clairvoyant=best - value,
+        deviation=deviation - value,
+        reach=reached - value,
+        real=earned,
+        priced=fair_best - value,
+        priced_reach=fair_reached - value,
+    )
     return gains, chunk.rewards.sum()

@@ -20,11 +20,18 @@ from crowdnash.certificates.deviations import (
     play,
     play_once,
 )
-from crowdnash.certificates.intervals import maximum_interval, mean_interval
+from crowdnash.certificates.intervals import (
+    Estimate,
+    maximum_interval,
+    mean_interval,
+    upper_ends,
+)
 from crowdnash.certificates.judging import (
     CLAIRVOYANT,
     DEVIATION,
     PLANNED,
+    PRICED,
+    PRICED_UPPER,
     RETURN,
     UPPER,
     VALUE,
@@ -226,18 +233,16 @@ def _certificate(
         lower[plays.columns], lower_error[plays.columns] = _played_gain(setting, examined, plays)
         lower_kind[plays.columns] = "played"
     lowest = _lower_ends(setting, examined, plays, lower, lower_error, confidence)
-    quantile = scipy.stats.t.ppf(1 - (1 - confidence) / 2 / len(agents), setting.num_paths - 1)
-    largest = float((mean[UPPER] + quantile * error[UPPER]).max())
-    sums = examined.judged.sums / len(agents)
+    ends = upper_ends(_estimates(setting, examined, UPPER, PRICED_UPPER), confidence)
     return Exploitability(
         agents=agents,
         value=mean[RETURN],
         lower=lower,
-        upper=mean[UPPER],
+        upper=ends.mean,
         standard_error=lower_error,
-        upper_standard_error=error[UPPER],
-        maximum=Interval(lowest[0], largest),
-        mean=Interval(lowest[1], mean_interval(sums[PLANNED], sums[UPPER], confidence).upper),
+        upper_standard_error=ends.error,
+        maximum=Interval(lowest[0], ends.largest),
+        mean=Interval(lowest[1], ends.average),
         confidence=confidence,
         method="paths",
         num_trajectories=setting.num_paths,
@@ -288,7 +293,7 @@ def _lower_ends(
 
 
 def _played_means(
-    examined: _Agents, plays: _Plays, sums: Float[np.ndarray, "6 K"]
+    examined: _Agents, plays: _Plays, sums: Float[np.ndarray, "8 K"]
 ) -> Float[np.ndarray, " K"]:
     """Mean gain over all agents, on every path."""
     if plays.anybody is not None:
@@ -299,23 +304,40 @@ def _played_means(
 
 
 def _frozen(setting: Setting, examined: _Agents, confidence: float) -> FrozenGains:
-    """Today's figures: all against frozen paths."""
+    """All against frozen paths."""
     mean, variance, sums = examined.judged
     error, sums = np.sqrt(variance / setting.num_paths), sums / len(examined.gain)
+    ends = upper_ends(_estimates(setting, examined, CLAIRVOYANT, PRICED), confidence)
+    nothing = np.zeros(len(ends.mean))
+    largest = maximum_interval(
+        mean[PLANNED],
+        error[PLANNED],
+        ends.mean,
+        nothing,
+        examined.planned_gain,
+        confidence,
+        setting.num_paths,
+    )
+    average = mean_interval(sums[PLANNED], sums[PLANNED], confidence)
     return FrozenGains(
         value=mean[VALUE],
         lower=mean[PLANNED],
-        upper=mean[CLAIRVOYANT],
+        upper=ends.mean,
         standard_error=error[PLANNED],
-        upper_standard_error=error[CLAIRVOYANT],
-        maximum=maximum_interval(
-            mean[PLANNED],
-            error[PLANNED],
-            mean[CLAIRVOYANT],
-            error[CLAIRVOYANT],
-            examined.planned_gain,
-            confidence,
-            setting.num_paths,
-        ),
-        mean=mean_interval(sums[PLANNED], sums[CLAIRVOYANT], confidence),
+        upper_standard_error=ends.error,
+        maximum=Interval(largest.lower, ends.largest),
+        mean=Interval(average.lower, ends.average),
     )
+
+
+def _estimates(setting: Setting, examined: _Agents, *rows: int) -> list[Estimate]:
+    """Upper ends by a player who foresees the path, and by one who pays for that."""
+    judged = examined.judged
+    return [
+        Estimate(
+            judged.mean[row],
+            np.sqrt(judged.variance[row] / setting.num_paths),
+            judged.sums[row] / len(examined.gain),
+        )
+        for row in (rows if setting.prices_foresight else rows[:1])
+    ]

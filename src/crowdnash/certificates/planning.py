@@ -45,6 +45,7 @@ from crowdnash.simulation.samplers import ActionSampler, action_sampler
 _SLOPE_PATHS = 16
 _SLOPE_WORK = 8_000_000
 _RESPONSE_WORK = 16_000_000
+_PRICED_AGENTS = 256
 SECOND_ORDER = 8.0
 """What first order leaves out, as a multiple of its own size times the share displaced."""
 
@@ -74,6 +75,24 @@ class Setting(NamedTuple):
     def felt(self) -> bool:
         """Whether anybody's transitions feel the others; without that there is no influence."""
         return self.game.transition_in_aggregate != "free"
+
+    @property
+    def prices_foresight(self) -> bool:
+        """Whether foresight of the path is priced: exact laws, and a crowd that is not large."""
+        laws = {self.game.transition_in_aggregate, self.game.reward_in_aggregate}
+        return laws <= {"free", "affine"} and self.game.num_agents <= _PRICED_AGENTS
+
+    def promised(self) -> Float[Array, "H S K N"] | None:
+        """What every agent contributes on average in each state; None if it is not needed."""
+        if not self.prices_foresight:
+            return None
+        game = self.game
+        everyone = jnp.arange(game.num_agents, dtype=jnp.int32)
+        acts = tabulate(game, self.policy, everyone)
+        acts = acts.reshape(game.horizon, game.num_states, game.num_actions, -1)
+        table = agent_contributions(game, everyone)
+        table = table.reshape(game.num_agents, game.num_states, game.num_actions, -1)
+        return jnp.einsum("hsan,nsak->hskn", acts, table)
 
     def chunks(self, num_agents: int) -> list[tuple[Array, np.ndarray]]:
         """Numbers of the paths [B] of every chunk, and which of them count."""
@@ -196,7 +215,8 @@ def prepare(
 
     zero = np.zeros(len(agents))
     if response is None:
-        players = Players(base, best.probs, best.probs, jnp.zeros_like(probs))
+        none = jnp.zeros_like(probs)
+        players = Players(base, best.probs, best.probs, none, best.values, None)
         gain = start(best) - start(base)
         return Prepared(agents, model, players, gain, gain, zero, zero, zero, zero, zero == 0)
     slopes = slopes_at(game, index, _some_paths(game, totals, len(agents)))
@@ -212,7 +232,7 @@ def prepare(
     return Prepared(
         agents,
         model,
-        Players(base, best.probs, deviation.probs, bonus),
+        Players(base, best.probs, deviation.probs, bonus, best.values, None),
         start(best) - start(base),
         start(deviation) - start(base) + influence,
         influence,
