@@ -70,6 +70,7 @@ NOT_FROM_THE_PAPER = {
     "crowdnash.simulate",
     "crowdnash.simulators.Simulator",
     "crowdnash.simulators.SimulatorError",
+    "crowdnash.simulators.Workers",
     "crowdnash.simulators.as_game",
     "crowdnash.simulators.gymnasium",
     "crowdnash.simulators.mesa",

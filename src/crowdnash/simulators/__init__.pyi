@@ -9,3 +9,4 @@ from .from_open_spiel import open_spiel as open_spiel
 from .from_pettingzoo import pettingzoo as pettingzoo
 from .game import as_game as as_game
 from .parallel_env import to_pettingzoo as to_pettingzoo
+from .workers import Workers as Workers

@@ -67,7 +67,8 @@ class OutsideGame(DynamicGame):
 
     def __init__(self, sim: Any):
         check_simulator_sizes(sim)
-        self.source, self.form = Source(sim), form_of(sim)
+        self.source = Source(sim)
+        self.form = sim.form if isinstance(getattr(sim, "form", None), Form) else form_of(sim)
         self.num_agents, self.num_actions = int(sim.num_agents), int(sim.num_actions)
         self.horizon = int(sim.horizon)
         states = getattr(sim, "num_states", None)

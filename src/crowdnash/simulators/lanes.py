@@ -66,6 +66,28 @@ class Arrays(NamedTuple):
         )
 
 
+_ALIGNMENT = 64
+
+
+def bytes_of(arrays: Arrays) -> int:
+    """What a buffer must hold for `carver` to make arrays of these sizes in it."""
+    flat = [*arrays.observations, *arrays[1:]]
+    return sum(-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in flat)
+
+
+def carver(buffer: Any) -> Callable[..., np.ndarray]:
+    """Makes one array after the other in a buffer, for `Arrays.make`."""
+    offset = 0
+
+    def carve(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        nonlocal offset
+        array = np.ndarray(shape, dtype, buffer, offset)
+        offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        return array
+
+    return carve
+
+
 class Lane:
     """One copy of a simulator, writing into row `row` of the arrays."""
 

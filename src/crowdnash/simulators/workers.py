@@ -1,0 +1,352 @@
+"""Worker processes that play a simulator, side by side, in this interpreter or in another.
+
+Axes: B lanes, N agents.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import mmap
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crowdnash.checks import check_count, check_number, shown
+from crowdnash.simulators import worker as worker_module
+from crowdnash.simulators.contract import Form, SimulatorError, rebuilt
+from crowdnash.simulators.lanes import Arrays, Lanes, bytes_of, carver
+
+_START_SECONDS = 120.0
+
+
+class Workers:
+    """A simulator in worker processes: use it where the simulator would be.
+
+    The results are those of the simulator in this process, bit for bit. Arrays are exchanged in
+    shared memory. A worker that dies, does not answer in time or returns nonsense is one
+    `SimulatorError` that names step and seed; it is started anew at the next call, so that
+    `solve(state=...)` goes on from the last epoch (a `callback` can keep its state). POSIX systems
+    only. Close it, or use it in a `with` block.
+
+    Args:
+        sim: the simulator, or a function that makes it; both are pickled (with cloudpickle, where
+            that is installed). Or a text "package.module:name" or "/path/file.py:name" that says
+            where the workers find such a function: for another interpreter, which may lack what
+            this one has.
+        num_workers: processes.
+        python: path of the interpreter that runs them (Python 3.10 or newer, with NumPy); by
+            default this one. They need neither JAX nor crowdnash.
+        time_limit: seconds that a step may take in all lanes of a worker.
+
+    Raises:
+        ValueError: naming the argument, the rule and the value.
+        SimulatorError: a worker cannot be started, or cannot make the simulator.
+    """
+
+    def __init__(
+        self,
+        sim: Any,
+        num_workers: int = 2,
+        python: str | os.PathLike[str] | None = None,
+        time_limit: float = 60.0,
+    ) -> None:
+        check_count("num_workers", num_workers, 1)
+        check_number("time_limit", time_limit, above=0)
+        self._python = sys.executable if python is None else os.fspath(python)
+        self._source = _source(sim, other_interpreter=python is not None)
+        self.num_workers, self.time_limit = num_workers, float(time_limit)
+        self._is_other = python is not None
+        first = self._new_process()
+        described = first.described
+        self.name = str(described["name"])
+        self.num_agents: int = described["num_agents"]
+        self.num_actions: int = described["num_actions"]
+        self.horizon: int = described["horizon"]
+        self.num_states: int | None = described["num_states"]
+        if described["agent_features"] is not None:
+            self.agent_features = np.array(described["agent_features"])
+        self.form = Form(*described["form"])
+        self._spare: _Process | None = first
+        self._lanes: list[_WorkerLanes] = []
+
+    def open_lanes(self, form: Form, most: int) -> Lanes:
+        """Lanes in all workers, for `most` episodes side by side.
+
+        Raises:
+            SimulatorError: a worker cannot be started.
+        """
+        self.close()
+        lanes = _WorkerLanes(self, form, max(most, self.num_workers))
+        self._lanes.append(lanes)
+        return lanes
+
+    def _start(self) -> _Process:
+        """A process that has made the simulator; raises as the class does."""
+        spare, self._spare = self._spare, None
+        return spare or self._new_process()
+
+    def _new_process(self) -> _Process:
+        return _Process(self._python, self._source, self.num_workers, self._is_other)
+
+    def close(self) -> None:
+        """End all processes; raises nothing."""
+        for lanes in self._lanes:
+            lanes.close()
+        self._lanes.clear()
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def reset(self, seed: int) -> Any:
+        """See `Simulator.reset`.
+
+        Raises:
+            SimulatorError: as the class says.
+        """
+        if not self._lanes:
+            self.open_lanes(self.form, 1)
+        self._lanes[-1].begin([seed])
+        return self._now()
+
+    def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any]:
+        """See `Simulator.step`.
+
+        Raises:
+            SimulatorError: as the class says.
+        """
+        arrays = self._lanes[-1].arrays
+        arrays.actions[0] = actions
+        self._lanes[-1].advance([0])
+        legal = arrays.legal[0].copy() if self.form.limited else None
+        return self._now(), arrays.rewards[0].copy(), arrays.alive[0].copy(), legal
+
+    def _now(self) -> Any:
+        arrays = self._lanes[-1].arrays
+        return rebuilt(self.form.structure, [x[0].copy() for x in arrays.observations])
+
+
+class _WorkerLanes(Lanes):
+    """Rows dealt out among processes, which play at the same time."""
+
+    def __init__(self, workers: Workers, form: Form, count: int) -> None:
+        self._workers, self._form, self.count = workers, form, count
+        rows = [list(range(k, count, workers.num_workers)) for k in range(workers.num_workers)]
+        self._rows = [own for own in rows if own]
+        self._processes: list[_Process | None] = [None] * len(self._rows)
+        sizes = (count, workers.num_agents, workers.num_actions, form)
+        self._memory = _shared_memory(bytes_of(Arrays.make(*sizes)))
+        with open(self._memory, "r+b") as file:
+            self.arrays = Arrays.make(*sizes, carver(mmap.mmap(file.fileno(), 0)))
+        self._seeds: list[int] = []
+        self._step = 0
+
+    def begin(self, seeds: Sequence[int]) -> None:
+        """See `Lanes.begin`."""
+        self._seeds, self._step = list(seeds), 0
+        for k, rows in enumerate(self._rows):
+            if self._processes[k] is None:
+                self._processes[k] = process = self._workers._start()
+                process.send("open", str(self._memory), self.count, tuple(self._form), rows)
+                self._answer(k, rows, _START_SECONDS)
+        self._all("begin", [{r: seeds[r] for r in rows if r < len(seeds)} for rows in self._rows])
+
+    def advance(self, active: Sequence[int]) -> None:
+        """See `Lanes.advance`."""
+        playing = set(active)
+        self._all("advance", [[r for r in rows if r in playing] for rows in self._rows])
+        self._step += 1
+
+    def _all(self, command: str, parts: list[Any]) -> None:
+        """Send every process its part, then wait for all of them."""
+        asked = [k for k, part in enumerate(parts) if part]
+        lost: list[int] = []
+        for k in asked:
+            process = self._processes[k]
+            try:
+                if process is None:
+                    raise BrokenPipeError
+                process.send(command, parts[k])
+            except OSError:
+                lost.append(k)
+        errors = []
+        for k in asked:
+            try:
+                if k in lost:
+                    raise self._died(k, list(parts[k]))
+                self._answer(k, list(parts[k]), self._workers.time_limit)
+            except SimulatorError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _answer(self, k: int, rows: list[int], seconds: float) -> None:
+        process = self._processes[k]
+        assert process is not None
+        try:
+            answer = process.receive(seconds)
+        except TimeoutError:
+            self._end(k)
+            raise SimulatorError(
+                f"{self._workers.name}: a worker did not answer within {seconds:g} s and was "
+                f"ended, {self._place(rows)}"
+            ) from None
+        except (EOFError, OSError):
+            raise self._died(k, rows) from None
+        if answer[0] == "error":
+            raise SimulatorError(answer[1])
+
+    def _died(self, k: int, rows: list[int]) -> SimulatorError:
+        process = self._processes[k]
+        how = "died" if process is None else process.how_it_ended()
+        self._end(k)
+        return SimulatorError(f"{self._workers.name}: a worker {how}, {self._place(rows)}")
+
+    def _place(self, rows: list[int]) -> str:
+        seeds = [str(self._seeds[row]) for row in rows if row < len(self._seeds)]
+        episodes = "episode with seed" if len(seeds) == 1 else "episodes with seeds"
+        return f"at step {self._step} of the {episodes} {', '.join(seeds)}"
+
+    def _end(self, k: int) -> None:
+        process, self._processes[k] = self._processes[k], None
+        if process is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """End the processes."""
+        for k in range(len(self._processes)):
+            self._end(k)
+        self._memory.unlink(missing_ok=True)
+
+
+def _shared_memory(size: int) -> Path:
+    """A file of zeros that processes map: in memory, where the system has a place for that."""
+    folder = Path("/dev/shm")
+    number, name = tempfile.mkstemp(prefix="crowdnash-", dir=folder if folder.is_dir() else None)
+    with open(number, "wb") as file:
+        file.truncate(max(size, 1))
+    path = Path(name)
+    atexit.register(path.unlink, missing_ok=True)
+    return path
+
+
+def _source(sim: Any, *, other_interpreter: bool) -> tuple[str, Any]:
+    """What a worker makes the simulator from."""
+    if isinstance(sim, str):
+        if not sim.rpartition(":")[0]:
+            raise ValueError(f"sim must be 'package.module:name' or 'file.py:name', not {sim!r}")
+        return "name", sim
+    if not hasattr(sim, "reset") and not callable(sim):
+        raise ValueError(f"sim must be a simulator or make one, not {shown(sim)}")
+    try:
+        if other_interpreter:  # what cloudpickle writes is for one version of Python
+            return "pickle", pickle.dumps(sim, 4)
+        return "pickle", _pickler().dumps(sim)
+    except Exception as error:
+        raise ValueError(
+            f"sim must be pickled to reach the workers, and cannot be ({error}): give a function "
+            "that makes it, or 'file.py:name'"
+        ) from error
+
+
+def _pickler() -> Any:
+    """cloudpickle, which takes lambdas and what a notebook defines, or pickle."""
+    try:
+        return importlib.import_module("cloudpickle")
+    except ModuleNotFoundError:
+        return pickle
+
+
+def _own_paths() -> list[str]:
+    """Where this process finds its user's modules, what is installed left out."""
+    installed = tuple({sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)})
+    paths = [os.path.abspath(path or os.getcwd()) for path in sys.path]
+    return [path for path in paths if not path.startswith(installed)]
+
+
+class _Process:
+    """One worker, started and asked to make the simulator."""
+
+    def __init__(
+        self, python: str, source: tuple[str, Any], num_workers: int, is_other: bool
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        arguments = [python, worker_module.__file__, str(theirs.fileno())]
+        # Some libraries use all cores in every process otherwise.
+        threads = str(max(1, (os.cpu_count() or 1) // num_workers))
+        environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads} | os.environ
+        try:
+            self._popen = subprocess.Popen(arguments, pass_fds=(theirs.fileno(),), env=environment)
+        except OSError as error:
+            ours.close()
+            raise SimulatorError(f"python: {python} cannot be started: {error.strerror}") from None
+        finally:
+            theirs.close()
+        self._connection = Connection(ours.detach())
+        self._finalizer = weakref.finalize(self, _kill, self._popen, self._connection)
+        self.send("load", _own_paths(), str(Path(__file__).parents[1]), is_other, source)
+        try:
+            answer = self.receive(_START_SECONDS)
+        except (EOFError, OSError, TimeoutError):
+            how = self.how_it_ended()
+            self.kill()
+            raise SimulatorError(f"a worker of {python} {how} before it had begun") from None
+        if answer[0] == "error":
+            self.kill()
+            raise SimulatorError(f"a worker cannot make the simulator: {answer[1]}")
+        self.described: dict[str, Any] = answer[1]
+
+    def send(self, command: str, *rest: Any) -> None:
+        """Give a command; raises `OSError` if the process is gone."""
+        self._connection.send_bytes(pickle.dumps((command, *rest), 4))
+
+    def receive(self, seconds: float) -> Any:
+        """The answer.
+
+        Raises:
+            TimeoutError: there is none in time.
+            EOFError, OSError: the process is gone.
+        """
+        if not self._connection.poll(seconds):
+            raise TimeoutError
+        return pickle.loads(self._connection.recv_bytes())  # noqa: S301 (from our own worker)
+
+    def how_it_ended(self) -> str:
+        """In words, with exit status or signal."""
+        deadline = time.monotonic() + 1.0
+        while self._popen.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        status = self._popen.poll()
+        if status is None:
+            return "stopped answering"
+        if status < 0:
+            return f"died by {signal.Signals(-status).name}"
+        return f"ended with status {status}"
+
+    def kill(self) -> None:
+        """End it."""
+        self._finalizer()
+
+
+def _kill(popen: subprocess.Popen[bytes], connection: Connection) -> None:
+    connection.close()
+    popen.kill()
+    popen.wait()
