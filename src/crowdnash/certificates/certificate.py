@@ -28,6 +28,7 @@ from crowdnash.certificates.paths import exploitability_on_paths
 from crowdnash.certificates.ppo_deviations import evenly_spread
 from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability, FrozenGains
+from crowdnash.certificates.sampled_agents import exploitability_of_sample
 from crowdnash.checks import (
     check_choice,
     check_count,
@@ -72,7 +73,10 @@ def exploitability(
         num_trajectories: K >= 2 population paths to evaluate on, and as many again to plan on.
             "learned": trajectories on which each learned deviation is played, as many before to
             choose.
-        agents: Indices of the agents to examine, default all N ("learned": 4, evenly spread).
+        agents: Indices of the agents to examine, default all N ("learned": 4, evenly spread). An
+            integer m >= 2 (method "paths"): the agents whom a coarse pass over everybody finds
+            worst, for `maximum`, and m random ones, for the `mean` over all N, in whose interval
+            their sampling error is.
         confidence: In (0,1), of the intervals `maximum` and `mean`.
         own_influence_agents: For how many agents at most, those with the largest gain, deviations
             are really played (method "paths" only; 0 for none: lower ends are then predicted where
@@ -104,6 +108,8 @@ def exploitability(
     used = _resolve(game, method)
     if agents is None and used == "learned":
         agents = evenly_spread(game.num_agents, _AGENTS_THAT_LEARN)
+    sampled = _sampled(game, agents, used)
+    agents = None if sampled else agents
     index = _check(game, policy, num_trajectories, agents, confidence, own_influence_agents)
     if learner is not None and used != "learned":
         raise ValueError(f"learner is for method='learned', not for {used!r}")
@@ -115,10 +121,15 @@ def exploitability(
         )
     elif budget_steps is not None:
         raise ValueError("budget_steps is for simulators outside JAX, and this game is none")
-    origin = Origin.of(game, policy, key, own_influence_agents, learner)
+    origin = Origin.of(game, policy, key, own_influence_agents, learner, sampled)
     if used == "learned":
         certificate = learned_exploitability(
             game, policy, index, key, num_trajectories, confidence, learner
+        )
+    elif sampled:
+        assert isinstance(game, PopulationGame)
+        certificate = exploitability_of_sample(
+            game, policy, key, num_trajectories, sampled, confidence, own_influence_agents
         )
     elif used == "paths":
         assert isinstance(game, PopulationGame)
@@ -129,6 +140,18 @@ def exploitability(
         assert isinstance(game, TabularGame)  # _resolve has seen to it
         certificate = _without_sampling(game, policy, index, used, confidence)
     return replace(certificate, origin=origin)
+
+
+def _sampled(game: DynamicGame, agents: Any, used: str) -> int:
+    """How many agents are to be drawn at random; 0 if indices were given, or nothing."""
+    if isinstance(agents, bool) or not isinstance(agents, int | np.integer):
+        return 0
+    check_count("agents", agents, 2)
+    if used != "paths":
+        raise ValueError(f"agents={agents}, a number, is for method 'paths', not {used!r}")
+    if agents > game.num_agents:
+        raise ValueError(f"agents must be at most N = {game.num_agents}, not {agents}")
+    return int(agents)
 
 
 def _without_sampling(

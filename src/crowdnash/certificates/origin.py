@@ -27,7 +27,7 @@ class Origin:
     `parameters_digest` one of the arrays alone; `policy` and `policy_digest` likewise. `key` holds
     the random key, its kind before the colon. `learner` describes the learner of method "learned",
     "" for none. `versions` are those of crowdnash, JAX, NumPy and Python; `device` is where it was
-    computed.
+    computed. `sampled_agents` is how many were drawn at random, 0 if they were named.
     """
 
     game: str
@@ -40,6 +40,7 @@ class Origin:
     learner: str
     versions: str
     device: str
+    sampled_agents: int = 0
 
     @classmethod
     def of(
@@ -49,6 +50,7 @@ class Origin:
         key: PRNGKeyArray,
         own_influence_agents: int,
         learner: Any,
+        sampled_agents: int = 0,
     ) -> "Origin":
         """What is about to be certified; raises nothing."""
         parts = ("crowdnash", "jax", "numpy")
@@ -64,6 +66,7 @@ class Origin:
             learner="" if learner is None else type(learner).__name__,
             versions=f"{versions}, Python {platform.python_version()}",
             device=jax.default_backend(),
+            sampled_agents=sampled_agents,
         )
 
 

@@ -44,7 +44,7 @@ from crowdnash.simulation.samplers import ActionSampler, action_sampler
 
 _SLOPE_PATHS = 16
 _SLOPE_WORK = 8_000_000
-_RESPONSE_WORK = 16_000_000
+_RESPONSE_WORK = 1_600_000
 _PRICED_AGENTS = 256
 SECOND_ORDER = 8.0
 """What first order leaves out, as a multiple of its own size times the share displaced."""

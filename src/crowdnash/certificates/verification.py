@@ -85,7 +85,7 @@ def _again(
         policy,
         key=key,
         num_trajectories=certificate.num_trajectories or 2,
-        agents=certificate.agents,
+        agents=origin.sampled_agents or certificate.agents,
         confidence=certificate.confidence,
         own_influence_agents=origin.own_influence_agents,
         method=certificate.method,
