@@ -30,6 +30,7 @@ commands:
   symmetry GAME          measure how symmetric a game is, and Theorem 1's bound
   mean-field GAME        solve the mean-field game that a game induces
   reproduce EXPERIMENT   measure a theorem or figure of the paper again
+  case NAME              solve a real case and judge it: sioux-falls
   completion SHELL       print a script for completion in bash, zsh or fish
 
 options:
@@ -46,6 +47,7 @@ COMMANDS = {
     "symmetry": "theory:show_symmetry",
     "mean-field": "theory:show_mean_field",
     "reproduce": "reproduce:show_reproduce",
+    "case": "case:show_case",
     "completion": "completion:show_completion",
 }
 """The module of this package and the function of each command."""

@@ -47,6 +47,7 @@ def show_completion(arguments: Sequence[str]) -> None:
 
 def _records() -> dict[str, Any]:
     """The record of flags of every command."""
+    from crowdnash.cli.case import CASES, CaseFlags
     from crowdnash.cli.commands import EvaluateFlags, ReportFlags
     from crowdnash.cli.flags import solve_records
     from crowdnash.cli.games_list import GamesFlags
@@ -63,6 +64,7 @@ def _records() -> dict[str, Any]:
         "symmetry": _by_game(options_record(SymmetryOptions)),
         "mean-field": _by_game(options_record(MeanFieldOptions)),
         "reproduce": _after_word(experiment_names(), ReproduceFlags),
+        "case": _after_word(CASES, CaseFlags),
         "completion": _after_word(typing.get_args(Shell), CompletionFlags),
     }
 

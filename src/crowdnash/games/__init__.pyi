@@ -7,5 +7,6 @@ from .registry import lookup as lookup
 from .registry import names as names
 from .registry import tabular_names as tabular_names
 from .rock_paper_scissors import RockPaperScissors as RockPaperScissors
+from .route_choice import RouteChoice as RouteChoice
 from .sis import SIS as SIS
 from .taxi import Taxi as Taxi

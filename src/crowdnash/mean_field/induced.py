@@ -14,6 +14,7 @@ For one group that is mu itself.
 Axes: N agents, G groups, H steps, S states, A actions, X = S*A pairs, K aggregate components.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from crowdnash.games.base import InAggregate, PopulationGame, TabularGame
 from crowdnash.games.declarations import check_declarations, reads, reads_step
@@ -40,52 +41,66 @@ from crowdnash.mean_field.tables import AffineLaw, check_vertices
 
 _MAX_TABLE = 2**23
 _MAX_AT_ONCE = 2**22
+_MAX_COMPARED = 64
 
 
 class GroupedAgents(eqx.Module):
-    """A game's agents by group: `groups` [N] and `sizes` [G], with what they contribute.
+    """A game's agents by group, with what they contribute.
 
-    `shared` [X,K] if all agents contribute alike, else None, and then `totals` [G,X,K] are the
-    sums of the contributions over each group.
+    Agents of a group that are equal in everything are kept once: n different ones.
+
+    Attributes:
+        game: of all N agents.
+        agents: the records of the n different ones.
+        counts: how many agents each of them stands for.
+        groups: their groups.
+        sizes: how many agents each group has.
+        meeting: whom the groups meet.
+        shared: what agents contribute, if they all contribute alike, else None; and then
+        totals: are the sums of the contributions over each group.
     """
 
     game: PopulationGame
-    groups: Int[Numbers, " N"]
+    agents: PyTree
+    counts: Float[Numbers, " n"]
+    groups: Int[Numbers, " n"]
     sizes: Float[Numbers, " G"]
     meeting: OthersOfGroups
     shared: Float[Numbers, "X K"] | None
     totals: Float[Numbers, "G X K"] | None
 
-    def aggregates(self, mu: Float[Array, "G S A"]) -> Float[Array, "N K"]:
+    def aggregates(self, mu: Float[Array, "G S A"]) -> Float[Array, "n K"]:
         """The aggregate that every agent meets at the populations `mu`, its own share left out."""
         pairs = mu.reshape(mu.shape[0], -1)
         if self.shared is not None:
             aggregates = (self.meeting @ pairs) @ jnp.asarray(self.shared)
             return aggregates[jnp.asarray(self.groups)]
         total = jnp.einsum("gx,gxk->k", pairs, jnp.asarray(self.totals))
-        table = contribution_table(self.game, self.game.agents).astype(float)
+        table = contribution_table(self.game, self.agents).astype(float)
         own = jnp.einsum("nx,nxk->nk", pairs[jnp.asarray(self.groups)], table)
         return (total - own) / (self.game.num_agents - 1)
 
     def mean_law(
-        self, law: Law, aggregates: Float[Array, "N K"], step: Any, dtype: Any
+        self, law: Law, aggregates: Float[Array, "n K"], step: Any, dtype: Any
     ) -> Float[Array, "G S A ..."]:
         """The mean over each group's agents of a law, at all pairs (s,a)."""
         game, groups = self.game, jnp.asarray(self.groups)
 
         def mean(values: Array) -> Array:  # [S,1,N] or [1,N] -> [G,S] or [G]
             each = jnp.moveaxis(values[..., 0, :], -1, 0).astype(dtype)
-            if self.sizes.shape[0] == 1:
-                return each.mean(0)[None]
-            if self.sizes.shape[0] == game.num_agents:  # one agent a group: nothing to average
+            if self.sizes.shape[0] == len(each):  # one a group: nothing to average
                 return jnp.zeros_like(each).at[groups].set(each)
-            count = jnp.asarray(self.sizes, dtype).reshape(-1, *(1,) * (each.ndim - 1))
-            return jax.ops.segment_sum(each, groups, self.sizes.shape[0]) / count
+            column = (-1, *(1,) * (each.ndim - 1))
+            each = each * jnp.asarray(self.counts, dtype).reshape(column)
+            sizes = jnp.asarray(self.sizes, dtype).reshape(column)
+            if self.sizes.shape[0] == 1:
+                return each.sum(0)[None] / sizes
+            return jax.ops.segment_sum(each, groups, self.sizes.shape[0]) / sizes
 
         # Memory must not grow with N times the number of pairs.
-        at_once = max(1, _MAX_AT_ONCE // (game.num_agents * game.num_states))
+        at_once = max(1, _MAX_AT_ONCE // (self.counts.shape[0] * game.num_states))
         lanes, step = aggregates.T[:, None], jnp.asarray(step, jnp.int32)
-        values = laws_at_pairs(game, law, game.agents, lanes, step, summary=mean, at_once=at_once)
+        values = laws_at_pairs(game, law, self.agents, lanes, step, summary=mean, at_once=at_once)
         values = jnp.moveaxis(values, 0, 1)
         return values.reshape(len(values), game.num_states, game.num_actions, *values.shape[2:])
 
@@ -158,8 +173,10 @@ def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMean
         check_declarations(game)
     index = assign_groups(game, "symmetric" if groups is None else groups)
     sizes = np.bincount(index).astype(np.float64)
-    shared, totals = in_double(_contribution_tables, game, index, sizes.shape[0])
-    agents = GroupedAgents(game, index, sizes, OthersOfGroups(sizes), shared, totals)
+    records, counts, index = _different_agents(game, index)
+    shared, totals = in_double(_contribution_tables, game, records, counts, index, len(sizes))
+    meeting = OthersOfGroups(sizes)
+    agents = GroupedAgents(game, records, counts, index, sizes, meeting, shared, totals)
     transition = _law(agents, "transition", game.transition_in_aggregate)
     if isinstance(transition, AffineLaw):
         check_vertices(transition.vertices, game.num_actions, type(game).__name__)
@@ -212,12 +229,31 @@ def _vertex_table(
     return jax.lax.map(at, jnp.arange(num_steps, dtype=jnp.int32))
 
 
+def _different_agents(
+    game: PopulationGame, groups: Int[np.ndarray, " N"]
+) -> tuple[PyTree, Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Records, numbers and groups of agents that differ; all agents if that spares little."""
+    everybody = game.agents, np.ones(game.num_agents), groups
+    leaves = [np.shape(x) for x in jax.tree_util.tree_leaves(game.agents)]
+    if is_traced(game) or sum(math.prod(x[1:]) for x in leaves) > _MAX_COMPARED:
+        return everybody
+    columns = [np.asarray(x) for x in jax.tree_util.tree_leaves(game.agents)]
+    rows = [x.reshape(len(groups), -1).astype(np.float64) for x in (*columns, groups)]
+    _, first, counts = np.unique(
+        np.concatenate(rows, axis=1), axis=0, return_index=True, return_counts=True
+    )
+    if 2 * len(first) > len(groups):
+        return everybody
+    few = jax.tree_util.tree_map(lambda x: x[first], game.agents)
+    return few, counts.astype(np.float64), groups[first]
+
+
 def _contribution_tables(
-    game: PopulationGame, groups: Any, num_groups: int
+    game: PopulationGame, agents: PyTree, counts: Any, groups: Any, num_groups: int
 ) -> tuple[Array | None, Array | None]:
     """(what every agent contributes [X,K], None), or (None, sums over each group [G,X,K])."""
     first = jax.tree_util.tree_map(lambda x: x[:1], game.agents)
     if not reads(partial(contribution_table, game), (first,), 0):
         return contribution_table(game, first)[0].astype(float), None
-    each = contribution_table(game, game.agents).astype(float)
+    each = contribution_table(game, agents).astype(float) * jnp.asarray(counts)[:, None, None]
     return None, jax.ops.segment_sum(each, jnp.asarray(groups), num_groups)

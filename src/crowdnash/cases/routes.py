@@ -1,0 +1,141 @@
+"""Route choice solved exactly, learned from play, and judged by what transport planners ask.
+
+Axes: N drivers, P origin-destination pairs, A routes, L links. Drivers of a pair form a group.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from crowdnash.games.network import Network, checked_network, route_times
+from crowdnash.games.route_choice import RouteChoice
+from crowdnash.learners.driver import solve as learn
+from crowdnash.learners.mirror_descent import PolicyMirrorDescent
+from crowdnash.mean_field.induced import induced_game
+from crowdnash.mean_field.solvers import solve
+from crowdnash.policies.tabular import TabularPolicy
+
+PHASES = ((0.001, 30), (0.005, 40), (0.02, 90))
+"""Steps of the learner, in 1 / minute, and epochs of each. Under the first policy, uniform, times
+are a hundred times what they will be: a step for the end would settle everybody on one route."""
+
+_FICTITIOUS_PLAY = 400
+_MIRROR_STEP = 0.05
+_EXPLORATION = 0.01
+
+
+class Judgement(NamedTuple):
+    """Flows on links, judged as assignments of traffic are (Beckmann 1956).
+
+    Attributes:
+        flows: vehicles on each link.
+        objective: Beckmann's; least at the user equilibrium.
+        total_time: of all vehicles.
+        relative_gap: (total time - time if all took today's shortest route) / total time, over the
+            routes of the game.
+    """
+
+    flows: Float[np.ndarray, " L"]
+    objective: float
+    total_time: float
+    relative_gap: float
+
+
+def network_of(game: RouteChoice) -> Network:
+    """The game's network, in NumPy."""
+    return checked_network(game.links)
+
+
+def link_flows(game: RouteChoice, probs: Float[np.ndarray, "P A"]) -> Float[np.ndarray, " L"]:
+    """Expected vehicles on each link if all drivers of a pair choose with these probabilities."""
+    return np.einsum("pa,pal->l", _route_flows(game, probs), np.asarray(game.routes, np.float64))
+
+
+def judge(game: RouteChoice, probs: Float[np.ndarray, "P A"]) -> Judgement:
+    """Judge what each pair's drivers do (Wardrop 1952).
+
+    Args:
+        game: the game; tolls do not enter, and values of time are all 1.
+        probs: of the routes of each pair.
+    """
+    network, flows = network_of(game), link_flows(game, probs)
+    times = route_times(np.asarray(game.routes, np.float64), network.times(flows))
+    taken = _route_flows(game, probs)
+    total = float((taken * times).sum())
+    shortest = float(taken.sum(1) @ times.min(1))
+    return Judgement(flows, network.beckmann(flows), total, (total - shortest) / total)
+
+
+def solve_routes(
+    game: RouteChoice, *, num_iterations: int = 2000, tolerance: float = 1e-4
+) -> Float[np.ndarray, "P A"]:
+    """The equilibrium of the game's mean field, a population a pair: the white-box route (Def. 6).
+
+    Fictitious play finds which routes are used; mirror descent from there how much.
+
+    Args:
+        game: drivers of a pair must have one value of time.
+        num_iterations: of mirror descent, at most.
+        tolerance: on the largest gain of a driver, in reward.
+    """
+    mfg = induced_game(game, groups=np.asarray(game.pair))
+    rough = solve(
+        mfg, "fictitious_play", num_iterations=_FICTITIOUS_PLAY, tolerance=tolerance
+    ).policy
+    start = (1 - _EXPLORATION) * rough + _EXPLORATION / game.num_actions
+    exact = solve(
+        mfg,
+        "mirror_descent",
+        num_iterations=num_iterations,
+        tolerance=tolerance,
+        step_size=_MIRROR_STEP,
+        initial=start,
+        check_every=100,
+    )
+    # One pair is one population, and its policy then has no axis for it.
+    return np.reshape(exact.policy, (len(game.routes), game.horizon, game.num_actions))[:, 0]
+
+
+def learn_routes(
+    game: RouteChoice,
+    key: PRNGKeyArray,
+    phases: tuple[tuple[float, int], ...] = PHASES,
+) -> Float[np.ndarray, "P A"]:
+    """Learn from play alone: one play of all drivers an epoch, a group a pair (Algorithm 2).
+
+    Args:
+        game: only simulated.
+        key: decides the play.
+        phases: step size and number of epochs of each.
+    """
+    state, done = None, 0
+    probs = np.zeros(0)
+    for step_size, num_epochs in phases:
+        done += num_epochs
+        learner = PolicyMirrorDescent(
+            evaluation="fitted",
+            groups=np.asarray(game.pair),
+            td_epochs=1,
+            num_epochs=done,
+            temperature=0.0,
+            step_size=step_size,
+            mixing=False,
+            iterate="last",
+        )
+        result = learn(game, learner, key=key, state=state)
+        state = result.state
+        assert isinstance(result.policy, TabularPolicy)
+        probs = np.asarray(result.policy.probs)[:, 0, 0].astype(np.float64)
+    return probs / probs.sum(1, keepdims=True)
+
+
+def policy_of(game: RouteChoice, probs: Float[np.ndarray, "P A"]) -> TabularPolicy:
+    """Every driver plays its pair's probabilities."""
+    table = np.broadcast_to(probs[:, None, None, :], (len(probs), game.horizon, 1, probs.shape[1]))
+    return TabularPolicy.grouped(table.astype(np.float32), np.asarray(game.pair))
+
+
+def _route_flows(game: RouteChoice, probs: Float[np.ndarray, "P A"]) -> Float[np.ndarray, "P A"]:
+    drivers = np.bincount(np.asarray(game.pair), minlength=len(probs)) * float(game.vehicles)
+    return drivers[:, None] * probs
