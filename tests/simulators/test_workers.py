@@ -12,6 +12,7 @@ import pytest
 
 import crowdnash as cn
 from crowdnash.simulators import SimulatorError, Workers
+from crowdnash.simulators import workers as worker_processes
 from simulator_toys import Dice, Doors, Drivers, Mortals, uniform
 
 KEY = jax.random.key(0)
@@ -142,6 +143,30 @@ def test_one_worker_steps_like_the_simulator_it_holds():
         np.testing.assert_array_equal(workers.reset(5), sim.reset(5))
         for mine, other in zip(workers.step(actions), sim.step(actions), strict=True):
             np.testing.assert_allclose(mine, other, rtol=1e-6)
+
+
+def test_ctrl_c_leaves_no_late_answer_behind(monkeypatch):
+    """Interrupted while the workers play, the next call is as if it had not been."""
+    here = cn.simulate(Drivers(), uniform(Drivers()), key=KEY, num_trajectories=3)
+    with Workers(Drivers(), num_workers=2) as workers:
+        cn.simulate(workers, uniform(Drivers()), key=KEY, num_trajectories=3)
+        calls = []
+
+        def interrupted(self, seconds):
+            calls.append(0)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return receive(self, seconds)
+
+        receive = worker_processes._Process.receive
+        monkeypatch.setattr(worker_processes._Process, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cn.simulate(workers, uniform(Drivers()), key=KEY, num_trajectories=3)
+        monkeypatch.undo()
+        there = cn.simulate(workers, uniform(Drivers()), key=KEY, num_trajectories=3)
+    np.testing.assert_array_equal(here.rewards, there.rewards)
+    with pytest.raises(SimulatorError, match="Drivers: these workers are closed"):
+        cn.simulate(workers, uniform(Drivers()), key=KEY, num_trajectories=3)
 
 
 def test_nothing_is_left_behind():

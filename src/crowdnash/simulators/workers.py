@@ -6,6 +6,7 @@ Axes: B lanes, N agents.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import mmap
 import os
@@ -88,7 +89,7 @@ class Workers:
         Raises:
             SimulatorError: a worker cannot be started.
         """
-        self.close()
+        self._close_lanes()
         lanes = _WorkerLanes(self, form, max(most, self.num_workers))
         self._lanes.append(lanes)
         return lanes
@@ -103,12 +104,15 @@ class Workers:
 
     def close(self) -> None:
         """End all processes; raises nothing."""
-        for lanes in self._lanes:
-            lanes.close()
-        self._lanes.clear()
+        self._close_lanes()
         if self._spare is not None:
             self._spare.kill()
             self._spare = None
+
+    def _close_lanes(self) -> None:
+        for lanes in self._lanes:
+            lanes.close()
+        self._lanes.clear()
 
     def __enter__(self) -> Workers:
         return self
@@ -161,6 +165,8 @@ class _WorkerLanes(Lanes):
 
     def begin(self, seeds: Sequence[int]) -> None:
         """See `Lanes.begin`."""
+        if not self._memory.exists():
+            raise SimulatorError(f"{self._workers.name}: these workers are closed")
         self._seeds, self._step = list(seeds), 0
         for k, rows in enumerate(self._rows):
             if self._processes[k] is None:
@@ -178,29 +184,31 @@ class _WorkerLanes(Lanes):
     def _all(self, command: str, parts: list[Any]) -> None:
         """Send every process its part, then wait for all of them."""
         asked = [k for k, part in enumerate(parts) if part]
-        lost: list[int] = []
-        for k in asked:
-            process = self._processes[k]
-            try:
-                if process is None:
-                    raise BrokenPipeError
-                process.send(command, parts[k])
-            except OSError:
-                lost.append(k)
-        errors = []
-        for k in asked:
-            try:
-                if k in lost:
-                    raise self._died(k, list(parts[k]))
-                self._answer(k, list(parts[k]), self._workers.time_limit)
-            except SimulatorError as error:
-                errors.append(error)
+        errors, waiting = [], set()
+        try:
+            for k in asked:
+                process = self._processes[k]
+                waiting.add(k)
+                if process is not None:
+                    with contextlib.suppress(OSError):  # then there is no answer either
+                        process.send(command, parts[k])
+            for k in asked:
+                try:
+                    self._answer(k, list(parts[k]), self._workers.time_limit)
+                except SimulatorError as error:
+                    errors.append(error)
+                waiting.discard(k)
+        finally:
+            # After Ctrl-C: an answer that comes late would be taken for that of the next command.
+            for k in waiting:
+                self._end(k)
         if errors:
             raise errors[0]
 
     def _answer(self, k: int, rows: list[int], seconds: float) -> None:
         process = self._processes[k]
-        assert process is not None
+        if process is None:
+            raise self._died(k, rows)
         try:
             answer = process.receive(seconds)
         except TimeoutError:
