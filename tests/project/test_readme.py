@@ -17,7 +17,7 @@ def test_python_blocks_run_in_order():
     names: dict = {}
     assert len(BLOCKS) == 3
     printed = [run(block, names, README.name) for block in BLOCKS[:2]]
-    found, game = names["found"], names["game"]
+    found, game = names["certificate"], names["game"]
     assert 0 < found.mean.lower <= found.mean.upper < 0.3
     assert found.maximum.upper < 1.5
     assert f"no agent of {game.num_agents} gains more than" in printed[0]
