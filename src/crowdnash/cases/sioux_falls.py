@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from crowdnash.cases.routes import (
+    PHASES,
     Judgement,
     judge,
     learn_routes,
@@ -35,6 +36,8 @@ SYSTEM_OPTIMUM_TIME = 7_194_256.053
 
 Scale = Literal["small", "full"]
 _VEHICLES = {"small": 10, "full": 1}
+# Fewer drivers try fewer routes in an epoch, and epochs are cheap.
+_PHASES = {"small": ((0.001, 50), (0.005, 50), (0.02, 200), (0.01, 100)), "full": PHASES}
 _PATHS = {"small": 8, "full": 4}
 
 
@@ -105,7 +108,7 @@ def run(
     played = game(scale)
     exact_game = game(scale, num_routes=20)
     exact = _stage(out, "exact", tell, lambda: solve_routes(exact_game))
-    learned = _stage(out, "learned", tell, lambda: learn_routes(played, keys[0]))
+    learned = _stage(out, "learned", tell, lambda: learn_routes(played, keys[0], _PHASES[scale]))
     judged = judge(played, learned)
     _write_links(out / "links.csv", network_of(played), judged)
     begun = time.perf_counter()
