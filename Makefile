@@ -10,14 +10,14 @@ DOCUMENTATION := $(VENV)/.installed-documentation
 # Two test processes, and a file's tests in one of them, which compiles their programs once.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 DEMO_GAME := sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --num-epochs 300 \
-	--td-epochs 100 --temperature 0.01 --evaluate-every 20 --seed 0
+	--temperature 0.01 --evaluate-every 20 --seed 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo test test-all check format bench docs clean distclean
 
 help:
-	@echo "make demo      solve A-SIS for 1000 agents, symmetric and in 16 groups, and report"
+	@echo "make demo      solve A-SIS for 1000 agents, with one policy for all and for each, and report"
 	@echo "make test      lint, types, and the tests without the slow ones"
 	@echo "make test-all  lint, types, and all tests"
 	@echo "make check     lint, format and types"
@@ -46,11 +46,11 @@ $(DOCUMENTATION): requirements-docs.txt $(RUNTIME)
 install: $(DEVELOPMENT)
 
 demo: $(RUNTIME)
-	rm -rf runs/demo-symmetric runs/demo-groups
-	$(BIN)/crowdnash solve $(DEMO_GAME) --groups symmetric --out runs/demo-symmetric
-	$(BIN)/crowdnash solve $(DEMO_GAME) --groups 16 --out runs/demo-groups
-	$(BIN)/crowdnash report runs/demo-symmetric
-	$(BIN)/crowdnash report runs/demo-groups
+	rm -rf runs/demo-symm-pmd runs/demo
+	$(BIN)/crowdnash solve $(DEMO_GAME) --evaluation td --out runs/demo-symm-pmd
+	$(BIN)/crowdnash solve $(DEMO_GAME) --out runs/demo
+	$(BIN)/crowdnash report runs/demo-symm-pmd
+	$(BIN)/crowdnash report runs/demo
 
 # Quick compilation, slower programs: most of the tests' time is XLA's. Large programs are kept for
 # the next run, until `make clean`. `test-all` compiles as users do.
@@ -83,7 +83,7 @@ docs: $(DOCUMENTATION)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis runs/demo-symmetric runs/demo-groups
+	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis runs/demo-symm-pmd runs/demo
 	rm -rf src/*.egg-info
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

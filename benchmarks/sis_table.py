@@ -84,7 +84,7 @@ def build_learner(cell: Cell, size: Size) -> cn.PolicyMirrorDescent:
     """The learner of a cell."""
     options = {"num_epochs": size.num_epochs, "td_epochs": size.td_epochs, **LEARNERS[cell.learner]}
     if cell.preset == "practical":
-        return cn.PolicyMirrorDescent.practical(**options)
+        return cn.PolicyMirrorDescent.practical(evaluation="td", **options)
     return cn.PolicyMirrorDescent(**options)
 
 

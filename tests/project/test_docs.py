@@ -26,7 +26,7 @@ RUNNABLE = {
     "simulators.md": 8,
     "tutorial.md": 13,
     "howto/black_box.md": 6,
-    "howto/choose_groups.md": 5,
+    "howto/which_learner.md": 5,
     "howto/gpu.md": 1,
     "howto/large_games.md": 2,
     "howto/mean_field.md": 2,
