@@ -4,7 +4,7 @@ Every case is a game and a learner; a seed draws the game and the learner's rand
 policies are judged by the library's certificate. One JSON line a run goes to
 results/equilibrium.jsonl, so it can be stopped and started again.
 
-    python benchmarks/equilibrium.py [--only TEXT] [--seeds K] [--quick]
+    python benchmarks/equilibrium.py [--only TEXT] [--asked] [--seeds K] [--quick]
     python benchmarks/equilibrium.py --summarise
 """
 
@@ -168,6 +168,7 @@ def main() -> None:
     """Run what is missing, or write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--asked", action="store_true", help="cases with a goal alone")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, into results/partial")
     parser.add_argument("--summarise", action="store_true")
@@ -180,7 +181,8 @@ def main() -> None:
         done = {(row["case"], row["seed"]) for row in rows}
         for name in CASES:
             for seed in range(arguments.seeds):
-                if arguments.only in name and (name, seed) not in done:
+                wanted = arguments.only in name and not (arguments.asked and not CASES[name].goal)
+                if wanted and (name, seed) not in done:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
                         row = run(name, seed, arguments.quick)
