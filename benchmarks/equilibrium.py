@@ -76,6 +76,9 @@ CASES: dict[str, Case] = {
     "routes, kind hidden, independent": Case(
         _routes, {"groups": "independent", "td_epochs": 20}, (0.05, 0.001)
     ),
+    "routes, kind hidden, independent, M = 100": Case(
+        _routes, {"groups": "independent", "td_epochs": 100}
+    ),
     "routes, kind hidden, mixed": Case(_routes, {}),
     "routes, kind hidden, features": Case(_routes, {"representation": "features"}),
     "A-SIS, independent, M = 100": Case(_sis, INDEPENDENT, (0.08, 0.025)),
