@@ -57,7 +57,8 @@ def _routes(key: jax.Array, num_agents: int | None) -> Any:
 
 
 def _library(name: str) -> Callable[[jax.Array, int | None], Any]:
-    return lambda key, num_agents: cn.games.lookup(name).sample(key, num_agents=num_agents or 500)
+    kind: Any = cn.games.lookup(name)
+    return lambda key, num_agents: kind.sample(key, num_agents=num_agents or 500)
 
 
 TD = {"evaluation": "td", "groups": "symmetric", "td_epochs": 100}
@@ -169,7 +170,7 @@ def _mean(values: list[float]) -> str:
 
 def main() -> None:
     """Run what is missing, or write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--asked", action="store_true", help="cases with a goal alone")
     parser.add_argument("--seeds", type=int, default=5)

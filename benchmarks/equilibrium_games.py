@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 import crowdnash as cn
 
@@ -31,10 +31,10 @@ class NoisySIS(cn.games.SIS):
     """A-SIS whose agents have five more parameters, which mean nothing."""
 
     @property
-    def agent_features(self) -> Float[np.ndarray, "N 8"]:
+    def agent_features(self) -> Float[Array, "N 8"]:
         """The three that mean something, and five that do not."""
         noise = np.random.default_rng(7).normal(size=(self.num_agents, 5))
-        return np.concatenate([np.asarray(super().agent_features), noise], axis=1)
+        return jnp.concatenate([jnp.stack(self.agents, axis=1), jnp.asarray(noise)], axis=1)
 
 
 class Driver(NamedTuple):
@@ -56,34 +56,24 @@ class Routes(cn.PopulationGame):
     num_states: ClassVar[int] = 3
     num_actions: ClassVar[int] = 3
 
-    costs: Float[Array, "N 3"]
-    kind: Int[Array, " N"]
+    agents: Driver
     initial_distribution: Float[Array, " 3"]
     horizon: int = eqx.field(static=True)
-    hidden: bool = eqx.field(static=True)
 
     @classmethod
-    def sample(cls, key: Any, num_agents: int = 1000, hidden: bool = True) -> "Routes":
+    def sample(cls, key: Any, num_agents: int = 1000) -> "Routes":
         """Costs uniform in [0,1], kinds uniform."""
         costs, kind = jax.random.split(key)
-        return cls(
+        drivers = Driver(
             jax.random.uniform(costs, (num_agents, 3)),
             jax.random.randint(kind, (num_agents,), 0, 3, jnp.int32),
-            jnp.full(3, 1 / 3),
-            horizon=10,
-            hidden=hidden,
         )
+        return cls(agents=drivers, initial_distribution=jnp.full(3, 1 / 3), horizon=10)
 
     @property
-    def agents(self) -> Driver:
-        """All drivers."""
-        return Driver(self.costs, self.kind)
-
-    @property
-    def agent_features(self) -> Float[np.ndarray, "N k"]:
-        """The costs; the kind only if it is not hidden."""
-        kinds = np.eye(3)[np.asarray(self.kind)]
-        return np.asarray(self.costs) if self.hidden else np.hstack([self.costs, kinds[:, 1:]])
+    def agent_features(self) -> Float[Array, "N 3"]:
+        """The costs; not the kind."""
+        return self.agents.costs
 
     def contribution(self, agent: Driver, state: Array, action: Array) -> Array:
         """The route that is taken."""

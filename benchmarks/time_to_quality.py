@@ -55,11 +55,13 @@ def measure(game_name: str, settings: dict[str, Any], quick: bool) -> dict[str, 
     warnings.simplefilter("ignore")
     game = _game(game_name, quick)
     epochs, check = (4, 2) if quick else (300, 10)
-    settings = {"num_epochs": epochs, "temperature": 0.01} | settings
+    base: dict[str, Any] = {"num_epochs": epochs, "temperature": 0.01}
+    settings = base | settings
     if game_name == "A-RPS" and settings.get("representation", "mixed") != "tables":
         settings = settings | ({} if "groups" in settings else {"features": "linear"})
     learner = cn.PolicyMirrorDescent.practical(**settings)
-    cn.solve(game, cn.PolicyMirrorDescent.practical(**settings | {"num_epochs": 2}), key=_key(9))
+    short: dict[str, Any] = settings | {"num_epochs": 2}
+    cn.solve(game, cn.PolicyMirrorDescent.practical(**short), key=_key(9))
     curve: dict[str, list[float]] = {"agent_steps": [], "seconds": [], "mean": []}
     steps = seconds = 0.0
 
@@ -129,7 +131,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Run all learners and write what they took."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--old", type=Path, help="source folder of version 0.1.0")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
