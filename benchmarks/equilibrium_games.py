@@ -60,6 +60,11 @@ class Routes(cn.PopulationGame):
     initial_distribution: Float[Array, " 3"]
     horizon: int = eqx.field(static=True)
 
+    def __init__(self, agents: Driver):
+        self.agents = agents
+        self.initial_distribution = jnp.full(3, 1 / 3)
+        self.horizon = 10
+
     @classmethod
     def sample(cls, key: Any, num_agents: int = 1000) -> "Routes":
         """Costs uniform in [0,1], kinds uniform."""
@@ -68,7 +73,7 @@ class Routes(cn.PopulationGame):
             jax.random.uniform(costs, (num_agents, 3)),
             jax.random.randint(kind, (num_agents,), 0, 3, jnp.int32),
         )
-        return cls(agents=drivers, initial_distribution=jnp.full(3, 1 / 3), horizon=10)
+        return cls(drivers)
 
     @property
     def agent_features(self) -> Float[Array, "N 3"]:
