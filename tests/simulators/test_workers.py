@@ -191,7 +191,7 @@ def test_nothing_is_left_behind():
         ({"sim": Dice(), "python": "/bin/true"}, "a worker of /bin/true ended with status 0"),
         ({"sim": open}, "a worker cannot make the simulator"),
     ],
-    ids=str,
+    ids=lambda case: case if isinstance(case, str) else "-".join(case),
 )
 def test_arguments_that_make_no_workers(arguments, rule):
     with pytest.raises(ValueError, match=re.escape(rule)):
