@@ -238,6 +238,7 @@ def check_size(num_seeds):
     assert estimate[:, 2].mean() >= 0.975 - 4 * (0.025 * 0.975 / num_seeds) ** 0.5
 
 
+@pytest.mark.slow
 def test_identical_agents_are_not_found_different():
     check_size(100)
 

@@ -428,6 +428,7 @@ def test_renumbering_the_agents_renumbers_the_result():
 # --- paths: own influence -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_agents", "seed", "grouping"),
     [

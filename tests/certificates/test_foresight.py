@@ -20,6 +20,7 @@ def both(monkeypatch, game, policy, num_trajectories: int):
     return priced, free
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["affine, 3", pytest.param("affine, 6", marks=pytest.mark.slow)])
 def test_the_gap_is_a_third_at_most(monkeypatch, name):
     game, policy = neighbours(*AUDITED[name])

@@ -139,6 +139,7 @@ def epidemic():
     return game, policy, e
 
 
+@pytest.mark.slow
 def test_first_order_predicts_what_is_measured(epidemic):
     """All 60 agents' deviations, 512 plays each; a formula that forgets where the agent then is
     (its later interest not conditioned on what it does) predicts twice as much."""
@@ -225,6 +226,7 @@ def test_saved_and_loaded_it_is_the_same(epidemic, tmp_path):
         cn.Exploitability.load(tmp_path / "certificate.json")
 
 
+@pytest.mark.slow
 def test_where_nobody_feels_anybody_frozen_figures_are_those_of_the_game():
     game = cn.games.RockPaperScissors.sample(KEY, num_agents=5, horizon=3)
     policy = cn.TabularPolicy.uniform(game)

@@ -17,6 +17,7 @@ def game():
     return cn.games.SIS.sample(KEY, num_agents=400, horizon=4, heterogeneity=0.15)
 
 
+@pytest.mark.slow
 def test_a_sample_speaks_for_all(game):
     policy = cn.TabularPolicy.uniform(game)
     arguments = {"num_trajectories": 32, "own_influence_agents": 0}

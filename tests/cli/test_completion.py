@@ -58,6 +58,7 @@ def test_bash_completes_commands_places_flags_and_choices(scripts, capsys):
             assert expected == set(words.split()), line
 
 
+@pytest.mark.slow
 def test_every_script_knows_the_flags(scripts, capsys):
     for shell in ("bash", "zsh", "fish"):
         text = scripts(shell, capsys).read_text()

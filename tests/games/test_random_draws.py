@@ -60,7 +60,8 @@ def numbers():
     """[word, step, trajectory, agent]"""
     layout = agent_layout(np.arange(64), 64)
     words = draws.step_words(jax.random.key(11), 16)
-    pair = _draws(words, layout, jnp.arange(64, dtype=jnp.uint32))
+    agents = layout.agent.astype(jnp.uint32)
+    pair = _draws(words, agents, jnp.arange(64, dtype=jnp.uint32))
     return np.stack(pair).astype(np.float64)[:, :, :, 0]
 
 

@@ -409,3 +409,18 @@ def test_runs_together_need_a_key_each():
         cn.solve_together([SIS], cn.PolicyMirrorDescent(), keys=[KEY, KEY])
     with pytest.raises(ValueError, match="at least 1, not 0 and 0"):
         cn.solve_together([], cn.PolicyMirrorDescent(), keys=[])
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({}, "average"),
+        ({"evaluation": "fitted"}, "last"),
+        ({"evaluation": "fitted", "iterate": "average"}, "average"),
+        ({"iterate": "last"}, "last"),
+    ],
+)
+def test_the_policy_to_use(settings, first):
+    game = cn.games.SIS.sample(jax.random.key(0), num_agents=6, horizon=3)
+    learner = cn.PolicyMirrorDescent(num_epochs=0, **settings)
+    assert next(iter(cn.solve(game, learner, key=jax.random.key(0)).policies)) == first

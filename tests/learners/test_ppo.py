@@ -402,6 +402,7 @@ def test_cart_pole_physics():
     np.testing.assert_array_equal(later.motion, fallen.motion)
 
 
+@pytest.mark.slow
 def test_cart_pole_is_learned():
     """From 20 steps upright, as at random, to more than 150 in 15 epochs."""
     settings = cart_pole_learner(15, annealing_epochs=0)

@@ -361,6 +361,7 @@ def test_td_of_one_observed_agent_converges_to_its_own_fixed_point(grouping):
     assert not fixed.visit_probability[groups[0] + 1 :].any()
 
 
+@pytest.mark.slow
 def test_td_of_many_pairs_converges():
     """X = 20 pairs: sums by segments."""
     game = random_population_game(6, 2, 5, 4, 2, weighted=True)

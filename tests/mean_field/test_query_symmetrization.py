@@ -339,6 +339,7 @@ def asymmetric():
     return game, symmetrized_laws(game)
 
 
+@pytest.mark.slow
 def test_kirszbraun_keeps_modulus_and_hull(asymmetric):
     """The induced game's modulus is at most the mean of the agents' own (250 pairs)."""
     game, laws = asymmetric

@@ -81,6 +81,7 @@ def test_default_centres_are_the_reference_games():
         np.testing.assert_allclose(game.initial_distribution, np.full(states, 1 / states))
 
 
+@pytest.mark.slow
 def test_certificate_of_identical_sis_agents_is_near_the_mean_field():
     """N = 1000 identical agents: value and gain differ from the mean field's by O(1/N).
 

@@ -36,7 +36,7 @@ def run(out: Path, **settings) -> Path:
         td_epochs=5,
         evaluate_every=2,
         num_evaluation_trajectories=8,
-        **({"own_influence_agents": 2} | settings),
+        **({"own_influence_agents": 2, "groups": "symmetric"} | settings),
     )
     experiment.run(config, out)
     return out
@@ -111,7 +111,7 @@ def test_page_has_the_summary_settings_and_tables(reported):
     assert evaluation is not None
     upper = evaluation.policies["last"].exploitability.maximum.upper
     assert f"<h1>{SIS.summary}</h1>" in page
-    assert "sis, 12 agents, 3 steps, mixed model" in page
+    assert "sis, 12 agents, 3 steps, one shared policy" in page
     lead = page[page.index('class="lead"') :]
     assert lead.startswith(
         'class="lead">If all 12 agents play the learned policy (last iterate), no single agent'
@@ -154,6 +154,7 @@ def test_unfinished_run_gets_what_there_is(reported, tmp_path):
     assert [picture.name for picture in draw_pictures(SavedRun.load(copy))] == [
         "exploitability",
         "mean_return",
+        "diagnostics",
     ]
     assert "not finished: 4 of 4 epochs" in write_report(copy).read_text()
     (copy / "metrics.jsonl").unlink()

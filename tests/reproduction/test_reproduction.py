@@ -88,6 +88,7 @@ def test_kink_game_s_exploitability_by_hand_and_by_enumeration():
     np.testing.assert_allclose(certificate.lower, 0.25, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_kink_game_meets_the_specified_numbers():
     # Its equilibrium is exact in the mean field, is 0.00399 exploitable among 10^4 agents, and
     # the mended bound is 0.0408 (the constants as printed give 0.0024, which is too small).

@@ -82,6 +82,7 @@ def test_pettingzoo_agents_of_two_kinds_that_die():
     np.testing.assert_array_equal(played.alive[:, :, 2].sum(1), 4)  # then the environment ends
 
 
+@pytest.mark.slow
 def test_pettingzoo_learns_to_graze():
     """Both sheep: 4 steps of 2; the wolf 4 of 3. Resting ends a sheep with 1."""
     sim = cn.simulators.pettingzoo(Pasture, horizon=4)

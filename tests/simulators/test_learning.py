@@ -133,6 +133,7 @@ def test_own_networks_leave_out_the_samples_of_the_dead():
     assert all(np.isfinite(m.value_loss) for m in result.history)
 
 
+@pytest.mark.slow
 def test_what_single_agents_gain_is_learned_within_a_budget():
     """Uniform play dies at a coin's throw: it earns 1.25 (1 + 1/2 + ... + 1/32) = 2.461 of 6.5."""
     calls = []

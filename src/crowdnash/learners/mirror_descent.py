@@ -91,7 +91,7 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
         features: those functions: "linear", "quadratic" (for at most 8 parameters, else linear) or
             a callable from `game.agents` to an array [N,d].
         iterate: the policy that is recommended: the "average" of all iterates (the output of
-            Algorithm 2) or the "last" one.
+            Algorithm 2), the "last" one, or "auto": the last if evaluation is "fitted".
 
     Raises:
         ValueError: naming the argument, the rule and the value.
@@ -111,14 +111,14 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
     evaluation: Literal["td", "fitted"] | str = "td"
     representation: Literal["tables", "features", "mixed"] | str = "tables"
     features: Features | str = "quadratic"
-    iterate: Literal["last", "average"] | str = "average"
+    iterate: Literal["auto", "last", "average"] | str = "auto"
 
     def __check_init__(self):
         check_count("num_epochs", self.num_epochs, 0)
         check_count("td_epochs", self.td_epochs, 1)
         check_number("temperature", self.temperature, least=0.0)
         check_flag("mixing", self.mixing)
-        check_choice("iterate", self.iterate, ("last", "average"))
+        check_choice("iterate", self.iterate, ("auto", "last", "average"))
         number = self.step_size
         if number not in ("theorem", "auto"):
             if isinstance(number, str | bool) or not isinstance(number, Real) or not number > 0:
@@ -353,7 +353,9 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
             "average": TabularPolicy.grouped(state.average, state.groups),
             "last": TabularPolicy.grouped(state.probs, state.groups),
         }
-        return {self.iterate: both[self.iterate]} | both
+        automatic = "last" if self.evaluation == "fitted" else "average"
+        first = automatic if self.iterate == "auto" else self.iterate
+        return {first: both[first]} | both
 
     def summary(self) -> str:
         """Who shares a policy."""

@@ -310,8 +310,8 @@ class _Process:
             theirs.close()
         self._connection = Connection(ours.detach())
         self._finalizer = weakref.finalize(self, _kill, self._popen, self._connection)
-        self.send("load", _own_paths(), str(Path(__file__).parents[1]), is_other, source)
         try:
+            self.send("load", _own_paths(), str(Path(__file__).parents[1]), is_other, source)
             answer = self.receive(_START_SECONDS)
         except (EOFError, OSError, TimeoutError):
             how = self.how_it_ended()
