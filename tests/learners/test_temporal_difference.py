@@ -343,7 +343,11 @@ def test_td_converges_to_its_fixed_point(grouping):
 
 
 @pytest.mark.parametrize(
-    ("rule", "num_epochs"), [("horizon-visits", EPOCHS), ("theorem", 6 * EPOCHS)]
+    ("rule", "num_epochs"),
+    [
+        ("horizon-visits", EPOCHS),
+        pytest.param("theorem", 6 * EPOCHS, marks=pytest.mark.slow),
+    ],
 )
 def test_td_converges_under_every_step_rule(rule, num_epochs):
     game = random_population_game(4, 2, 2, 2, 3)

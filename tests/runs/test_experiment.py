@@ -113,7 +113,7 @@ def test_presets_differ_and_a_setting_overrides():
         ({"groups": "pairs"}, "groups must be .*'symmetric'.*an integer, got 'pairs'"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"seed": 2**32}, r"seed must be below 2\*\*32, got 4294967296"),
-        ({"iterate": "best"}, "iterate must be 'last' or 'average', got 'best'"),
+        ({"iterate": "best"}, "iterate must be 'auto' or 'last' or 'average', got 'best'"),
         ({"checkpoint_every": 0, "checkpoint_seconds": 0.0}, "must not both be 0"),
         ({"epochs": 3}, "no setting is called 'epochs'"),
         ({"preset": "fast"}, "preset must be 'practical' or 'theorem', got 'fast'"),
