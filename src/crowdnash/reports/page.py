@@ -180,7 +180,7 @@ def _scale(certificate: Exploitability, evaluation: Evaluation) -> str:
         "These values are exact."
         if _is_exact(certificate)
         else f"Each interval holds with {certificate.confidence:.0%} confidence"
-        + ", for deviations that are judged while the others' behaviour is held fixed (see below)"
+        + ", for deviations of one agent while all others keep to the policy (see below)"
         * (certificate.method == "paths")
         + "."
     )
