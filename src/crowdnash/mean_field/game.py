@@ -62,21 +62,34 @@ class MeanFieldGame(eqx.Module):
         return self.group_weights.shape[0]
 
 
-def laws_from(
-    mfg: MeanFieldGame, transition: Any, reward: Any, mu: Any, step: Any
-) -> tuple[Array, Array]:
-    """Laws of a game whose two laws have a method `at(mu [G,S,A], step)`; mu may lack the G.
+class TwoLawGame(MeanFieldGame):
+    """A mean-field game whose laws are two records with a method `at(mu [G,S,A], step)`.
 
-    Raises:
-        ValueError: mu has another shape or, unless it is traced, does not consist of distributions
-            over S x A.
+    A concrete game supplies them, and `shares` [G] of its populations.
     """
-    g, shape = mfg.num_groups, (mfg.num_states, mfg.num_actions)
-    single = g == 1 and np.ndim(mu) != 3
-    mu = checked_distribution("mu", mu, shape if single else (g, *shape), axes=2)
-    grouped = jnp.asarray(mu)[None] if single else jnp.asarray(mu)
-    moves, pays = transition.at(grouped, step), reward.at(grouped, step)
-    return (moves[0], pays[0]) if single else (moves, pays)
+
+    transition_law: eqx.AbstractVar[Any]
+    reward_law: eqx.AbstractVar[Any]
+    shares: eqx.AbstractVar[Float[Numbers, " G"]]
+
+    @property
+    def group_weights(self) -> Numbers:
+        """See `MeanFieldGame.group_weights`."""
+        return self.shares
+
+    def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
+        """See `MeanFieldGame.laws`; mu may lack the G if there is one population.
+
+        Raises:
+            ValueError: mu has another shape or, unless it is traced, does not consist of
+                distributions over S x A.
+        """
+        g, shape = self.num_groups, (self.num_states, self.num_actions)
+        single = g == 1 and np.ndim(mu) != 3
+        mu = checked_distribution("mu", mu, shape if single else (g, *shape), axes=2)
+        grouped = jnp.asarray(mu)[None] if single else jnp.asarray(mu)
+        moves, pays = self.transition_law.at(grouped, step), self.reward_law.at(grouped, step)
+        return (moves[0], pays[0]) if single else (moves, pays)
 
 
 def grouped_laws(

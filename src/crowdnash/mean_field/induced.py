@@ -29,12 +29,11 @@ from crowdnash.games.declarations import check_declarations, reads, reads_step
 from crowdnash.games.grouping import Groups, assign_groups
 from crowdnash.games.vectorised import Law, contribution_table, laws_at_pairs
 from crowdnash.mean_field.game import (
-    MeanFieldGame,
     Numbers,
+    TwoLawGame,
     checked_distribution,
     in_double,
     is_traced,
-    laws_from,
 )
 from crowdnash.mean_field.meeting import OthersOfGroups
 from crowdnash.mean_field.tables import AffineLaw, check_vertices
@@ -116,7 +115,7 @@ class AveragedLaw(eqx.Module):
         return self.agents.mean_law(self.law, self.agents.aggregates(mu), step, mu.dtype)
 
 
-class InducedMeanFieldGame(MeanFieldGame):
+class InducedMeanFieldGame(TwoLawGame):
     """What `induced_game` returns: Def. 6's P and R, each tables or an average over agents."""
 
     transition_law: AffineLaw | AveragedLaw
@@ -131,19 +130,6 @@ class InducedMeanFieldGame(MeanFieldGame):
     def laws_are_cheap(self) -> bool:
         """See `MeanFieldGame.laws_are_cheap`."""
         return isinstance(self.transition_law, AffineLaw) and isinstance(self.reward_law, AffineLaw)
-
-    @property
-    def group_weights(self) -> Numbers:
-        """N_g / N: see `MeanFieldGame.group_weights`."""
-        return self.shares
-
-    def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
-        """See `MeanFieldGame.laws`.
-
-        Raises:
-            ValueError: mu is not a distribution.
-        """
-        return laws_from(self, self.transition_law, self.reward_law, mu, step)
 
 
 def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMeanFieldGame:

@@ -28,7 +28,7 @@ from crowdnash.checks import as_array, check_count, check_flag, check_key, check
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import states_for_tables
 from crowdnash.mean_field.estimation import Play, checked_play
-from crowdnash.mean_field.game import MeanFieldGame, Numbers, laws_from
+from crowdnash.mean_field.game import Numbers, TwoLawGame
 from crowdnash.mean_field.meeting import OthersOfGroups
 from crowdnash.mean_field.solvers import solve
 from crowdnash.policies.features import FeatureBasis, Features, game_basis
@@ -85,7 +85,7 @@ def nearest_distribution(values: Float[Array, "*rest S"]) -> Float[Array, "*rest
     return jnp.maximum(values - level, 0)
 
 
-class PlayedMeanFieldGame(MeanFieldGame):
+class PlayedMeanFieldGame(TwoLawGame):
     """What `game_from_play` returns (Section 2.4): one population an agent, laws seen in play."""
 
     transition_law: PlayedLaw
@@ -100,19 +100,6 @@ class PlayedMeanFieldGame(MeanFieldGame):
     def laws_are_cheap(self) -> bool:
         """See `MeanFieldGame.laws_are_cheap`."""
         return True
-
-    @property
-    def group_weights(self) -> Numbers:
-        """See `MeanFieldGame.group_weights`."""
-        return self.shares
-
-    def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
-        """See `MeanFieldGame.laws`.
-
-        Raises:
-            ValueError: mu is not a distribution.
-        """
-        return laws_from(self, self.transition_law, self.reward_law, mu, step)
 
 
 def game_from_play(

@@ -15,10 +15,9 @@ from crowdnash.checks import as_array, check_count
 from crowdnash.games.base import PROBABILITY_TOLERANCE, GameError
 from crowdnash.mean_field.game import (
     MAX_FUSED,
-    MeanFieldGame,
     Numbers,
+    TwoLawGame,
     checked_distribution,
-    laws_from,
 )
 from crowdnash.mean_field.meeting import Meeting, OthersOfGroups
 
@@ -75,7 +74,7 @@ def _of_step(table: Numbers, step: Any) -> Array:
     return jnp.asarray(table)[step if table.shape[0] > 1 else 0]
 
 
-class TabularMeanFieldGame(MeanFieldGame):
+class TabularMeanFieldGame(TwoLawGame):
     """A mean-field game (Def. 4) in tables, constant or affine in the population.
 
         P(s'|s,a,mu) = transition[s,a,s'] + sum_{u,b} transition_slope[s,a,s',u,b] mu(u,b)
@@ -149,15 +148,6 @@ class TabularMeanFieldGame(MeanFieldGame):
     def laws_are_cheap(self) -> bool:
         """See `MeanFieldGame.laws_are_cheap`: a table is read as fast as a copy of it."""
         return True
-
-    @property
-    def group_weights(self) -> Numbers:
-        """See `MeanFieldGame.group_weights`."""
-        return self.shares
-
-    def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
-        """See `MeanFieldGame.laws`."""
-        return laws_from(self, self.transition_law, self.reward_law, mu, step)
 
 
 def _vertices(
