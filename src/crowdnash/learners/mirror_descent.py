@@ -247,7 +247,7 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
             automatic=automatic,
             groups=jnp.asarray(groups, jnp.int32),
             fingerprint=game_fingerprint(game),
-            key=jax.random.key_data(key) if _is_typed(key) else jnp.asarray(key),
+            key=jax.random.key_data(key),
             layout=agent_layout(groups, num_groups),
             rule=StepRule.named(
                 self.td_step_size,
@@ -382,10 +382,6 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
 def _indicators(groups: Int[np.ndarray, " N"]) -> Float[np.ndarray, "N G"]:
     """1 in the column of an agent's group."""
     return np.eye(int(groups.max()) + 1)[groups]
-
-
-def _is_typed(key: Any) -> bool:
-    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
 def _metrics(epoch: int, figures: Sequence[Any], agent_steps: int, seconds: float) -> EpochMetrics:

@@ -183,14 +183,10 @@ def play_outside(
 
 def episode_randomness(key: PRNGKeyArray, number: int) -> tuple[int, np.random.Generator]:
     """The seed of episode `number`, below 2^31, and the generator of its agents' draws."""
-    words = np.asarray(jax.random.key_data(key) if _is_typed(key) else key).ravel()
+    words = np.asarray(jax.random.key_data(key)).ravel()
     sequence = np.random.SeedSequence([*(int(word) for word in words), number])
     seed, draws = sequence.spawn(2)
     return int(seed.generate_state(1)[0] >> 1), np.random.default_rng(draws)
-
-
-def _is_typed(key: PRNGKeyArray) -> bool:
-    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
 def _check(

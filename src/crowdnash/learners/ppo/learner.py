@@ -197,7 +197,6 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
 
     def start_from(self, game: DynamicGame, learners: Learners, *, key: PRNGKeyArray) -> PPOState:
         """The state before epoch 0 with networks that are there already; raises nothing."""
-        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         return PPOState(
             epoch=jnp.asarray(0, jnp.int32),
             networks=learners.networks,
@@ -205,7 +204,7 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
             identity=learners.identity,
             features=learners.features,
             fingerprint=game_fingerprint(game),
-            key=jax.random.key_data(key) if typed else jnp.asarray(key),
+            key=jax.random.key_data(key),
             key_impl=str(jax.random.key_impl(key)),
             agents=learners.agents,
             others=learners.others,
