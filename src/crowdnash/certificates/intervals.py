@@ -13,45 +13,25 @@ from jaxtyping import Float
 from crowdnash.interval import Interval
 
 
-def maximum_interval(
-    lower: np.ndarray,
-    lower_error: np.ndarray,
-    upper: np.ndarray,
-    upper_error: np.ndarray,
-    planned_gain: np.ndarray,
-    confidence: float,
-    num_paths: int,
-) -> Interval:
-    """The largest gain over the agents, two-sided at `confidence`.
+def lower_end(mean: float, error: float, confidence: float, count: int) -> float:
+    """The lower end for one number, two-sided at `confidence`, from `count` samples of it.
 
-    The agent is picked on the planning paths, so that fresh paths judge it without bias. The
-    upper end must hold for whichever agent is the worst: a union bound over all of them.
+    For the largest gain over agents: that of an agent who was picked on other samples.
     """
-    tail = (1 - confidence) / 2
-    pick = int(np.argmax(planned_gain))
-    one = scipy.stats.t.ppf(1 - tail, num_paths - 1)
-    all_ = scipy.stats.t.ppf(1 - tail / len(lower), num_paths - 1)
-    return Interval(
-        float(lower[pick] - one * lower_error[pick]), float((upper + all_ * upper_error).max())
-    )
+    return float(mean - scipy.stats.t.ppf(0.5 + confidence / 2, count - 1) * error)
 
 
-def mean_interval(
-    lower_by_path: np.ndarray, upper_by_path: np.ndarray, confidence: float
-) -> Interval:
+def mean_interval(by_path: np.ndarray, confidence: float) -> Interval:
     """The mean gain over the agents, two-sided at `confidence`, from its value on every path [K].
 
     Agents share paths: the error of a mean over agents is that of the per-path means.
     """
-    if np.isinf(lower_by_path).any():
+    if np.isinf(by_path).any():
         return Interval(np.inf, np.inf)
-    count = len(lower_by_path)
-    wide = scipy.stats.t.ppf(1 - (1 - confidence) / 2, count - 1) / np.sqrt(count)
-    lower = lower_by_path.mean() - wide * lower_by_path.std(ddof=1)
-    if np.isinf(upper_by_path).any():
-        return Interval(float(lower), np.inf)
-    upper = upper_by_path.mean() + wide * upper_by_path.std(ddof=1)
-    return Interval(float(lower), float(upper))
+    count = len(by_path)
+    wide = scipy.stats.t.ppf(0.5 + confidence / 2, count - 1) / np.sqrt(count)
+    wide *= by_path.std(ddof=1)
+    return Interval(float(by_path.mean() - wide), float(by_path.mean() + wide))
 
 
 class Estimate(NamedTuple):
@@ -83,7 +63,7 @@ def upper_ends(estimates: Sequence[Estimate], confidence: float) -> UpperEnds:
     ends = np.stack([e.mean + quantile * e.error for e in estimates])
     best = ends.argmin(0)[None]
     means, errors = (np.stack([e[k] for e in estimates]) for k in range(2))
-    averages = [mean_interval(e.by_path, e.by_path, 1 - 2 * tail).upper for e in estimates]
+    averages = [mean_interval(e.by_path, 1 - 2 * tail).upper for e in estimates]
     return UpperEnds(
         np.take_along_axis(means, best, 0)[0],
         np.take_along_axis(errors, best, 0)[0],

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
-from crowdnash.certificates.intervals import maximum_interval, mean_interval
+from crowdnash.certificates.intervals import lower_end, mean_interval
 from crowdnash.certificates.ppo_deviations import (
     best_response_learner,
     learn_deviations,
@@ -17,6 +17,7 @@ from crowdnash.certificates.q_deviations import learn_table, measure_tables
 from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability
 from crowdnash.games.base import DynamicGame
+from crowdnash.interval import Interval
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy
 
@@ -59,16 +60,18 @@ def learned_exploitability(
         promise = deviations.promise
     gain = played.gain.mean(1)
     error = played.gain.std(1, ddof=1) / np.sqrt(count)
-    unknown, zero = np.full(len(agents), np.inf), np.zeros(len(agents))
+    pick = int(np.argmax(promise))
+    largest = lower_end(gain[pick], error[pick], confidence, count)
+    average = mean_interval(played.gain.mean(0), confidence)
     return Exploitability(
         agents=agents,
         value=played.value.mean(1),
         lower=gain,
-        upper=unknown,
+        upper=np.full(len(agents), np.inf),
         standard_error=error,
-        upper_standard_error=zero,
-        maximum=maximum_interval(gain, error, unknown, zero, promise, confidence, count),
-        mean=mean_interval(played.gain.mean(0), np.full(count, np.inf), confidence),
+        upper_standard_error=np.zeros(len(agents)),
+        maximum=Interval(largest, np.inf),
+        mean=Interval(average.lower, np.inf),
         confidence=confidence,
         method="learned",
         num_trajectories=count,

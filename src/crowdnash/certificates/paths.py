@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.stats
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from crowdnash.certificates.deviations import (
@@ -22,7 +21,7 @@ from crowdnash.certificates.deviations import (
 )
 from crowdnash.certificates.intervals import (
     Estimate,
-    maximum_interval,
+    lower_end,
     mean_interval,
     upper_ends,
 )
@@ -279,7 +278,7 @@ def _lower_ends(
     confidence: float,
 ) -> tuple[float, float]:
     """Lower ends of the largest and the mean gain."""
-    tail, sums = (1 - confidence) / 2, examined.judged.sums / len(lower)
+    sums = examined.judged.sums / len(lower)
     if plays is None:
         relied = np.where(examined.first_order, examined.gain, -np.inf)
         pick, count = int(np.argmax(relied)), setting.num_paths
@@ -287,9 +286,8 @@ def _lower_ends(
     else:
         pick, count = plays.columns[int(np.argmax(plays.gain))], plays.own.influence.shape[1]
         by_path = _played_means(examined, plays, sums)
-    wide = scipy.stats.t.ppf(1 - tail, count - 1)
-    one = float(lower[pick] - wide * lower_error[pick])
-    return one, mean_interval(by_path, by_path, confidence).lower
+    one = lower_end(lower[pick], lower_error[pick], confidence, count)
+    return one, mean_interval(by_path, confidence).lower
 
 
 def _played_means(
@@ -308,24 +306,16 @@ def _frozen(setting: Setting, examined: _Agents, confidence: float) -> FrozenGai
     mean, variance, sums = examined.judged
     error, sums = np.sqrt(variance / setting.num_paths), sums / len(examined.gain)
     ends = upper_ends(_estimates(setting, examined, CLAIRVOYANT, PRICED), confidence)
-    nothing = np.zeros(len(ends.mean))
-    largest = maximum_interval(
-        mean[PLANNED],
-        error[PLANNED],
-        ends.mean,
-        nothing,
-        examined.planned_gain,
-        confidence,
-        setting.num_paths,
-    )
-    average = mean_interval(sums[PLANNED], sums[PLANNED], confidence)
+    pick = int(np.argmax(examined.planned_gain))
+    largest = lower_end(mean[PLANNED, pick], error[PLANNED, pick], confidence, setting.num_paths)
+    average = mean_interval(sums[PLANNED], confidence)
     return FrozenGains(
         value=mean[VALUE],
         lower=mean[PLANNED],
         upper=ends.mean,
         standard_error=error[PLANNED],
         upper_standard_error=ends.error,
-        maximum=Interval(largest.lower, ends.largest),
+        maximum=Interval(largest, ends.largest),
         mean=Interval(average.lower, ends.average),
     )
 
