@@ -240,6 +240,25 @@ class FeaturePolicy(Policy):
             raise ValueError(f"{os.fspath(path)} is not a FeaturePolicy: {error}") from None
 
 
+def as_tables(policy: Policy) -> Policy:
+    """A `FeaturePolicy` as the tables of its agents; any other policy as it is."""
+    return policy.tabular() if isinstance(policy, FeaturePolicy) else policy
+
+
+def table_rows(
+    policy: Policy,
+) -> Callable[[Int[np.ndarray, "*B N"], int], Float[np.ndarray, "*B N A"]] | None:
+    """How all agents' probabilities in their states at a step are looked up, in NumPy.
+
+    None for a policy that is no table.
+    """
+    policy = as_tables(policy)
+    if not isinstance(policy, TabularPolicy):
+        return None
+    tables, groups = np.asarray(policy.probs), np.asarray(policy.groups)
+    return lambda states, step: tables[:, step][groups, states]
+
+
 def log_linear_tables(
     weights: Float[Array, "H S A d"], features: Float[Array, "N d"]
 ) -> Float[Array, "N H S A"]:

@@ -21,8 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.games.base import is_distribution
 from crowdnash.policies.base import Policy, row_error
-from crowdnash.policies.features import FeaturePolicy
-from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.policies.features import table_rows
 from crowdnash.simulation.neural import probabilities_of_all
 from crowdnash.simulation.trajectories import MaskedTrajectories
 from crowdnash.simulators.contract import SimulatorError, rebuilt
@@ -86,14 +85,12 @@ def policy_player(policy: Policy) -> Player:
 
 def policy_rows(policy: Policy) -> Callable[[Situation], Float[np.ndarray, "B N A"]]:
     """All agents' action probabilities: look-ups of a table, one compiled call of anything else."""
-    if isinstance(policy, FeaturePolicy):
-        policy = policy.tabular()
-    if isinstance(policy, TabularPolicy):
-        tables, groups = np.asarray(policy.probs), np.asarray(policy.groups)
+    rows = table_rows(policy)
+    if rows is not None:
 
         def look_up(situation: Situation) -> np.ndarray:
             (states,) = jax.tree.leaves(situation.observations)
-            return tables[:, situation.step][groups, states]
+            return rows(states, situation.step)
 
         return look_up
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from crowdnash.policies.base import Policy
-from crowdnash.policies.features import FeaturePolicy
+from crowdnash.policies.features import as_tables
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.layout import AgentLayout
 
@@ -115,8 +115,7 @@ def _one_each(num_tables: int) -> Callable[[Array], Array]:
 
 def action_sampler(policy: Policy, layout: AgentLayout) -> ActionSampler:
     """The fastest sampler for `policy`; its groups must be those of `layout` if it is tabular."""
-    if isinstance(policy, FeaturePolicy):
-        policy = policy.tabular()  # the layout has a tile for each agent
+    policy = as_tables(policy)  # of features: the layout has a tile for each agent
     if isinstance(policy, TabularPolicy):
         _, _, num_states, num_actions = policy.probs.shape
         if num_states * num_actions <= _MAX_SELECTS and num_actions > 1:

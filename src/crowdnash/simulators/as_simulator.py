@@ -14,8 +14,7 @@ from jaxtyping import Float, PyTree
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.policies.base import Policy, rows_of
-from crowdnash.policies.features import FeaturePolicy
-from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.policies.features import table_rows
 from crowdnash.simulators.contract import spawned
 from crowdnash.simulators.game import OutsideGame, as_game
 
@@ -83,15 +82,9 @@ def as_simulator(game: Any) -> tuple[Any, DynamicGame]:
 
 def stepped_rows(policy: Policy) -> Callable[[PyTree, int], Float[np.ndarray, "N A"]]:
     """All agents' action probabilities for what they observe at a step of one play."""
-    if isinstance(policy, FeaturePolicy):
-        policy = policy.tabular()
-    if isinstance(policy, TabularPolicy):
-        tables, groups = np.asarray(policy.probs), np.asarray(policy.groups)
-
-        def look_up(observations: PyTree, step: int) -> np.ndarray:
-            return tables[groups, step, np.asarray(observations)]
-
-        return look_up
+    table = table_rows(policy)
+    if table is not None:
+        return lambda observations, step: table(np.asarray(observations), step)
 
     def rows(observations: PyTree, step: int) -> np.ndarray:
         agents = jnp.arange(len(jax.tree.leaves(observations)[0]), dtype=jnp.int32)
