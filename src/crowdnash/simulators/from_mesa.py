@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,43 +45,44 @@ def mesa(
     Raises:
         SimulatorError: the model has no agents of the class.
     """
-    return MesaSimulator(
-        make, agents, act, observe, reward, num_actions, horizon, num_states, features, legal
+    rules = _Rules(
+        make, agents, act, observe, reward, num_actions, horizon, num_states, tuple(features), legal
     )
+    return MesaSimulator(rules)
+
+
+class _Rules(NamedTuple):
+    """The arguments of `mesa`."""
+
+    make: Callable[[int], Any]
+    agents: type
+    act: Callable[[Any, int], Any]
+    observe: Callable[[Any], Any]
+    reward: Callable[[Any], float]
+    num_actions: int
+    horizon: int
+    num_states: int | None
+    features: tuple[str, ...]
+    legal: Callable[[Any], Sequence[bool]] | None
 
 
 class MesaSimulator:
     """See `mesa`."""
 
-    def __init__(
-        self,
-        make: Callable[[int], Any],
-        agents: type,
-        act: Callable[[Any, int], Any],
-        observe: Callable[[Any], Any],
-        reward: Callable[[Any], float],
-        num_actions: int,
-        horizon: int,
-        num_states: int | None = None,
-        features: Sequence[str] = (),
-        legal: Callable[[Any], Sequence[bool]] | None = None,
-    ) -> None:
-        self._settings = (make, agents, act, observe, reward, num_actions, horizon, num_states)
-        self._more = (features, legal)
-        self._make, self._class = make, agents
-        self._act, self._observe, self._reward, self._legal = act, observe, reward, legal
-        self.num_actions, self.horizon, self.num_states = num_actions, horizon, num_states
-        self.name = getattr(agents, "__name__", str(agents))
-        self._features = tuple(features)
+    def __init__(self, rules: _Rules) -> None:
+        self._rules = rules
+        self.num_actions, self.horizon = rules.num_actions, rules.horizon
+        self.num_states = rules.num_states
+        self.name = getattr(rules.agents, "__name__", str(rules.agents))
         self.num_agents, self._agents = 0, []
         self._begin(0)
         self.num_agents = len(self._agents)
-        if features:
+        if rules.features:
             self.agent_features = self._read_features()
 
     def spawn(self) -> MesaSimulator:
         """Another one: models cannot always be copied."""
-        return MesaSimulator(*self._settings, *self._more)
+        return MesaSimulator(self._rules)
 
     def alive(self) -> np.ndarray:
         """Who is in the model."""
@@ -90,12 +91,14 @@ class MesaSimulator:
 
     def legal(self) -> np.ndarray | None:
         """Which actions the agents have now."""
-        if self._legal is None:
+        if self._rules.legal is None:
             return None
         alive = self.alive()
         return np.array(
             [
-                np.asarray(self._legal(agent), bool) if lives else np.ones(self.num_actions, bool)
+                np.asarray(self._rules.legal(agent), bool)
+                if lives
+                else np.ones(self.num_actions, bool)
                 for agent, lives in zip(self._agents, alive, strict=True)
             ]
         )
@@ -108,9 +111,10 @@ class MesaSimulator:
                 f"{self.name}: the model of seed {seed} has {len(self._agents)} agents, the first "
                 f"had {self.num_agents}"
             )
-        if self._features and not np.array_equal(self._read_features(), self.agent_features):
+        names = self._rules.features
+        if names and not np.array_equal(self._read_features(), self.agent_features):
             raise SimulatorError(
-                f"{self.name}: {', '.join(self._features)} must be the same in every episode; the "
+                f"{self.name}: {', '.join(names)} must be the same in every episode; the "
                 f"model of seed {seed} has others (draw them by a seed of their own)"
             )
         return self._see(self.alive())
@@ -119,29 +123,34 @@ class MesaSimulator:
         """Play one step."""
         acts = self.alive()
         for k in np.flatnonzero(acts):
-            self._act(self._agents[k], int(actions[k]))
+            self._rules.act(self._agents[k], int(actions[k]))
         self._model.step()
         rewards = np.zeros(self.num_agents)
         for k in np.flatnonzero(acts):
-            rewards[k] = self._reward(self._agents[k])
+            rewards[k] = self._rules.reward(self._agents[k])
         alive = self.alive()
         return self._see(alive), rewards, alive, self.legal()
 
     def _begin(self, seed: int) -> None:
-        self._model = self._make(seed)
-        members = self._model.agents_by_type.get(self._class)
+        self._model = self._rules.make(seed)
+        members = self._model.agents_by_type.get(self._rules.agents)
         if members is None:
             raise SimulatorError(f"the model of seed {seed} has no agents of class {self.name}")
         self._agents = sorted(members, key=lambda agent: agent.unique_id)
 
     def _read_features(self) -> np.ndarray:
         return np.array(
-            [[float(getattr(agent, name)) for name in self._features] for agent in self._agents]
+            [
+                [float(getattr(agent, name)) for name in self._rules.features]
+                for agent in self._agents
+            ]
         )
 
     def _see(self, alive: np.ndarray) -> np.ndarray:
         """What those in the model see; zeros for the others."""
-        seen = [self._observe(self._agents[k]) if alive[k] else None for k in range(len(alive))]
+        seen = [
+            self._rules.observe(self._agents[k]) if alive[k] else None for k in range(len(alive))
+        ]
         if self.num_states is not None:
             return np.array([0 if one is None else one for one in seen], np.int64)
         rows = [None if one is None else np.atleast_1d(np.asarray(one, np.float32)) for one in seen]
