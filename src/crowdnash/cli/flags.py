@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
@@ -147,11 +147,18 @@ class EarlyFlags(typing.NamedTuple):
 
 def early_flags(arguments: Sequence[str]) -> EarlyFlags:
     """Read them before the real parse, which reads them again and says what is wrong with them."""
+    texts = _texts_of(EarlyFlags._fields, arguments)
+    for name in ("resume", "config"):
+        texts[name] = None if texts[name] is None else Path(texts[name])
+    return EarlyFlags(**texts)
+
+
+def _texts_of(flags: Iterable[str], arguments: Sequence[str]) -> dict[str, Any]:
+    """The text after each of some flags; None without it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in EarlyFlags._fields:
-        kind = Path if name in ("resume", "config") else str
-        parser.add_argument(f"--{name}", nargs="?", type=kind)
-    return EarlyFlags(**vars(parser.parse_known_args(arguments)[0]))
+    for flag in flags:
+        parser.add_argument(f"--{flag}", nargs="?")
+    return vars(parser.parse_known_args(arguments)[0])
 
 
 def _text_of(path: Path) -> str:
@@ -211,11 +218,9 @@ def _deciding(preset: Callable[..., Any], arguments: Sequence[str]) -> list[tupl
 
     The real parse reads them again, and says what is wrong with them.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag, parameter in inspect.signature(preset).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            parser.add_argument(f"--{flag}", nargs="?")
-    texts = vars(parser.parse_known_args(arguments)[0])
+    parameters = inspect.signature(preset).parameters.items()
+    deciding = [name for name, parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    texts = _texts_of(deciding, arguments)
     return [(name, int(x) if x.isdigit() else x) for name, x in texts.items() if x is not None]
 
 
