@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.certificates.target import Target
+from crowdnash.certificates.target import Target, is_due
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_looks_share_the_error_probability():
     goal = Target(0.1, confidence=0.9, check_every=20)
     assert goal.confidence_of_a_look(100) == pytest.approx(1 - 0.1 / 5)
     assert goal.confidence_of_a_look(5) == pytest.approx(0.9)
-    assert [e for e in range(1, 46) if goal.is_due(e, 45)] == [20, 40, 45]
+    assert [e for e in range(1, 46) if is_due(e, 45, goal.check_every)] == [20, 40, 45]
 
 
 @pytest.mark.parametrize("target", [0.0, -1, float("nan"), True])

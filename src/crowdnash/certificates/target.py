@@ -50,10 +50,6 @@ class Target:
         check_number("target", self.largest, above=0.0)
         check_count("check_every", self.check_every, 1)
 
-    def is_due(self, epoch: int, num_epochs: int) -> bool:
-        """Whether to look after `epoch` epochs."""
-        return epoch == num_epochs or epoch % self.check_every == 0
-
     def confidence_of_a_look(self, num_epochs: int) -> float:
         """Of each certificate, so that all of them together hold at `confidence`."""
         return 1 - (1 - self.confidence) / math.ceil(num_epochs / self.check_every)
@@ -127,7 +123,7 @@ def solve(
     def good_enough(now: StateT) -> bool:
         nonlocal latest
         epoch = int(now.epoch)
-        if not goal.is_due(epoch, learner.num_epochs):
+        if not is_due(epoch, learner.num_epochs, goal.check_every):
             return False
         policy = next(iter(learner.policies(game, now).values()))
         latest = goal.certificate(game, policy, key, epoch, learner.num_epochs)
@@ -137,6 +133,11 @@ def solve(
     if latest is not None and not goal.is_reached(latest.maximum):
         warnings.warn(missed(goal, latest.maximum, int(result.state.epoch)), stacklevel=2)
     return dataclasses.replace(result, certificate=latest)
+
+
+def is_due(epoch: int, num_epochs: int, every: int) -> bool:
+    """Whether to certify after `epoch` of so many epochs; `every` 0: after the last one alone."""
+    return epoch == num_epochs or (every > 0 and epoch % every == 0)
 
 
 def missed(target: Target, maximum: Interval, epochs: int) -> str:

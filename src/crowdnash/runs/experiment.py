@@ -17,7 +17,7 @@ import jax
 
 from crowdnash import interrupts
 from crowdnash.certificates.certificate import exploitability
-from crowdnash.certificates.target import Target, missed
+from crowdnash.certificates.target import Target, is_due, missed
 from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.learners.base import Learner, metrics_columns, metrics_row
 from crowdnash.policies.base import Policy
@@ -213,7 +213,9 @@ def _train_and_finish(
     def step(state: Any, epoch: int) -> tuple[Any, Row]:
         state, metrics = learner.step(game, state)
         row: Row = metrics_row(metrics) | {"epoch": epoch}
-        if isinstance(game, TabularGame) and _is_due(config, epoch):
+        if isinstance(game, TabularGame) and is_due(
+            epoch, config.num_epochs, config.evaluation.evaluate_every
+        ):
             name, policy = next(iter(learner.policies(game, state).items()))
             title = policy_title(name)
             observer.on_stage(f"certifying the {title} after epoch {epoch}")
@@ -266,11 +268,6 @@ def _evaluate_and_save(
         episode.save(directory)
     evaluation.save(directory)  # last: its digest covers all the rest
     return evaluation
-
-
-def _is_due(config: RunConfig, epoch: int) -> bool:
-    every = config.evaluation.evaluate_every
-    return epoch == config.num_epochs or (every > 0 and epoch % every == 0)
 
 
 def _target(config: RunConfig) -> Target | None:
