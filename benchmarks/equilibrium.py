@@ -123,7 +123,7 @@ def run(name: str, seed: int, quick: bool) -> dict[str, Any]:
     if isinstance(policy, cn.FeaturePolicy):
         policy = policy.tabular()
     e = cn.exploitability(game, policy, key=judging_key, num_trajectories=8 if quick else 128)
-    frozen = getattr(e, "frozen", e) or e
+    frozen = e.frozen or e
     return {
         "case": name,
         "seed": seed,
