@@ -87,6 +87,19 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        ValueError: it is not UTF-8; the message names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
 def parse_json(text: str) -> Any:
     """Read JSON.
 

@@ -157,6 +157,50 @@ REFUSED = {
     "reproduce theorem1 --scale smoke --out a_file": "a_file",
     "reproduce theorem1 --scale smoke --out full": "full",
     "reproduce all --scale smoke --out full": "full",
+    # sweeps
+    "sweep": "FILE is missing",
+    "sweep --workers 2": "FILE is missing",
+    "sweep nowhere.toml": "nowhere.toml: No such file",
+    "sweep full": "full: Is a directory",
+    "sweep damaged/config.json": "is damaged",
+    "sweep good.toml sis": "'sis' is one word too many",
+    "sweep good.toml --worker 2": "no flag --worker; did you mean --workers?",
+    "sweep good.toml --workers": "--workers needs a value",
+    "sweep good.toml --workers two": "--workers must be INT, not 'two'",
+    "sweep good.toml --workers 0": "num_workers must be at least 1, got 0",
+    "sweep good.toml --workers 2 --ray": "--workers and --ray exclude each other",
+    "sweep good.toml --executor threads": "must be written module:factory, got 'threads'",
+    "sweep good.toml --executor no_module:make": "No module named 'no_module'",
+    "sweep good.toml --executor os:threads": "os has no threads",
+    "sweep good.toml --executor os:sep": "sep is no function but '/'",
+    "sweep good.toml --executor os:getpid": "must be a concurrent.futures.Executor, got ",
+    "sweep good.toml --against sed": "no setting 'sed' in [grid]; did you mean seed?",
+    "sweep good.toml --out full": "out must be a new or empty directory",
+    "sweep good.toml --out damaged": "config.json is damaged",
+    "sweep good.toml --out listed": "out must be new, empty or of a sweep",
+    "sweep without.toml": "without.toml has no [grid]: settings, each with a list of its values",
+    "sweep unknown.toml": "no setting 'num_agent'; did you mean num_agents?",
+    "sweep section.toml": "no setting 'learner.temprature'; did you mean learner.temperature?",
+    "sweep shared.toml": "'game_parameters.horizn'; did you mean game_parameters.horizon?",
+    "sweep hollow.toml": "learner.groups in [grid] is an empty list",
+    "sweep single.toml": "seed in [grid] must be a list of values, got 3",
+    "sweep twice.toml": "seed in [grid] has 1 twice",
+    "sweep typed.toml": "num_agents must be an integer, got 'many'",
+    "sweep gameless.toml": "gameless.toml has no setting game",
+    "sweep misspelt.toml": "game must be one of beach-bar,",
+}
+GRIDS = {
+    "good": 'game = "sis"\n[grid]\nseed = [0, 1]',
+    "without": 'game = "sis"\nseed = 3',
+    "unknown": 'game = "sis"\n[grid]\nnum_agent = [3]',
+    "section": 'game = "sis"\n[grid.learner]\ntemprature = [0.1]',
+    "shared": 'game = "sis"\n[game_parameters]\nhorizn = 3\n[grid]\nseed = [0]',
+    "hollow": 'game = "sis"\n[grid]\nlearner.groups = []',
+    "single": 'game = "sis"\n[grid]\nseed = 3',
+    "twice": 'game = "sis"\n[grid]\nseed = [1, 2, 1]',
+    "typed": 'game = "sis"\n[grid]\nnum_agents = [3, "many"]',
+    "gameless": "[grid]\nseed = [0]",
+    "misspelt": '[grid]\ngame = ["sis", "siss"]',
 }
 RIGHT = {
     "games --json": '"rock-paper-scissors"',
@@ -175,6 +219,8 @@ def here(tmp_path, monkeypatch):
     for name, config in configs.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_bytes(config)
+    for name, grid in GRIDS.items():
+        (tmp_path / f"{name}.toml").write_text(grid)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     monkeypatch.chdir(tmp_path)

@@ -29,6 +29,7 @@ RUNNABLE = {
     "howto/which_learner.md": 5,
     "howto/gpu.md": 1,
     "howto/large_games.md": 2,
+    "howto/many_runs.md": 3,
     "howto/mean_field.md": 2,
     "howto/newcomers.md": 2,
     "howto/read_a_certificate.md": 6,

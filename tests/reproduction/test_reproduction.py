@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from crowdnash.reproduction.kink_game import KinkGame
 from crowdnash.reproduction.studies import STUDIES, lookup
 from crowdnash.reproduction.study import Conclusion, Point, Study, Table
 from crowdnash.reproduction.theorem1_games import CASES, equilibrium, measured_symmetry
+from crowdnash.runs import Processes
 
 # --- fits
 
@@ -329,6 +331,26 @@ def test_a_sweep_measures_only_what_is_missing(tmp_path):
     assert again.rows == first.rows
     assert again.conclusion == first.conclusion
     assert _run_counted(out)[1] == []
+
+
+def test_a_sweep_on_an_executor_measures_the_same(tmp_path):
+    with ThreadPoolExecutor(3) as threads:
+        results, measured = _run_counted(tmp_path / "threads", executor=threads)
+    assert len(measured) == 6
+    assert results.rows == _run_counted(tmp_path / "here")[0].rows
+    with pytest.raises(ValueError, match=r"executor must be a concurrent\.futures"):
+        _run_counted(tmp_path / "none", executor=2)
+
+
+@pytest.mark.slow
+def test_a_real_study_in_processes_measures_the_same(tmp_path):
+    study = lookup("theorem1")
+    for point in study.points("smoke", 0):
+        json.dumps(dict(point.settings))  # what travels
+    with Processes(2) as processes:
+        there = sweep.run(study, tmp_path / "there", scale="smoke", executor=processes)
+    here = sweep.run(study, tmp_path / "here", scale="smoke")
+    assert there.rows == here.rows
 
 
 def test_a_sweep_that_is_stopped_goes_on(tmp_path):

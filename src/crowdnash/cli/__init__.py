@@ -1,7 +1,7 @@
 """The command `crowdnash`: parse, call the library, print.
 
-Exit codes: 0, 1 (`verify`: it does not hold), 2 (error), 130 (Ctrl-C). A command is imported when
-it is called, so that help, the version and most errors appear at once.
+Exit codes: 0, 1 (`verify`: it does not hold; `sweep`: a cell failed), 2 (error), 130 (Ctrl-C). A
+command is imported when it is called, so that help, the version and most errors appear at once.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ commands:
   mean-field GAME        solve the mean-field game that a game induces
   reproduce EXPERIMENT   measure a theorem or figure of the paper again
   case NAME              solve a real case and judge it: sioux-falls
+  sweep FILE             run a grid of settings, also on many machines, and tabulate
   completion SHELL       print a script for completion in bash, zsh or fish
 
 options:
@@ -48,6 +49,7 @@ COMMANDS = {
     "mean-field": "theory:show_mean_field",
     "reproduce": "reproduce:show_reproduce",
     "case": "case:show_case",
+    "sweep": "sweep:show_sweep",
     "completion": "completion:show_completion",
 }
 """The module of this package and the function of each command."""
@@ -63,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what comes after `crowdnash`; by default the process's own.
 
     Returns:
-        0, 1 if a certificate does not hold, 2 after an error that the user can mend, or 130 after
-        Ctrl-C.
+        0, 1 if a certificate does not hold or a cell of a sweep failed, 2 after an error that the
+        user can mend, or 130 after Ctrl-C.
 
     Raises:
         Exception: a bug, with its traceback.
@@ -88,7 +90,7 @@ def _guarded(arguments: Sequence[str]) -> int:
     except Exception as error:
         if interrupts.is_pressed():  # Ctrl-C in an import or a callback comes out as another error
             return _interrupted(KeyboardInterrupt())
-        from crowdnash.cli.errors import user_message
+        from crowdnash.messages import user_message
 
         message = user_message(error)
         if message is None or os.environ.get("CROWDNASH_TRACEBACK"):
@@ -111,7 +113,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print(f"crowdnash {metadata.version('crowdnash')}")
         return 0
     if command not in COMMANDS:
-        from crowdnash.cli.parsing import nearest
+        from crowdnash.checks import nearest
 
         hint = nearest(command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
         raise ValueError(f"no command {command!r}{hint}")

@@ -52,12 +52,14 @@ def _records() -> dict[str, Any]:
     from crowdnash.cli.flags import solve_records
     from crowdnash.cli.games_list import GamesFlags
     from crowdnash.cli.reproduce import ReproduceFlags, experiment_names
+    from crowdnash.cli.sweep import SweepFlags
     from crowdnash.cli.theory import MeanFieldOptions, SymmetryOptions, options_record
     from crowdnash.cli.verify import VerifyFlags
 
     return {
         "solve": _by_game(*solve_records()),
         "evaluate": EvaluateFlags,
+        "sweep": SweepFlags,
         "verify": VerifyFlags,
         "report": ReportFlags,
         "games": GamesFlags,

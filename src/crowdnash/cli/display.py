@@ -20,7 +20,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from crowdnash.interval import Interval
 from crowdnash.runs.evaluation import Evaluation, policy_title
 from crowdnash.runs.experiment import Observer
 from crowdnash.runs.metrics_log import Row
@@ -198,14 +197,14 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         table.add_column(name.replace("_", " "), justify="right")
     for name, one in policies.items():
         gains = one.exploitability
-        cells = [_interval(gains.maximum), _interval(gains.mean)] if gains else []
+        cells = [interval_text(*gains.maximum), interval_text(*gains.mean)] if gains else []
         cells += ["not measured"] * (2 * bool(certificates) - len(cells))
-        cells.append(_interval(one.mean_return))
+        cells.append(interval_text(*one.mean_return))
         cells += [f"{one.statistics[x]:.4f}" if x in one.statistics else "" for x in figures]
         table.add_row(policy_title(name), *cells)
     return table
 
 
-def _interval(interval: Interval) -> str:
-    low, high = interval
+def interval_text(low: float, high: float) -> str:
+    """An interval for a table; one without an upper end is "at least"."""
     return f"{low:.4f} to {high:.4f}" if math.isfinite(high) else f"at least {low:.4f}"

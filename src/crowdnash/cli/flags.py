@@ -21,6 +21,7 @@ from tyro.conf import arg
 from crowdnash import games
 from crowdnash.cli.game_flags import game_subcommands, parameter_help, text_of
 from crowdnash.cli.parsing import parse, with_canonical_game
+from crowdnash.files import read_text
 from crowdnash.games.base import TabularGame
 from crowdnash.learners import registry
 from crowdnash.runs.config import RunConfig, learner_settings, make_learner
@@ -95,7 +96,7 @@ def parse_solve(
     if early.resume is not None:
         stored = stored_config(early.resume)
     elif early.config is not None:
-        stored = RunConfig.from_toml(_text_of(early.config), str(early.config))
+        stored = RunConfig.from_toml(read_text(early.config), str(early.config))
     arguments = with_canonical_game(arguments)
     game = next((word for word in arguments if word in games.names()), stored and stored.game)
     name = early.learner or (registry.name_of(stored.learner) if stored else None)
@@ -159,13 +160,6 @@ def _texts_of(flags: Iterable[str], arguments: Sequence[str]) -> dict[str, Any]:
     for flag in flags:
         parser.add_argument(f"--{flag}", nargs="?")
     return vars(parser.parse_known_args(arguments)[0])
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _learner_for(game: str | None, arguments: Sequence[str], preset: str | None) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 from tyro import _errors as events
 from tyro.conf import CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes
 
+from crowdnash.checks import nearest
 from crowdnash.games.registry import canonical_name
 
 _Flags = TypeVar("_Flags")
@@ -60,12 +60,6 @@ def with_canonical_game(arguments: Sequence[str], *, tabular: bool = False) -> l
     if arguments and not arguments[0].startswith("-"):
         arguments[0] = canonical_name(arguments[0], tabular=tabular)
     return arguments
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that names the known word closest to a misspelt one, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _complaint(event: events.ParseErrorEvent, flags: Any, arguments: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from crowdnash.reproduction import everything, sweep
 from crowdnash.reproduction import study as studies
 from crowdnash.reproduction.names import ALIASES, STUDY_NAMES, canonical_name
 from crowdnash.reproduction.studies import STUDIES, lookup
+from crowdnash.runs.executors import InTurn, Processes
 
 _PLAIN_SECONDS = 15.0
 _ALL = "all"
@@ -44,6 +46,8 @@ class ReproduceFlags:
     """where to save: new, empty, or the directory of the same experiment, which goes on"""
     seed: int = 0
     """decides all random draws"""
+    workers: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(optional)")] = None
+    """measure in so many processes; what a study says of times is then of a busy machine"""
     json: bool = False
     """print the facts as JSON instead of tables"""
 
@@ -90,7 +94,11 @@ def show_reproduce(arguments: Sequence[str]) -> None:
     name = canonical_name(flags.experiment, _ALL)
     out = flags.out or Path("runs") / f"{name}-{flags.scale}-seed{flags.seed}"
     try:
-        outcomes = _all(flags, out) if name == _ALL else (_one(flags, lookup(name), out),)
+        with Processes(flags.workers) if flags.workers is not None else InTurn() as executor:
+            if name == _ALL:
+                outcomes = _all(flags, out, executor)
+            else:
+                outcomes = (_one(flags, lookup(name), out, executor),)
     except KeyboardInterrupt:
         print(f"points measured so far are saved in {out}", file=sys.stderr)
         raise
@@ -105,15 +113,22 @@ def show_reproduce(arguments: Sequence[str]) -> None:
         print(f"all of it: {out / 'summary.md'}, measured in {seconds:.1f} s")
 
 
-def _one(flags: ReproduceFlags, study: studies.Study, out: Path) -> everything.Done:
+def _one(
+    flags: ReproduceFlags, study: studies.Study, out: Path, executor: Executor
+) -> everything.Done:
     with SweepDisplay(Console(stderr=True)) as display:
         results = sweep.run(
-            study, out, scale=flags.scale, seed=flags.seed, observer=display.observer
+            study,
+            out,
+            scale=flags.scale,
+            seed=flags.seed,
+            observer=display.observer,
+            executor=executor,
         )
     return everything.Done(study, results, sweep.draw(study, out))
 
 
-def _all(flags: ReproduceFlags, out: Path) -> tuple[everything.Done, ...]:
+def _all(flags: ReproduceFlags, out: Path, executor: Executor) -> tuple[everything.Done, ...]:
     console = Console(stderr=True)
     with contextlib.ExitStack() as stack:
 
@@ -122,7 +137,9 @@ def _all(flags: ReproduceFlags, out: Path) -> tuple[everything.Done, ...]:
             console.print(f"{study.name}: {study.summary}", markup=False, highlight=False)
             return stack.enter_context(SweepDisplay(console)).observer
 
-        return everything.run(out, scale=flags.scale, seed=flags.seed, observer_of=observer_of)
+        return everything.run(
+            out, scale=flags.scale, seed=flags.seed, observer_of=observer_of, executor=executor
+        )
 
 
 def _facts(done: everything.Done) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Axis:
         scale: how they are spaced.
         from_zero: whether a linear axis starts at 0.
         ticks: the numbers to write, instead of round ones.
+        labels: what to write there, instead of the numbers.
         switch: whether the reader of a page may change `scale`.
     """
 
@@ -45,6 +46,7 @@ class Axis:
     scale: Literal["linear", "log"] = "linear"
     from_zero: bool = False
     ticks: Sequence[float | int] = ()
+    labels: Sequence[str] = ()
     switch: bool = False
 
 

@@ -118,7 +118,8 @@ def _axis(axis: Axis, values: Num[np.ndarray, " n"]) -> dict[str, Any]:
     elif axis.unit == "count" and np.ptp(values) <= 12:
         drawn |= {"dtick": 1}
     if axis.ticks:
-        drawn |= {"tickvals": list(axis.ticks), "ticktext": [f"{tick:g}" for tick in axis.ticks]}
+        texts = [_text(label) for label in axis.labels] or [f"{tick:g}" for tick in axis.ticks]
+        drawn |= {"tickvals": list(axis.ticks), "ticktext": texts}
     return drawn
 
 

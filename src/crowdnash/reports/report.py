@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from os import PathLike
 from pathlib import Path
-from typing import IO
-
-import matplotlib
-from matplotlib.figure import Figure
 
 from crowdnash.files import write_atomically
 from crowdnash.reports import taxi
@@ -16,6 +11,7 @@ from crowdnash.reports.chart import Picture
 from crowdnash.reports.page import page
 from crowdnash.reports.pictures import city_of, draw_pictures
 from crowdnash.reports.still import draw_picture
+from crowdnash.reports.style import rendered
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.saved_run import SavedRun
 
@@ -44,20 +40,10 @@ def write_report(path: str | PathLike[str]) -> Path:
 def _write(directory: RunDirectory, picture: Picture) -> bytes:
     """Write a picture into the run; return its SVG file."""
     figure = draw_picture(picture)
-    files = {suffix: _render(figure, suffix) for suffix in ("png", "svg")}
+    files = {suffix: rendered(figure, suffix) for suffix in ("png", "svg")}
     for suffix, content in files.items():
         write_atomically(directory.path / f"{picture.name}.{suffix}", content)
     return files["svg"]
-
-
-def _render(figure: Figure, suffix: str) -> bytes:
-    # Without dates, the same run gives the same files.
-    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-    buffer: IO[bytes] = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "crowdnash"}):
-        figure.savefig(buffer, format=suffix, dpi=150, metadata=metadata)
-    buffer.seek(0)
-    return buffer.read()
 
 
 def _write_animation(saved: SavedRun) -> bytes | None:

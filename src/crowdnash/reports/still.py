@@ -189,6 +189,8 @@ def _finish(ax: Axes, drawn: Any, axis: Axis) -> None:
         drawn.set_major_locator(FixedLocator(list(axis.ticks)))
         drawn.set_minor_locator(NullLocator())
         drawn.set_major_formatter(lambda x, _: f"{x:g}")
+        if axis.labels:
+            drawn.set_ticks(list(axis.ticks), list(axis.labels))
     elif axis.unit == "count" and axis.scale == "linear":
         drawn.set_major_locator(MaxNLocator(integer=True))
     if axis.unit == "share":

@@ -6,10 +6,11 @@ with any colour vision can tell apart; lines differ in dash as well.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
@@ -28,6 +29,7 @@ COLOURS = MappingProxyType(
     }
 )
 _INK = "#333333"
+_DPI = 150
 STYLE: Any = {
     "font.size": 10.5,
     "text.color": _INK,
@@ -65,3 +67,14 @@ def new_figure(
 def heading(figure: Figure, title: str) -> None:
     """The title of a figure with several panels, in the house style."""
     figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)
+
+
+def rendered(figure: Figure, suffix: str) -> bytes:
+    """A picture file of the figure, "png" or "svg"; the same figure gives the same file."""
+    # Without dates and versions.
+    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+    buffer: IO[bytes] = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "crowdnash"}):
+        figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=metadata)
+    buffer.seek(0)
+    return buffer.read()

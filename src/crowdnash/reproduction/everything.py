@@ -7,6 +7,7 @@ pictures. A run that was stopped goes on where it stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -32,8 +33,11 @@ def run(
     scale: Scale | str = "small",
     seed: int = 0,
     observer_of: Callable[[Study], sweep.SweepObserver] | None = None,
+    executor: Executor | None = None,
 ) -> tuple[Done, ...]:
-    """Measure and draw every study in `out`; `observer_of` makes the observer of each.
+    """Measure and draw every study in `out`, on `executor` if one is named.
+
+    `observer_of` makes the observer of each.
 
     Raises:
         ValueError: `out` holds something else, or as `sweep.run`.
@@ -50,7 +54,14 @@ def run(
     finished = []
     for study in STUDIES.values():
         observer = observer_of(study) if observer_of is not None else None
-        results = sweep.run(study, folder / study.name, scale=scale, seed=seed, observer=observer)
+        results = sweep.run(
+            study,
+            folder / study.name,
+            scale=scale,
+            seed=seed,
+            observer=observer,
+            executor=executor,
+        )
         finished.append(Done(study, results, sweep.draw(study, folder / study.name)))
     write_atomically(folder / "summary.md", _summary(finished, str(scale), seed).encode())
     return tuple(finished)

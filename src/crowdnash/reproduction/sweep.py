@@ -6,29 +6,26 @@ The directory holds `config.json` (which study, scale and seed), `points/<name>.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from crowdnash import interrupts
 from crowdnash.checks import check_choice, check_count
 from crowdnash.files import read_json, write_atomically, write_json
-from crowdnash.reproduction.study import Conclusion, Point, Scale, Study, Table
+from crowdnash.reports.style import rendered
+from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
 from crowdnash.runs.directory import RunDirectory
-from crowdnash.runs.metrics_log import Row
+from crowdnash.runs.executors import InTurn, as_completed, check_executor
+from crowdnash.runs.metrics_log import Row, rows_as_csv
 
 _FORMAT = "crowdnash-reproduction-1"
-_DPI = 150
 
 
 def _ignore(*_: object) -> None:
@@ -70,6 +67,7 @@ def run(
     scale: Scale | str = "small",
     seed: int = 0,
     observer: SweepObserver | None = None,
+    executor: Executor | None = None,
 ) -> Results:
     """Measure what is missing of a study in `out`, conclude, save; see `draw` for the pictures.
 
@@ -79,6 +77,8 @@ def run(
         scale: how much is measured.
         seed: decides every draw, >= 0.
         observer: receives progress events.
+        executor: where points are measured; None: one after the other, here. Times that a study
+            measures are then those of a busy machine.
 
     Raises:
         ValueError: an argument is out of range, `out` holds something else or a file in it is
@@ -87,10 +87,14 @@ def run(
     """
     check_choice("scale", scale, get_args(Scale))
     check_count("seed", seed, 0)
+    executor = InTurn() if executor is None else executor
+    check_executor(executor)
     points = study.points(cast(Scale, scale), seed)
     directory = _open_or_create(study.name, out, scale, seed)
     with directory.locked(), interrupts.watching():
-        rows, seconds = _measure(study, points, directory.path, observer or SweepObserver())
+        rows, seconds = _measure(
+            study, points, directory.path, executor, observer or SweepObserver()
+        )
         results = Results(
             directory=directory.path,
             study=study.name,
@@ -117,7 +121,7 @@ def draw(study: Study, out: str | PathLike[str]) -> tuple[Path, ...]:
     paths = []
     for name, figure in study.draw(results.rows, results.conclusion.facts).items():
         path = results.directory / f"{name}.png"
-        write_atomically(path, _png(figure))
+        write_atomically(path, rendered(figure, "png"))
         paths.append(path)
     return tuple(paths)
 
@@ -169,7 +173,11 @@ def _open_or_create(name: str, out: str | PathLike[str], scale: str, seed: int) 
 
 
 def _measure(
-    study: Study, points: Sequence[Point], directory: Path, observer: SweepObserver
+    study: Study,
+    points: Sequence[Point],
+    directory: Path,
+    executor: Executor,
+    observer: SweepObserver,
 ) -> tuple[list[Row], float]:
     names = [point.name for point in points]
     if len(set(names)) != len(names):
@@ -179,16 +187,10 @@ def _measure(
     saved = {point.name: _saved(folder / f"{point.name}.json", point) for point in points}
     done = sum(content is not None for content in saved.values())
     observer.on_start(done, len(points))
-    for point in points:
-        interrupts.check()
-        if saved[point.name] is not None:
-            continue
-        began = time.monotonic()
-        rows = [
-            dict(point.settings) | dict(row)
-            for row in study.measure(point.settings, folder / point.name)
-        ]
-        seconds = time.monotonic() - began
+    missing = [point for point in points if saved[point.name] is None]
+    tasks = [(study.measure, dict(x.settings), (folder / x.name).resolve()) for x in missing]
+    for number, future in as_completed(executor, _timed, tasks):
+        point, (rows, seconds) = missing[number], future.result()
         content = {"settings": dict(point.settings), "rows": rows, "seconds": seconds}
         write_json(folder / f"{point.name}.json", content)
         saved[point.name] = content
@@ -197,6 +199,15 @@ def _measure(
     measured = [content for content in saved.values() if content is not None]
     rows = [row for content in measured for row in content["rows"]]
     return rows, sum(content["seconds"] for content in measured)
+
+
+def _timed(
+    measure: Callable[[Settings, Path], Sequence[Row]], settings: Settings, folder: Path
+) -> tuple[list[Row], float]:
+    """The rows of a point, with its settings, and how long they took."""
+    began = time.monotonic()
+    rows = [dict(settings) | dict(row) for row in measure(settings, folder)]
+    return rows, time.monotonic() - began
 
 
 def _saved(path: Path, point: Point) -> dict[str, Any] | None:
@@ -226,7 +237,7 @@ def _save(results: Results) -> None:
         "tables": [dataclasses.asdict(table) for table in conclusion.tables],
         "rows": list(results.rows),
     }
-    write_atomically(results.directory / "results.csv", _csv(results.rows).encode())
+    write_atomically(results.directory / "results.csv", rows_as_csv(results.rows).encode())
     write_json(results.directory / "results.json", content)
     write_atomically(results.directory / "results.md", _markdown(results).encode())
 
@@ -243,20 +254,3 @@ def _markdown(results: Results) -> str:
         rows = (table.columns, ("---",) * len(table.columns), *table.rows)
         lines += [f"## {table.title}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     return "\n".join(lines)
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with matplotlib.rc_context():
-        # Without a date or a version, the same results give the same file.
-        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return buffer.getvalue()

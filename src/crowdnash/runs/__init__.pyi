@@ -2,6 +2,13 @@ from .config import RunConfig as RunConfig
 from .directory import RunDirectory as RunDirectory
 from .evaluation import Evaluation as Evaluation
 from .evaluation import PolicyEvaluation as PolicyEvaluation
+from .executors import Processes as Processes
+from .executors import RayTasks as RayTasks
+from .grid import Cell as Cell
+from .grid import Grid as Grid
+from .grid_runs import GridObserver as GridObserver
+from .grid_runs import GridResults as GridResults
+from .grid_runs import run_grid as run_grid
 from .metrics_log import Row as Row
 from .metrics_log import read_metrics as read_metrics
 from .saved_run import SavedRun as SavedRun

@@ -28,14 +28,16 @@ from crowdnash.runs.setting_types import (
     check_types,
     describe,
     fits,
+    parsed_settings,
     setting_types,
+    toml_text,
 )
 
 Parameter = bool | int | float | str | Mapping[str, float]
 """A parameter of a game's `sample`; a mapping gives one number per name."""
 
 _PATHS, _PLAYS = 256, 16
-_SECTIONS = ("game_parameters", "learner", "evaluation", "checkpoints")
+SECTIONS = ("game_parameters", "learner", "evaluation", "checkpoints")
 
 
 class ExperimentKeys(typing.NamedTuple):
@@ -270,11 +272,11 @@ class RunConfig:
     def to_toml(self) -> str:
         """Return the settings as `--config` takes them; settings that are None are left out."""
         sections = self.sections()
-        lines = [f"{name} = {_toml(sections[name])}" for name in ("game", "seed")]
-        for section in _SECTIONS:
+        lines = [f"{name} = {toml_text(sections[name])}" for name in ("game", "seed")]
+        for section in SECTIONS:
             values = sections[section].items()
             lines += ["", f"[{section}]"]
-            lines += [f"{name} = {_toml(value)}" for name, value in values if value is not None]
+            lines += [f"{name} = {toml_text(value)}" for name, value in values if value is not None]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -285,14 +287,14 @@ class RunConfig:
             ValueError: the text is damaged, of another version, has unknown or missing settings or
                 a bad value; the message names `source`.
         """
-        stored = _parsed(text, json.loads, source)
+        stored = parsed_settings(text, json.loads, source)
         version = stored.pop("format", None)
         if version == 1:
             raise ValueError(f"{source} is of crowdnash 0.1, whose runs this version does not read")
         if version != FORMAT:
             raise ValueError(f"{source} is not a crowdnash config of format {FORMAT}")
         _refuse_missing(stored, source)
-        return _read_sections(stored, source)
+        return read_sections(stored, source)
 
     @classmethod
     def from_toml(cls, text: str, source: str = "run.toml") -> RunConfig:
@@ -303,7 +305,7 @@ class RunConfig:
         Raises:
             ValueError: as `from_json`.
         """
-        return _read_sections(_parsed(text, tomllib.loads, source), source)
+        return read_sections(parsed_settings(text, tomllib.loads, source), source)
 
 
 def make_learner(
@@ -340,7 +342,7 @@ def learner_settings(learner: Learner[Any, Any, Any]) -> dict[str, Any]:
 
 def _refuse_missing(stored: Mapping[str, Any], source: str) -> None:
     """Raise `ValueError` unless a stored config has every setting."""
-    sections = {name: stored.get(name) for name in _SECTIONS}
+    sections = {name: stored.get(name) for name in SECTIONS}
     for name, values in sections.items():
         if not isinstance(values, dict):
             raise ValueError(f"{source} has no settings called {name}")
@@ -356,8 +358,13 @@ def _refuse_missing(stored: Mapping[str, Any], source: str) -> None:
         raise ValueError(f"{source} has no setting {', '.join(sorted(missing))}")
 
 
-def _read_sections(stored: Mapping[str, Any], source: str) -> RunConfig:
-    unknown = stored.keys() - {"game", "seed", *_SECTIONS}
+def read_sections(stored: Mapping[str, Any], source: str) -> RunConfig:
+    """The config that plain values by name stand for; what is not there has its default.
+
+    Raises:
+        ValueError: an unknown setting, or a bad value; the message names `source`.
+    """
+    unknown = stored.keys() - {"game", "seed", *SECTIONS}
     if unknown:
         raise ValueError(f"{source} has unknown setting {', '.join(sorted(unknown))}")
     if "game" not in stored:
@@ -365,7 +372,7 @@ def _read_sections(stored: Mapping[str, Any], source: str) -> RunConfig:
     for name, kind in (("game", str), ("seed", int)):
         if not fits(stored.get(name, kind()), kind):
             raise ValueError(f"{source}: {name} must be {describe(kind)}, got {stored[name]!r}")
-    sections: dict[str, Any] = {name: stored.get(name, {}) for name in _SECTIONS}
+    sections: dict[str, Any] = {name: stored.get(name, {}) for name in SECTIONS}
     for name, values in sections.items():
         if not isinstance(values, dict):
             raise ValueError(f"{source}: {name} must be settings by name, got {values!r}")
@@ -381,20 +388,3 @@ def _read_sections(stored: Mapping[str, Any], source: str) -> RunConfig:
         )
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from None
-
-
-def _parsed(text: str, parse: typing.Callable[[str], Any], source: str) -> dict[str, Any]:
-    try:
-        stored = parse(text)
-    except (ValueError, RecursionError) as error:  # both kinds of decoding error are ValueErrors
-        raise ValueError(f"{source} is damaged: {error}") from None
-    if not isinstance(stored, dict):
-        raise ValueError(f"{source} is not a crowdnash config of format {FORMAT}")
-    return stored
-
-
-def _toml(value: Any) -> str:
-    """A plain value in TOML; JSON's strings, numbers and lists are TOML's too."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name} = {_toml(x)}" for name, x in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)

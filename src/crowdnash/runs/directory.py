@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crowdnash.files import draft_of, sync_directory, write_atomically
+from crowdnash.files import draft_of, read_text, sync_directory, write_atomically
 
 _CONFIG = "config.json"
 _DRAFT = draft_of(Path(_CONFIG)).name
@@ -176,7 +176,4 @@ def config_text(directory: RunDirectory) -> str:
     Raises:
         ValueError: the file is damaged.
     """
-    try:
-        return directory.config.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{directory.config} is damaged: {error}") from None
+    return read_text(directory.config)

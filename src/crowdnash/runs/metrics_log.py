@@ -89,6 +89,13 @@ def _csv_line(cells: Sequence[Value]) -> str:
     return text.getvalue()
 
 
+def rows_as_csv(rows: Sequence[Row]) -> str:
+    """A table with a header, of all columns in the order in which they come up; None is empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [["" if row.get(name) is None else row[name] for name in columns] for row in rows]
+    return "".join(map(_csv_line, [columns, *lines]))
+
+
 def read_metrics(path: Path, up_to_epoch: int | None = None) -> tuple[Row, ...]:
     """Return the rows of a metrics.jsonl, in order, each epoch once.
 

@@ -1,15 +1,17 @@
-"""The types of settings, as files and flags have them: checked, and put in words."""
+"""Settings as files and flags have them: their types, checked and put in words, and their text."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from crowdnash.learners.base import Learner
+from crowdnash.runs.seal import FORMAT
 
 
 def setting_types(learner_class: type[Learner[Any, Any, Any]]) -> dict[str, Any]:
@@ -90,3 +92,25 @@ def describe(annotation: Any) -> str:
         return "numbers by name"
     names = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
     return names.get(annotation, "nothing" if annotation is type(None) else str(annotation))
+
+
+def parsed_settings(text: str, parse: Callable[[str], Any], source: str) -> dict[str, Any]:
+    """The settings by name that a file's text holds.
+
+    Raises:
+        ValueError: the text is damaged or no such record; the message names `source`.
+    """
+    try:
+        stored = parse(text)
+    except (ValueError, RecursionError) as error:  # both kinds of decoding error are ValueErrors
+        raise ValueError(f"{source} is damaged: {error}") from None
+    if not isinstance(stored, dict):
+        raise ValueError(f"{source} is not a crowdnash config of format {FORMAT}")
+    return stored
+
+
+def toml_text(value: Any) -> str:
+    """A plain value in TOML; JSON's strings, numbers and lists are TOML's too."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {toml_text(x)}" for name, x in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)

@@ -39,7 +39,7 @@ def _is_ours(error: Exception) -> bool:
     code = trace.tb_frame.f_code
     # Compiled functions, NumPy's say, leave no frame of their own, but the caller does not raise.
     raises = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return raises and Path(__file__).parents[1] in Path(code.co_filename).parents
+    return raises and Path(__file__).parent in Path(code.co_filename).parents
 
 
 def _jax_message(line: str) -> str:
