@@ -167,7 +167,7 @@ REFUSED = {
     "sweep good.toml --worker 2": "no flag --worker; did you mean --workers?",
     "sweep good.toml --workers": "--workers needs a value",
     "sweep good.toml --workers two": "--workers must be INT, not 'two'",
-    "sweep good.toml --workers 0": "num_workers must be at least 1, got 0",
+    "sweep good.toml --workers 0": "num_workers must be at least 1, not 0",
     "sweep good.toml --workers 2 --ray": "--workers and --ray exclude each other",
     "sweep good.toml --executor threads": "must be written module:factory, got 'threads'",
     "sweep good.toml --executor no_module:make": "No module named 'no_module'",

@@ -338,8 +338,15 @@ def test_a_sweep_on_an_executor_measures_the_same(tmp_path):
         results, measured = _run_counted(tmp_path / "threads", executor=threads)
     assert len(measured) == 6
     assert results.rows == _run_counted(tmp_path / "here")[0].rows
-    with pytest.raises(ValueError, match=r"executor must be a concurrent\.futures"):
+
+
+@pytest.mark.usefixtures("no_type_checks")
+def test_what_is_no_executor_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"must be a concurrent\.futures\.Executor, got 2 of type int"
+    ):
         _run_counted(tmp_path / "none", executor=2)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow

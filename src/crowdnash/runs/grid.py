@@ -53,7 +53,7 @@ class Grid:
     """
 
     settings: Mapping[str, Any]
-    axes: Mapping[str, Sequence[Any]]
+    axes: Mapping[str, Any]
     source: str = "the grid"
 
     def __post_init__(self) -> None:
