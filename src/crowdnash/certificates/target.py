@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from crowdnash.certificates.certificate import exploitability
@@ -83,6 +84,7 @@ def solve(
     state: StateT | None = None,
     callback: Callable[[StateT, MetricsT], Any] | None = None,
     target: float | int | Target | None = None,
+    mesh: Mesh | str | None = None,
 ) -> driver.SolveResult[StateT, MetricsT, PolicyT]:
     """Learn an approximate Nash policy of `game` from simulated play alone.
 
@@ -99,6 +101,12 @@ def solve(
             certified, on fresh play every few epochs, to be at most this, in reward units. Needs a
             `TabularGame`: elsewhere there is no upper end. A warning says what was reached if the
             target was not.
+        mesh: the devices that share an epoch, for `PolicyMirrorDescent`: a mesh of axis
+            "trajectories" (each device plays some of them; statistics are summed once an epoch),
+            "agents" (each plays some of them; one sum a step makes the aggregate, and tables of
+            single agents lie with them) or both; "auto" chooses by N, the trajectories, the
+            devices and the tables' size, and `result.devices` says what. None: the default device.
+            A state that `callback` gets lies on them.
 
     Returns:
         The policies, the metrics of every epoch, the state and, with a target, the certificate.
@@ -106,12 +114,13 @@ def solve(
     Raises:
         ValueError: the learner does not suit the game, or `state` is of another learner or game,
             or has more epochs behind it than the learner's `num_epochs`; `target` is not above 0,
-            or the game cannot be certified from above.
+            or the game cannot be certified from above; `mesh` has another axis, or does not suit
+            the learner or the game.
         GameError: the game breaks its contract.
         SimulatorError: the simulator breaks its contract; names agent, step and seed.
     """
     if target is None:
-        return driver.solve(game, learner, key=key, state=state, callback=callback)
+        return driver.solve(game, learner, key=key, state=state, callback=callback, mesh=mesh)
     goal = target if isinstance(target, Target) else Target(target)
     if not isinstance(game, TabularGame):
         raise ValueError(
@@ -129,7 +138,9 @@ def solve(
         latest = goal.certificate(game, policy, key, epoch, learner.num_epochs)
         return goal.is_reached(latest.maximum)
 
-    result = driver.solve(game, learner, key=key, state=state, callback=callback, stop=good_enough)
+    result = driver.solve(
+        game, learner, key=key, state=state, callback=callback, stop=good_enough, mesh=mesh
+    )
     if latest is not None and not goal.is_reached(latest.maximum):
         warnings.warn(missed(goal, latest.maximum, int(result.state.epoch)), stacklevel=2)
     return dataclasses.replace(result, certificate=latest)

@@ -45,7 +45,7 @@ def all_pairs(game: TabularGame) -> tuple[Int[Array, " X"], Int[Array, " X"]]:
 def sum_over_agents(contributed: Array) -> Array:
     """Total contribution of a population, [K,B,lanes] -> [K,B]; int32 if bool or int.
 
-    The only place where agents are summed: agents sharded over devices need one `psum` here.
+    The only place where agents are summed: agents shared among devices need one `psum` after it.
     """
     contributed = contributed.astype(summed_exactly_as(contributed.dtype))
     axes = tuple(range(1, contributed.ndim - 1))

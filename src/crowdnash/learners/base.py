@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import fingerprint
 from crowdnash.policies.base import Policy
+from crowdnash.simulation.devices import Devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,34 @@ class StackedLearner(Learner[StateT, MetricsT, PolicyT]):
         self, games: DynamicGame, states: StateT
     ) -> tuple[StateT, tuple[MetricsT, ...]]:
         """`step` for R runs at once: every array of both has a leading axis R.
+
+        Raises:
+            GameError: as `step`.
+        """
+
+
+class SharedLearner(Learner[StateT, MetricsT, PolicyT]):
+    """A learner whose epochs several devices can share."""
+
+    @abc.abstractmethod
+    def devices_for(self, game: DynamicGame, state: StateT, mesh: Any) -> Devices:
+        """The devices of a mesh, or those that "auto" chooses.
+
+        Raises:
+            ValueError: the mesh does not suit the learner or the game.
+        """
+
+    @abc.abstractmethod
+    def placed(
+        self, game: DynamicGame, state: StateT, devices: Devices
+    ) -> tuple[DynamicGame, StateT]:
+        """Both with their arrays where `step_on` needs them."""
+
+    @abc.abstractmethod
+    def step_on(
+        self, devices: Devices, game: DynamicGame, state: StateT
+    ) -> tuple[StateT, MetricsT]:
+        """`step` on these devices.
 
         Raises:
             GameError: as `step`.

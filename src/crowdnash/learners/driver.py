@@ -5,6 +5,7 @@ learner by name. The public `crowdnash.solve` adds certificates to it (`certific
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -21,10 +22,12 @@ from crowdnash.learners.base import (
     Learner,
     MetricsT,
     PolicyT,
+    SharedLearner,
     StackedLearner,
     StateT,
     game_fingerprint,
 )
+from crowdnash.simulation.devices import ALONE, Devices, at_home
 from crowdnash.simulators.contract import Simulator
 from crowdnash.simulators.game import as_game
 
@@ -39,12 +42,14 @@ class SolveResult(Generic[StateT, MetricsT, PolicyT]):
         history: one record of metrics for every epoch run by this call.
         state: continues the run.
         certificate: of `policy`, an `Exploitability`, if it was learned to a target.
+        devices: who shared the work; as text, what and why.
     """
 
     policies: Mapping[str, PolicyT]
     history: tuple[MetricsT, ...]
     state: StateT
     certificate: Any = None
+    devices: Devices = ALONE
 
     @property
     def policy(self) -> PolicyT:
@@ -65,6 +70,7 @@ def solve(
     state: StateT | None = None,
     callback: Callable[[StateT, MetricsT], Any] | None = None,
     stop: Callable[[StateT], bool] | None = None,
+    mesh: Any = None,
 ) -> SolveResult[StateT, MetricsT, PolicyT]:
     """The loop of `crowdnash.solve`, which says more.
 
@@ -75,13 +81,14 @@ def solve(
         state: continues an earlier run of the same game (its key then counts, not `key`).
         callback: `callback(state, metrics)` is called after every epoch.
         stop: asked after every epoch whether it was the last one.
+        mesh: the devices that share the work, see `crowdnash.solve`.
 
     Returns:
         The policies, the metrics of every epoch, and the state.
 
     Raises:
         ValueError: the learner does not suit the game, or `state` is of another learner or game,
-            or has more epochs behind it than the learner's `num_epochs`.
+            or has more epochs behind it than the learner's `num_epochs`, or `mesh` suits neither.
         GameError: the game breaks its contract.
         SimulatorError: the simulator breaks its contract; names agent, step and seed.
     """
@@ -92,15 +99,44 @@ def solve(
         state = learner.init(game, key=key)
     else:
         check_state(game, learner, state)
+    devices, state, step = shared_step(game, learner, state, mesh)
     history = []
     while int(state.epoch) < learner.num_epochs:
-        state, metrics = learner.step(game, state)
+        state, metrics = step(state)
         history.append(metrics)
         if callback is not None:
             callback(state, metrics)
         if stop is not None and stop(state):
             break
-    return SolveResult(learner.policies(game, state), tuple(history), state)
+    state = at_home(state)
+    return SolveResult(learner.policies(game, state), tuple(history), state, devices=devices)
+
+
+Step = Callable[[StateT], tuple[StateT, MetricsT]]
+"""One epoch."""
+
+
+def shared_step(
+    game: DynamicGame, learner: Learner[StateT, MetricsT, PolicyT], state: StateT, mesh: Any
+) -> tuple[Devices, StateT, Step[StateT, MetricsT]]:
+    """The devices of `mesh`, the state where they need it, and an epoch on them.
+
+    Args:
+        game: the game.
+        learner: the learner.
+        state: of the learner, anywhere.
+        mesh: see `crowdnash.solve`.
+
+    Raises:
+        ValueError: the mesh does not suit the learner or the game.
+    """
+    if mesh is None:
+        return ALONE, at_home(state), functools.partial(learner.step, game)
+    if not isinstance(learner, SharedLearner):
+        raise ValueError(f"mesh is not for {type(learner).__name__}: it learns on one device")
+    devices = learner.devices_for(game, state, mesh)
+    game, state = learner.placed(game, at_home(state), devices)
+    return devices, state, functools.partial(learner.step_on, devices, game)
 
 
 def solve_together(

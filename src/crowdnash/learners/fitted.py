@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.statistics import VisitStatistics
 
 RIDGE = 4.0
@@ -128,7 +129,7 @@ def sweep(
     return jnp.moveaxis(values, 3, 0), after
 
 
-def fit_tables(num_actions: int) -> Fit:
+def fit_tables(num_actions: int, devices: Devices = ALONE) -> Fit:
     """Every group's own mean, with one remembered visit.
 
     What is remembered is the advantage Q(s,a) - V(s) that the group last saw, [X,G], forgotten
@@ -139,7 +140,7 @@ def fit_tables(num_actions: int) -> Fit:
 
     def fit(seen: Visited, kept: Array) -> tuple[Array, Array]:
         states = seen.by_state(num_actions)
-        crowd = _mean(Visited(*(x.sum(1, keepdims=True) for x in states)), _overall(states))
+        crowd = _crowd(states, devices)
         value = jnp.repeat(_mean(states, crowd), num_actions, 0)
         values = (seen.targets + value + kept) / (seen.visits + 1)
         return values, jnp.where(seen.visits > 0, values - value, ADVANTAGE_DECAY * kept)
@@ -147,36 +148,38 @@ def fit_tables(num_actions: int) -> Fit:
     return fit
 
 
-def fit_features(features: Float[Array, "N d"], num_actions: int) -> Callable[..., Any]:
+def fit_features(
+    features: Float[Array, "N d"], num_actions: int, devices: Devices = ALONE
+) -> Callable[..., Any]:
     """A regression of targets on the agents' features; its weights come out beside Q."""
 
     def fit(seen: Visited, kept: None) -> tuple[Array, Array]:
-        weights = regression(seen, features, num_actions)
+        weights = regression(seen, features, num_actions, devices)
         return weights @ features.T, weights
 
     return fit
 
 
 def regression(
-    seen: Visited, features: Float[Array, "N d"], num_actions: int
+    seen: Visited, features: Float[Array, "N d"], num_actions: int, devices: Devices = ALONE
 ) -> Float[Array, "X d"]:
     """Weights W of Q_i(x) = phi_i . W(x), least squares weighted by visits; phi_i begins with 1.
 
     First the states' values are fitted, from the visits of all their actions, then what each
     action differs from that. Both are ridge regressions, so that an action that few took is
-    worth about as much as its state, whatever constant the rewards hold.
+    worth about as much as its state, whatever constant the rewards hold. Where agents' tables lie
+    on several `devices`, their normal equations are summed.
     """
     states = seen.by_state(num_actions)
-    level = Visited(*(x.sum(1, keepdims=True) for x in states))
-    crowd = _mean(level, _overall(states))
+    crowd = _crowd(states, devices)
     dimension = features.shape[1]
     values = jnp.zeros((crowd.shape[0], dimension)).at[:, 0].set(crowd[:, 0])
-    values = values + _ridge(states, values, features, _STATE_RIDGE)
+    values = values + _ridge(states, values, features, _STATE_RIDGE, devices)
     values = jnp.repeat(values, num_actions, 0)
-    return values + _ridge(seen, values, features, _LEVEL_RIDGE)
+    return values + _ridge(seen, values, features, _LEVEL_RIDGE, devices)
 
 
-def fit_mixed(features: Float[Array, "N d"], num_actions: int) -> Fit:
+def fit_mixed(features: Float[Array, "N d"], num_actions: int, devices: Devices = ALONE) -> Fit:
     """The regression, plus each agent's remembered residual m_i, shrunk.
 
     Q_i = phi_i . W + B_i m_i with B_i = c_i s_b / (c_i s_b + s_w): c_i the remembered visits, s_b
@@ -188,51 +191,61 @@ def fit_mixed(features: Float[Array, "N d"], num_actions: int) -> Fit:
     """
 
     def fit(seen: Visited, kept: ResidualMemory) -> tuple[Array, ResidualMemory]:
-        crowd = regression(seen, features, num_actions) @ features.T
+        crowd = regression(seen, features, num_actions, devices) @ features.T
         residual = seen.targets - seen.visits * crowd
-        memory = _remember(kept, seen.visits, residual)
+        memory = _remember(kept, seen.visits, residual, devices)
         own = memory.sums / jnp.maximum(memory.visits, _TINY)
-        return crowd + _shrinkage(memory, own) * own, memory
+        return crowd + _shrinkage(memory, own, devices) * own, memory
 
     return fit
 
 
-def _remember(memory: ResidualMemory, visits: Array, residual: Array) -> ResidualMemory:
+def _remember(
+    memory: ResidualMemory, visits: Array, residual: Array, devices: Devices
+) -> ResidualMemory:
     """One step's memory, [X,N], with this epoch's residuals."""
     before = memory.sums / jnp.maximum(memory.visits, _TINY)
     known = (visits > 0) & (memory.visits > 0.5)
     # Var(ybar - m) = s_w (1 / visits + 1 / remembered visits).
     scale = jnp.maximum(visits, 1) * (1 + visits / jnp.maximum(memory.visits, _TINY))
     innovation = jnp.where(known, (residual - visits * before) ** 2 / scale, 0.0)
+    noise, count = devices.sum_over_tables((innovation.sum(-1), known.sum(-1)))
     return ResidualMemory(
         DECAY * memory.sums + residual,
         DECAY * memory.visits + visits,
-        DECAY * memory.noise + innovation.sum(-1),
-        DECAY * memory.noise_count + known.sum(-1),
+        DECAY * memory.noise + noise,
+        DECAY * memory.noise_count + count,
     )
 
 
-def _shrinkage(memory: ResidualMemory, own: Array) -> Float[Array, "X N"]:
+def _shrinkage(memory: ResidualMemory, own: Array, devices: Devices) -> Float[Array, "X N"]:
     """B [X,N]; 0 until there is enough to tell noise from difference."""
     count = memory.visits
     within = (memory.noise / jnp.maximum(memory.noise_count, _TINY))[:, None]
-    total = count.sum(-1, keepdims=True)
-    agents = jnp.minimum(count, 1).sum(-1, keepdims=True)
-    spread = (count * own**2).sum(-1, keepdims=True) - agents * within
-    freedom = total - (count**2).sum(-1, keepdims=True) / jnp.maximum(total, _TINY)
+    terms = (count, jnp.minimum(count, 1), count * own**2, count**2)
+    total, agents, square, squared_count = devices.sum_over_tables(
+        tuple(x.sum(-1, keepdims=True) for x in terms)
+    )
+    spread = square - agents * within
+    freedom = total - squared_count / jnp.maximum(total, _TINY)
     between = jnp.maximum(spread, 0) / jnp.maximum(freedom, _TINY)
     shrunk = count * between / jnp.maximum(count * between + within, _TINY)
     return jnp.where((memory.noise_count >= _ENOUGH_INNOVATIONS)[:, None], shrunk, 0.0)
 
 
 def _ridge(
-    seen: Visited, prior: Float[Array, "K d"], features: Float[Array, "N d"], level: float
+    seen: Visited,
+    prior: Float[Array, "K d"],
+    features: Float[Array, "N d"],
+    level: float,
+    devices: Devices,
 ) -> Float[Array, "K d"]:
     """argmin_D sum_i visits_i (mean_i - phi_i . (prior + D))^2 + |D|^2, the ridge by coordinate."""
     high = jax.lax.Precision.HIGHEST
     weighted = seen.visits[:, :, None] * features  # [K,N,d]
     gram = jnp.matmul(weighted.swapaxes(1, 2), features, precision=high)
     right = jnp.matmul(seen.targets, features, precision=high)
+    gram, right = devices.sum_over_tables((gram, right))
     right = right - jnp.einsum("kde,ke->kd", gram, prior, precision=high)
     ridge = jnp.full(features.shape[1], RIDGE).at[0].set(level)
     return jnp.linalg.solve(gram + jnp.diag(ridge), right[..., None])[..., 0]
@@ -243,6 +256,12 @@ def _mean(seen: Visited, otherwise: Array) -> Array:
     return jnp.where(seen.visits > 0, seen.targets / jnp.maximum(seen.visits, 1), otherwise)
 
 
-def _overall(states: Visited) -> Array:
-    """The mean target over all states and groups: what an unvisited state is taken to be worth."""
-    return states.targets.sum() / jnp.maximum(states.visits.sum(), 1)
+def _crowd(states: Visited, devices: Devices) -> Float[Array, "S 1"]:
+    """The mean target of every state over all groups.
+
+    An unvisited state is taken to be worth the mean over all states and groups.
+    """
+    by_state = Visited(*(x.sum(1, keepdims=True) for x in states))
+    overall = (states.visits.sum(), states.targets.sum())
+    by_state, (visits, targets) = devices.sum_over_tables((by_state, overall))
+    return _mean(by_state, targets / jnp.maximum(visits, 1))

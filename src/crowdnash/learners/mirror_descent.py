@@ -13,8 +13,7 @@ Axes: G groups, H steps, S states, A actions, N agents.
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
@@ -28,12 +27,15 @@ from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import states_for_tables
 from crowdnash.games.grouping import Groups, assign_groups
 from crowdnash.learners.automatic_step import AutomaticStep
-from crowdnash.learners.base import Metrics, StackedLearner, game_fingerprint
+from crowdnash.learners.base import Metrics, SharedLearner, StackedLearner, game_fingerprint
 from crowdnash.learners.fitted import ResidualMemory
+from crowdnash.learners.mirror_devices import mirror_devices, run_epoch_on, state_specs
 from crowdnash.learners.mirror_epoch import (
+    EpochMetrics,
     EpochNumbers,
     MirrorDescentState,
     epoch_key,
+    epoch_metrics,
     epoch_of_many,
     num_modes,
     run_epoch,
@@ -49,26 +51,16 @@ from crowdnash.policies.features import (
     game_basis,
 )
 from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.simulation.devices import ALONE, Devices, at_home
 from crowdnash.simulation.layout import agent_layout
 from crowdnash.simulation.rollouts import chunk_size, simulate
 from crowdnash.simulators.game import OutsideGame
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochMetrics(Metrics):
-    """What one epoch of policy mirror descent did, in Python numbers.
-
-    Attributes:
-        policy_change: the largest total-variation distance between the old and the new policy,
-            over groups, steps and states.
-        step_size: xi_t, in 1 / reward.
-    """
-
-    policy_change: float
-    step_size: float
-
-
-class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Policy]):
+class PolicyMirrorDescent(
+    StackedLearner[MirrorDescentState, EpochMetrics, Policy],
+    SharedLearner[MirrorDescentState, EpochMetrics, Policy],
+):
     """Algorithm 2; the defaults are the theorem's (Theorem 3), `practical` learns faster.
 
     Args:
@@ -286,20 +278,40 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
         Raises:
             GameError: the game pays a NaN or a transition is not a distribution.
         """
+        return self.step_on(ALONE, game, state)
+
+    def devices_for(self, game: DynamicGame, state: MirrorDescentState, mesh: Any) -> Devices:
+        """See `SharedLearner.devices_for`."""
+        return mirror_devices(game, state, mesh, self.td_epochs)
+
+    def placed(
+        self, game: DynamicGame, state: MirrorDescentState, devices: Devices
+    ) -> tuple[DynamicGame, MirrorDescentState]:
+        """See `SharedLearner.placed`."""
+        return devices.place(game), devices.place(state, state_specs(state, devices))
+
+    def step_on(
+        self, devices: Devices, game: DynamicGame, state: MirrorDescentState
+    ) -> tuple[MirrorDescentState, EpochMetrics]:
+        """See `SharedLearner.step_on`; game and state are `placed`."""
         begun = time.perf_counter()
         epoch = int(state.epoch)
+        numbers = self._numbers(epoch)
         if isinstance(game, OutsideGame):
-            after = run_epoch_outside(game, state, self._numbers(epoch), self.td_epochs)
+            after = run_epoch_outside(game, state, numbers, self.td_epochs)
         else:
-            size = chunk_size(game.num_agents, self.td_epochs)
-            after = run_epoch(game, state, self._numbers(epoch), size)
+            size = chunk_size(game.num_agents, self.td_epochs, devices)
+            if devices.mesh is None:
+                after = run_epoch(game, state, numbers, size)
+            else:
+                after = run_epoch_on(devices, game, state, numbers, size)
         state_after, *figures = after
         figures = jax.device_get(figures)
         if not np.isfinite(figures[0]):
-            self._explain(game, state)
+            self._explain(*at_home((game, state)))
         agent_steps = self.td_epochs * game.horizon * game.num_agents
         seconds = time.perf_counter() - begun
-        return state_after, _metrics(epoch, figures, agent_steps, seconds)
+        return state_after, epoch_metrics(epoch, figures, agent_steps, seconds)
 
     def step_together(
         self, games: DynamicGame, states: MirrorDescentState
@@ -323,7 +335,9 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
             self._explain(*jax.tree_util.tree_map(lambda x, k=run: x[k], (games, states)))
         seconds = (time.perf_counter() - begun) / num_runs
         agent_steps = self.td_epochs * games.horizon * num_agents
-        metrics = [_metrics(epoch, own, agent_steps, seconds) for own in zip(*figures, strict=True)]
+        metrics = [
+            epoch_metrics(epoch, own, agent_steps, seconds) for own in zip(*figures, strict=True)
+        ]
         return after, tuple(metrics)
 
     def _step_size(self, epoch: int) -> float:
@@ -343,8 +357,10 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
     def policies(self, game: DynamicGame, state: MirrorDescentState) -> dict[str, Policy]:
         """The mean of pi_0..pi_t, "average" (the output of Algorithm 2), and pi_t, "last".
 
-        For "features" the last alone, which is log-linear; an average is not.
+        For "features" the last alone, which is log-linear; an average is not. A state that lies on
+        several devices is brought home first.
         """
+        state = at_home(state)
         if state.weights is not None:
             assert state.features is not None
             basis, _ = game_basis(game, self.features)
@@ -382,15 +398,3 @@ class PolicyMirrorDescent(StackedLearner[MirrorDescentState, EpochMetrics, Polic
 def _indicators(groups: Int[np.ndarray, " N"]) -> Float[np.ndarray, "N G"]:
     """1 in the column of an agent's group."""
     return np.eye(int(groups.max()) + 1)[groups]
-
-
-def _metrics(epoch: int, figures: Sequence[Any], agent_steps: int, seconds: float) -> EpochMetrics:
-    mean_return, policy_change, step_size = map(float, figures)
-    return EpochMetrics(
-        epoch=epoch,
-        mean_return=mean_return,
-        agent_steps=agent_steps,
-        seconds=seconds,
-        policy_change=policy_change,
-        step_size=step_size,
-    )

@@ -4,6 +4,8 @@ Axes: G groups, H steps, S states, A actions, N agents, X = S*A pairs, d feature
 """
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.learners.automatic_step import AutomaticStep
+from crowdnash.learners.base import Metrics
 from crowdnash.learners.fitted import (
     ResidualMemory,
     fit_features,
@@ -29,8 +32,9 @@ from crowdnash.learners.temporal_difference import (
 from crowdnash.policies.features import log_linear_tables
 from crowdnash.policies.mirror_update import mirror_step
 from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.samplers import action_sampler
+from crowdnash.simulation.samplers import ActionSampler, action_sampler
 from crowdnash.simulation.statistics import VisitStatistics, simulate_statistics
 
 
@@ -84,6 +88,35 @@ class MirrorDescentState(eqx.Module):
         return jnp.exp(self.log_probs)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics(Metrics):
+    """What one epoch of policy mirror descent did, in Python numbers.
+
+    Attributes:
+        policy_change: the largest total-variation distance between the old and the new policy,
+            over groups, steps and states.
+        step_size: xi_t, in 1 / reward.
+    """
+
+    policy_change: float
+    step_size: float
+
+
+def epoch_metrics(
+    epoch: int, figures: Sequence[Any], agent_steps: int, seconds: float
+) -> EpochMetrics:
+    """From mean return, largest change of policy and step size, as an epoch returns them."""
+    mean_return, policy_change, step_size = map(float, figures)
+    return EpochMetrics(
+        epoch=epoch,
+        mean_return=mean_return,
+        agent_steps=agent_steps,
+        seconds=seconds,
+        policy_change=policy_change,
+        step_size=step_size,
+    )
+
+
 def epoch_key(state: MirrorDescentState) -> PRNGKeyArray:
     """The key of the epoch that comes next."""
     key = jax.random.wrap_key_data(state.key, impl=state.key_impl)
@@ -117,27 +150,48 @@ class PolicyValues(NamedTuple):
 def run_epoch(
     game: DynamicGame, state: MirrorDescentState, numbers: EpochNumbers, size: int
 ) -> tuple[MirrorDescentState, Array, Array, Array]:
-    """The two stages of an epoch; also mean return, largest change of policy, and step size."""
+    """`epoch_in_jit`, compiled, on one device."""
+    return epoch_in_jit(game, state, state.layout, numbers, size)
+
+
+def epoch_in_jit(
+    game: DynamicGame,
+    state: MirrorDescentState,
+    layout: AgentLayout,
+    numbers: EpochNumbers,
+    size: int,
+    devices: Devices = ALONE,
+) -> tuple[MirrorDescentState, Array, Array, Array]:
+    """The two stages of an epoch; also mean return, largest change of policy, and step size.
+
+    Where `devices` share it, inside `devices.map`: `layout` has this device's agents.
+    """
     evaluate = _td_values if state.kept is None and state.weights is None else _fitted_values
-    evaluated, mean_return = evaluate(game, state, state.probs, numbers, size)
-    after, change, step_size = finish_epoch(state, evaluated, numbers)
+    evaluated, mean_return = evaluate(game, state, layout, state.probs, numbers, size, devices)
+    after, change, step_size = finish_epoch(state, evaluated, numbers, devices)
     return after, mean_return, change, step_size
 
 
 def finish_epoch(
-    state: MirrorDescentState, evaluated: PolicyValues, numbers: EpochNumbers
+    state: MirrorDescentState,
+    evaluated: PolicyValues,
+    numbers: EpochNumbers,
+    devices: Devices = ALONE,
 ) -> tuple[MirrorDescentState, Float[Array, ""], Float[Array, ""]]:
     """The second stage, the mirror step; also the largest change of policy, and the step size."""
     automatic, (values, kept, visits) = state.automatic, evaluated
     if automatic is not None:
         assert visits is not None
         automatic = automatic.measured(
-            state.epoch, _modes(state, values), _weight(state, visits), numbers.temperature
+            state.epoch,
+            _modes(state, values, devices),
+            _weight(state, visits, devices),
+            numbers.temperature,
         )
         numbers = numbers._replace(step_size=automatic.size)
     after = _improved(state, values, numbers)
     if automatic is not None:
-        automatic = automatic.moved(_modes(state, after.scores - state.scores))
+        automatic = automatic.moved(_modes(state, after.scores - state.scores, devices))
     old, new = state.probs, after.probs
     average = state.average
     if average is not None:
@@ -145,27 +199,31 @@ def finish_epoch(
     after = dataclasses.replace(
         after, epoch=state.epoch + 1, average=average, kept=kept, automatic=automatic
     )
-    return after, (0.5 * jnp.abs(new - old).sum(-1)).max(), numbers.step_size
+    change = devices.max_over_tables((0.5 * jnp.abs(new - old).sum(-1)).max())
+    return after, change, numbers.step_size
 
 
 def _td_values(
     game: DynamicGame,
     state: MirrorDescentState,
+    layout: AgentLayout,
     probs: Float[Array, "G H S A"],
     numbers: EpochNumbers,
     size: int,
+    devices: Devices,
 ) -> tuple[PolicyValues, Float[Array, ""]]:
     """Q by Algorithm 1, and the mean return."""
     values, mean_return = learn_values(
         game,
-        action_sampler(TabularPolicy.grouped(probs, state.groups), state.layout),
-        state.layout,
+        _sampler(state, layout, probs, devices),
+        layout,
         epoch_key(state),
         numbers.td_epochs,
         entropy_bonus(probs, numbers.temperature),
         state.rule,
-        state.layout.valid,
+        layout.valid,
         size,
+        devices,
     )
     return PolicyValues(tables_by_group(values, game.num_actions)), mean_return
 
@@ -173,21 +231,35 @@ def _td_values(
 def _fitted_values(
     game: DynamicGame,
     state: MirrorDescentState,
+    layout: AgentLayout,
     probs: Float[Array, "G H S A"],
     numbers: EpochNumbers,
     size: int,
+    devices: Devices,
 ) -> tuple[PolicyValues, Float[Array, ""]]:
     """Q by fitted evaluation, and the mean return."""
     statistics, mean_return = simulate_statistics(
         game,
-        action_sampler(TabularPolicy.grouped(probs, state.groups), state.layout),
-        state.layout,
+        _sampler(state, layout, probs, devices),
+        layout,
         epoch_key(state),
         numbers.td_epochs,
         probs.shape[2],
         size,
+        devices,
     )
-    return fit_statistics(state, statistics, probs, numbers), mean_return
+    return fit_statistics(state, statistics, probs, numbers, devices), mean_return
+
+
+def _sampler(
+    state: MirrorDescentState, layout: AgentLayout, probs: Float[Array, "G H S A"], devices: Devices
+) -> ActionSampler:
+    if not devices.own_tables:
+        return action_sampler(TabularPolicy.grouped(probs, state.groups), layout)
+    # The agents here are numbered as their tables are, for who looks tables up by agent.
+    here = jnp.arange(probs.shape[0], dtype=jnp.int32)
+    own = dataclasses.replace(layout, agent=here[None])
+    return action_sampler(TabularPolicy.grouped(probs, here), own)
 
 
 def fit_statistics(
@@ -195,19 +267,20 @@ def fit_statistics(
     statistics: VisitStatistics,
     probs: Float[Array, "G H S A"],
     numbers: EpochNumbers,
+    devices: Devices = ALONE,
 ) -> PolicyValues:
     """Q by fitted evaluation from an epoch's statistics."""
     horizon, num_states, num_actions = probs.shape[1:]
     visits = jnp.moveaxis(statistics.visits, -1, 0).swapaxes(1, 2).reshape(probs.shape)
     if state.weights is not None:
         assert state.features is not None
-        fit = fit_features(state.features, num_actions)
+        fit = fit_features(state.features, num_actions, devices)
         _, weights = sweep(statistics, probs, numbers.temperature, fit, None)
         return PolicyValues(weights.reshape(horizon, num_states, num_actions, -1), None, visits)
     if state.features is not None:
-        fit = fit_mixed(state.features, num_actions)
+        fit = fit_mixed(state.features, num_actions, devices)
     else:
-        fit = fit_tables(num_actions)
+        fit = fit_tables(num_actions, devices)
     values, kept = sweep(statistics, probs, numbers.temperature, fit, state.kept)
     return PolicyValues(values, kept, visits)
 
@@ -222,19 +295,26 @@ def num_modes(features: Any, num_groups: int, num_agents: int) -> int:
     return num_groups if num_groups < num_agents else 1
 
 
-def _modes(state: MirrorDescentState, x: Float[Array, "..."]) -> Float[Array, "K H S A"]:
+def _modes(
+    state: MirrorDescentState, x: Float[Array, "..."], devices: Devices
+) -> Float[Array, "K H S A"]:
     """Tables by group, or weights, [H,S,A,d], as the automatic step takes them."""
     if state.weights is not None:
         return jnp.moveaxis(x, -1, 0)
     if state.features is not None:
-        return jnp.einsum("nd,nhsa->dhsa", state.features, x) / x.shape[0]
-    return x if x.shape[0] < state.groups.shape[0] else x.mean(0, keepdims=True)
+        sums = jnp.einsum("nd,nhsa->dhsa", state.features, x) / x.shape[0]
+        return devices.mean_over_tables(sums)
+    if x.shape[0] < state.groups.shape[0]:
+        return x
+    return devices.mean_over_tables(x.mean(0, keepdims=True))
 
 
-def _weight(state: MirrorDescentState, visits: Float[Array, "G H S A"]) -> Float[Array, "#K H S A"]:
+def _weight(
+    state: MirrorDescentState, visits: Float[Array, "G H S A"], devices: Devices
+) -> Float[Array, "#K H S A"]:
     """Shares of visits, summing to 1 at every step."""
     if state.features is not None or visits.shape[0] == state.groups.shape[0]:
-        visits = visits.sum(0, keepdims=True)
+        visits = devices.sum_over_tables(visits.sum(0, keepdims=True))
     return visits / jnp.maximum(visits.sum((0, 2, 3), keepdims=True), 1)
 
 

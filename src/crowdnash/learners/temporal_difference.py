@@ -9,16 +9,16 @@ It consumes `Chunk`s of simulated play and never calls a game, so that any simul
 Axes: G groups, H steps, S states, A actions, X = S*A pairs, [B,L,T] trajectories and places.
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from crowdnash.checks import (
-    check_choice,
     check_count,
     check_indices,
     check_instance,
@@ -28,7 +28,10 @@ from crowdnash.checks import (
 from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.games.checks import states_for_tables
 from crowdnash.games.vectorised import sums_in_one_pass
+from crowdnash.learners.step_rule import StepRule, TDStep, Weighting
 from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.simulation.device_choice import Work, devices_for
+from crowdnash.simulation.devices import ALONE, Devices, at_home
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import chunk_size, fold_trajectories, policy_layout, simulate
@@ -39,85 +42,6 @@ from crowdnash.simulation.statistics import (
     visit_statistics,
 )
 from crowdnash.simulation.trajectories import Chunk
-
-TDStep = Literal["adaptive", "horizon-visits", "visits", "theorem"]
-"""Step-size rules eta; see `StepRule.named`."""
-
-Weighting = Literal["trajectories", "visitors"]
-"""How much the trajectories of one group weigh; see `StepRule.named`."""
-
-
-class StepRule(eqx.Module):
-    """eta = c w / (c w + k): w is the weight of a trajectory, k that of the earlier ones.
-
-    `scale` c and `sizes`, the number of agents in each group, may differ from group to group.
-    """
-
-    scale: Float[Array, " G"]
-    sizes: Float[Array, " G"]
-    by_visits: Bool[Array, ""]
-    by_visitors: Bool[Array, ""]
-
-    @classmethod
-    def named(
-        cls,
-        name: TDStep,
-        horizon: int,
-        group_sizes: Int[np.ndarray, " G"],
-        delta: float = 1.0,
-        weighting: Weighting = "trajectories",
-    ) -> "StepRule":
-        """One of the rules of the paper and its mended forms.
-
-        - "adaptive": c = 1 + min(H, number of agents in the group): "visits" for one agent alone,
-          whose noise must be averaged out, "horizon-visits" for many, whose mean has little noise
-          and should travel fast.
-        - "horizon-visits": c = H + 1. Carries values through H steps fastest.
-        - "visits": c = 2.
-        - "theorem": c = 2/delta and k the number of earlier trajectories (Theorem 2); delta in
-          (0,1] is the smallest positive probability with which agent 1 visits any (h,s,a).
-
-        Args:
-            name: the rule; in all but "theorem" k is the sum of the weights w of the earlier
-                trajectories.
-            horizon: H.
-            group_sizes: number of agents in each group that are learned from.
-            delta: see "theorem".
-            weighting: "trajectories": w = 1 for a trajectory in which anyone of the group visited
-                (h,s,a) (the paper's Algorithm 1, which lets a lone visitor move the table as much
-                as a crowd); "visitors": w is the share of the group that visited.
-
-        Raises:
-            ValueError: another name or weighting, or delta outside (0,1].
-        """
-        check_choice("td_step_size", name, get_args(TDStep))
-        check_choice("weighting", weighting, get_args(Weighting))
-        check_number("delta", delta, above=0, most=1)
-        sizes = np.asarray(group_sizes)
-        scale = {
-            "adaptive": 1.0 + np.minimum(horizon, sizes),
-            "horizon-visits": np.full(sizes.shape, horizon + 1.0),
-            "visits": np.full(sizes.shape, 2.0),
-            "theorem": np.full(sizes.shape, 2.0 / delta),
-        }[name]
-        return cls(
-            jnp.asarray(scale, jnp.float32),
-            jnp.asarray(np.maximum(sizes, 1), jnp.float32),
-            jnp.asarray(name != "theorem"),
-            jnp.asarray(weighting == "visitors"),
-        )
-
-    def weight(self, visitors: Float[Array, "..."]) -> Float[Array, "..."]:
-        """w of a trajectory that so many agents of the group visited."""
-        return jnp.where(self.by_visitors, visitors / self.sizes, visitors > 0)
-
-    def step_size(
-        self, weight: Float[Array, "..."], earlier: Float[Array, "..."], epoch: Int[Array, "..."]
-    ) -> Float[Array, "..."]:
-        """eta of a trajectory, after `epoch` ones whose weights sum to `earlier`; 0 if w is 0."""
-        earlier = jnp.where(self.by_visits, earlier, epoch.astype(jnp.float32))
-        share = self.scale * weight
-        return jnp.where(weight > 0, share / (share + earlier), 0.0)
 
 
 class TDTables(eqx.Module):
@@ -149,15 +73,30 @@ def td_update(
     bonus: Float[Array, "S H G"],
     rule: StepRule,
     layout: AgentLayout,
+    devices: Devices = ALONE,
 ) -> TDTables:
     """Run Algorithm 1 over the trajectories of a chunk, one after the other.
 
     `active` is False for trajectories to leave out. Pairs equal to X mark places to leave out.
+    Where `devices` share the trajectories, each has a chunk, and all replay the chunks of all.
     """
     num_pairs = tables.values.shape[0]
-    if are_counted(layout, num_pairs):
-        return replay(tables, visit_statistics(chunk, layout, num_pairs), active, bonus, rule)
-    return _replay_agents(tables, chunk, active, bonus, rule, layout)
+    active = devices.gather_trajectories(active, 0)
+    # Groups whose agents lie apart can only be counted: a mean needs all of a trajectory's agents.
+    groups_apart = devices.shares("agents") and not devices.own_tables
+    if groups_apart or are_counted(layout, num_pairs):
+        counted = devices.sum_of_groups(visit_statistics(chunk, layout, num_pairs))
+        return replay(tables, _in_order(counted, devices), active, bonus, rule)
+    pairs, rewards = devices.gather_trajectories((chunk.pairs, chunk.rewards), 1)
+    return _replay_agents(tables, Chunk(pairs, rewards, chunk.totals), active, bonus, rule, layout)
+
+
+def _in_order(statistics: VisitStatistics, devices: Devices) -> VisitStatistics:
+    """Statistics of all devices' trajectories, in order."""
+    gather = devices.gather_trajectories
+    return VisitStatistics(
+        gather(statistics.visits, 1), gather(statistics.rewards, 1), gather(statistics.moves, 2)
+    )
 
 
 def are_counted(layout: AgentLayout, num_pairs: int) -> bool:
@@ -283,6 +222,7 @@ def learn_values(
     rule: StepRule,
     observed: Bool[Array, "L T"],
     size: int,
+    devices: Devices = ALONE,
 ) -> tuple[Float[Array, "X H G"], Float[Array, ""]]:
     """Algorithm 1 over `num_epochs` trajectories in chunks of `size`; inside `jit`.
 
@@ -291,16 +231,18 @@ def learn_values(
     num_pairs = bonus.shape[0] * game.num_actions
 
     def update(tables: TDTables, chunk: Chunk, active: Array) -> TDTables:
-        return td_update(tables, chunk, active, bonus, rule, layout)
+        return td_update(tables, chunk, active, bonus, rule, layout, devices)
 
     start = TDTables.zeros(num_pairs, game.horizon, layout.num_groups)
     tables, mean_return = fold_trajectories(
-        game, sampler, layout, key, num_epochs, observed, size, num_pairs, update, start
+        game, sampler, layout, key, num_epochs, observed, size, num_pairs, update, start, devices
     )
     return tables.values, mean_return
 
 
-_learn_values = eqx.filter_jit(learn_values)
+@eqx.filter_jit
+def _learn_values(devices: Devices, *arguments: Any) -> tuple[Array, Array]:
+    return devices.run(lambda *own: learn_values(*own, devices), *arguments)
 
 
 def observed_places(
@@ -326,6 +268,7 @@ def td_learning(
     step_size: TDStep = "adaptive",
     delta: float = 1.0,
     weighting: Weighting = "trajectories",
+    mesh: Mesh | str | None = None,
 ) -> Float[Array, "G H S A"]:
     """Q-values of `policy` from `num_epochs` simulated trajectories (Algorithm 1).
 
@@ -342,6 +285,8 @@ def td_learning(
         weighting: "trajectories": the mean TD error of every trajectory weighs the same (the
             paper's); "visitors": it weighs as many agents as visited, which takes away the bias
             towards trajectories in which few did. See `StepRule.named`.
+        mesh: devices that share the trajectories, a mesh of axis "trajectories", or "auto" for
+            all there are; None: the default device. All replay the trajectories in their order.
 
     Returns:
         Q [G,H,S,A] in units of reward, one table for each group of the policy; 0 where nobody
@@ -361,7 +306,10 @@ def td_learning(
     observed = observed_places(layout, agents)
     sizes = np.asarray(layout.group_sizes(observed))
     rule = StepRule.named(step_size, game.horizon, sizes, delta, weighting)
+    work = Work(num_epochs, game.num_agents, agents_unfit="td_learning shares trajectories alone")
+    devices = devices_for(mesh, work)
     values, mean_return = _learn_values(
+        devices,
         game,
         action_sampler(policy, layout),
         layout,
@@ -370,8 +318,9 @@ def td_learning(
         entropy_bonus(policy.probs, jnp.float32(temperature)),
         rule,
         observed,
-        chunk_size(game.num_agents, num_epochs),
+        chunk_size(game.num_agents, num_epochs, devices),
     )
+    values = at_home(values)
     if not np.isfinite(float(mean_return)):
         explain_fault(game, simulate(game, policy, key=key, num_trajectories=num_epochs))
     return tables_by_group(values, game.num_actions)

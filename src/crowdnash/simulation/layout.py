@@ -7,6 +7,8 @@ whatever the group sizes are, followed by a small sum over the tiles of each gro
 thus serves one group (L up to 64), a few unequal groups, and N groups of one (L = 1, T = N).
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -40,6 +42,31 @@ class AgentLayout(eqx.Module):
         """(L, T)."""
         length, tiles = self.agent.shape
         return length, tiles
+
+    def dealt(self, shares: int) -> "AgentLayout":
+        """The same with empty tiles at the end, so that so many devices get equally many tiles.
+
+        A device may then have several tiles of a group, or none.
+        """
+        tiles = self.shape[1]
+        empty = -tiles % shares
+        return AgentLayout(
+            jnp.pad(self.agent, ((0, 0), (0, empty))),
+            jnp.pad(self.valid, ((0, 0), (0, empty))),
+            jnp.pad(self.tile_group, (0, empty), mode="edge"),
+            self.place,
+            self.num_groups,
+            self.padded or empty > 0,
+            False,
+        )
+
+    def of_own_tables(self) -> "AgentLayout":
+        """Of the agents whose tables lie here, tile t being of the t-th of these tables."""
+        tiles = self.shape[1]
+        tile_group = jnp.arange(tiles, dtype=jnp.int32)
+        return dataclasses.replace(
+            self, tile_group=tile_group, num_groups=tiles, one_tile_per_group=True
+        )
 
     def in_order(self, x: Shaped[Array, "... L T"]) -> Shaped[Array, "... N"]:
         """What lies at the agents' places, agents in their own order."""

@@ -36,6 +36,7 @@ from crowdnash.games.vectorised import (
 )
 from crowdnash.policies.base import Policy, check_played, check_policy
 from crowdnash.policies.tabular import TabularPolicy
+from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout, agent_layout
 from crowdnash.simulation.outside import simulate_outside
@@ -45,6 +46,9 @@ from crowdnash.simulators.contract import Simulator
 from crowdnash.simulators.game import OutsideGame, as_game
 
 MAX_LANES = 20_480
+_SHARED_LANES = 81_920
+"""Where devices share the agents: a step then waits for a sum, 30 us between GPUs, which is less
+than a tenth of the time of so many lanes."""
 _MAX_DRAWS = 2**20
 
 
@@ -55,9 +59,12 @@ def policy_layout(policy: Policy, num_agents: int) -> AgentLayout:
     return agent_layout(np.arange(num_agents), num_agents)
 
 
-def chunk_size(num_agents: int, num_trajectories: int) -> int:
+def chunk_size(num_agents: int, num_trajectories: int, devices: Devices = ALONE) -> int:
     """B: as many trajectories at once as keep the working set small, dealt out evenly."""
-    at_once = max(1, MAX_LANES // num_agents)
+    num_agents = -(-num_agents // devices.size("agents"))
+    num_trajectories = -(-num_trajectories // devices.size("trajectories"))
+    lanes = _SHARED_LANES if devices.size("agents") > 1 else MAX_LANES
+    at_once = max(1, lanes // num_agents)
     chunks = -(-num_trajectories // at_once)
     return -(-num_trajectories // chunks)
 
@@ -73,6 +80,7 @@ def fold_trajectories(
     num_pairs: int,
     add: Callable[[Any, Chunk, Array], Any],
     start: Any,
+    devices: Devices = ALONE,
 ) -> tuple[Any, Float[Array, ""]]:
     """Simulate trajectories 0..num_trajectories-1 in chunks and take them in; inside `jit`.
 
@@ -88,24 +96,28 @@ def fold_trajectories(
         add: From what was gathered so far, a chunk and which of its trajectories count, [B], to
             what is gathered with it.
         start: Gathered before the first chunk.
+        devices: Who plays; inside `devices.map`. In a round each device plays a chunk.
 
     Returns:
-        What was gathered, and the mean return (over trajectories and all agents).
+        What was gathered, by each device for itself, and the mean return (over all trajectories
+        and agents).
     """
     nobody = jnp.asarray(num_pairs)
 
     def chunk_added(index: Array, carry: tuple) -> tuple[Any, Array]:
         gathered, total = carry
-        numbers = index.astype(jnp.uint32) * size + jnp.arange(size, dtype=jnp.uint32)
+        numbers = devices.numbers(index, size)
         active = numbers < num_trajectories.astype(jnp.uint32)
-        chunk = simulate_chunk(game, sampler, layout, key, numbers)
+        chunk = simulate_chunk(game, sampler, layout, key, numbers, devices=devices)
         returns = chunk.rewards.sum((0, 2, 3)) / game.num_agents
         total = total + jnp.where(active, returns, 0.0).sum()
         pairs = jnp.where(observed, chunk.pairs, nobody.astype(chunk.pairs.dtype))
         return add(gathered, Chunk(pairs, chunk.rewards, chunk.totals), active), total
 
-    chunks = (num_trajectories + size - 1) // size
-    gathered, total = jax.lax.fori_loop(0, chunks, chunk_added, (start, jnp.float32(0)))
+    in_a_round = size * devices.size("trajectories")
+    rounds = (num_trajectories + in_a_round - 1) // in_a_round
+    gathered, total = jax.lax.fori_loop(0, rounds, chunk_added, (start, jnp.float32(0)))
+    total = devices.sum_over_agents(devices.sum_over_trajectories(total))
     return gathered, total / num_trajectories
 
 
@@ -116,11 +128,13 @@ def simulate_chunk(
     key: PRNGKeyArray,
     trajectories: UInt32[Array, " B"],
     numbers_of: UInt32[Array, "B L T"] | None = None,
+    devices: Devices = ALONE,
 ) -> Chunk:
     """Simulate the trajectories numbered `trajectories`; to be called inside `jit`.
 
     Agents draw by their indices, or by `numbers_of` (of a `TabularGame`): an agent with a number
-    of its own, N or larger, draws anew while all others draw the same.
+    of its own, N or larger, draws anew while all others draw the same. Where `devices` share the
+    agents, `layout` has those of this device, and the totals are of all.
 
     A transition that is not a distribution turns the reward of its agent and step into NaN: the
     caller sees it in any sum of rewards, and `explain_fault` says what it was.
@@ -139,7 +153,7 @@ def simulate_chunk(
     def advance(states: Array, now: tuple) -> tuple[Array, tuple[Array, Array, Array]]:
         (act, move), table, step = now
         actions = sampler.draw(table, states, step, act)
-        probs, reward, total = _joint_law(game, layout, states, actions, step)
+        probs, reward, total = _joint_law(game, layout, states, actions, step, devices)
         pairs = (states * game.num_actions + actions).astype(dtype)
         reward = _poisoned_where_wrong(probs, reward)
         if layout.padded:
@@ -182,7 +196,12 @@ def _draws(
 
 
 def _joint_law(
-    game: TabularGame, layout: AgentLayout, states: Array, actions: Array, step: Array
+    game: TabularGame,
+    layout: AgentLayout,
+    states: Array,
+    actions: Array,
+    step: Array,
+    devices: Devices,
 ) -> tuple[Array, Array, Array]:
     """P [S,B,L,T], R [B,L,T] and the total contribution [K,B]."""
     if isinstance(game, PopulationGame):
@@ -190,7 +209,7 @@ def _joint_law(
         own = contributions(game, agents, states, actions)
         if layout.padded:
             own = jnp.where(layout.valid, own, jnp.zeros((), own.dtype))
-        total = sum_over_agents(own)
+        total = devices.sum_over_agents(sum_over_agents(own))
         aggregate = aggregates_of_others(total, own, game.num_agents)
         probs = transitions(game, agents, states, actions, aggregate, step)
         reward = rewards(game, agents, states, actions, aggregate, step).astype(jnp.float32)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.vectorised import MAX_REDUCE_OPERANDS, sums_in_one_pass
+from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import fold_trajectories
 from crowdnash.simulation.samplers import ActionSampler
@@ -85,8 +86,11 @@ def simulate_statistics(
     num_trajectories: Int[Array, ""],
     num_states: int,
     size: int,
+    devices: Devices = ALONE,
 ) -> tuple[VisitStatistics, Float[Array, ""]]:
     """Statistics of trajectories 0..num_trajectories-1, summed, in chunks of `size`; inside `jit`.
+
+    Where `devices` share the work, inside `devices.map`: all have the sums of all, once an epoch.
 
     Returns:
         The statistics, moves counted to states, and the mean return (over trajectories and agents).
@@ -110,9 +114,20 @@ def simulate_statistics(
         jnp.zeros((num_pairs, *by_group), jnp.float32),
         jnp.zeros((num_pairs, num_states, *by_group), jnp.float32),
     )
-    return fold_trajectories(
-        game, sampler, layout, key, num_trajectories, layout.valid, size, num_pairs, count, start
+    statistics, mean_return = fold_trajectories(
+        game,
+        sampler,
+        layout,
+        key,
+        num_trajectories,
+        layout.valid,
+        size,
+        num_pairs,
+        count,
+        start,
+        devices,
     )
+    return devices.sum_of_groups(devices.sum_over_trajectories(statistics)), mean_return
 
 
 def _masked_counts(

@@ -1,0 +1,107 @@
+"""An epoch of policy mirror descent on several devices: where its arrays lie, and the program.
+
+The game is everywhere. Tables of groups are everywhere too, and every device makes the same mirror
+step; where each agent has a table of its own and the agents are shared, what is one agent's lies
+with it. In both cases arrays are in the order of agents, or groups, so that a state can go on with
+any number of devices.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
+
+from crowdnash.games.base import DynamicGame, PopulationGame
+from crowdnash.learners.fitted import ResidualMemory
+from crowdnash.learners.mirror_epoch import EpochNumbers, MirrorDescentState, epoch_in_jit
+from crowdnash.simulation.device_choice import Work, devices_for
+from crowdnash.simulation.devices import Devices
+from crowdnash.simulation.layout import AgentLayout
+from crowdnash.simulators.game import OutsideGame
+
+_EVERYWHERE = PartitionSpec()
+
+
+def mirror_devices(
+    game: DynamicGame, state: MirrorDescentState, mesh: Any, num_trajectories: int
+) -> Devices:
+    """The devices of a mesh, or those that "auto" chooses, for this game and state.
+
+    Raises:
+        ValueError: the mesh has other axes, or one that does not suit the game.
+    """
+    if isinstance(game, OutsideGame):
+        raise ValueError("mesh is for games in JAX: a simulator is played outside JAX, by workers")
+    unfit = ""
+    if not isinstance(game, PopulationGame):
+        unfit = f"agents can be shared in a PopulationGame alone, and {type(game).__name__} is none"
+    work = Work(
+        num_trajectories=num_trajectories,
+        num_agents=game.num_agents,
+        own_tables=state.layout.num_groups == game.num_agents,
+        table_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
+        agents_unfit=unfit,
+    )
+    return devices_for(mesh, work)
+
+
+@eqx.filter_jit
+def run_epoch_on(
+    devices: Devices,
+    game: DynamicGame,
+    state: MirrorDescentState,
+    numbers: EpochNumbers,
+    size: int,
+) -> tuple[MirrorDescentState, Array, Array, Array]:
+    """`mirror_epoch.run_epoch` on several devices; arrays lie as `state_specs` says."""
+    layout = state.layout
+    if devices.shares("agents") and not devices.own_tables:
+        layout = layout.dealt(devices.size("agents"))
+    arrays, static = eqx.partition((game, state), eqx.is_array)
+
+    def on_device(arrays: Any, layout: AgentLayout, numbers: EpochNumbers) -> Any:
+        game, own = eqx.combine(arrays, static)
+        if devices.own_tables:
+            layout = layout.of_own_tables()
+        return epoch_in_jit(game, own, layout, numbers, size, devices)
+
+    here = state_specs(state, devices)
+    program = devices.map(
+        on_device,
+        ((_EVERYWHERE, here), _layout_specs(layout, devices), _EVERYWHERE),
+        (here, _EVERYWHERE, _EVERYWHERE, _EVERYWHERE),
+    )
+    return program(arrays, layout, numbers)
+
+
+def state_specs(state: MirrorDescentState, devices: Devices) -> Any:
+    """Where the arrays of a state lie: everywhere, but for what is each agent's own."""
+    specs = jax.tree.map(lambda _: _EVERYWHERE, state)
+    if not devices.own_tables:
+        return specs
+    first, last = PartitionSpec("agents"), PartitionSpec(None, None, "agents")
+    own = dict.fromkeys(("log_probs", "average", "features", "groups"), first)
+    own = {name: spec for name, spec in own.items() if getattr(state, name) is not None}
+
+    def parts(tree: Any) -> list[Any]:
+        leaves = [getattr(tree, name) for name in own] + [tree.rule.scale, tree.rule.sizes]
+        if isinstance(state.kept, ResidualMemory):
+            return [*leaves, tree.kept.sums, tree.kept.visits]
+        return leaves if state.kept is None else [*leaves, tree.kept]
+
+    count = len(own) + 2
+    return eqx.tree_at(parts, specs, [first] * count + [last] * (len(parts(state)) - count))
+
+
+def _layout_specs(layout: AgentLayout, devices: Devices) -> Any:
+    specs = jax.tree.map(lambda _: _EVERYWHERE, layout)
+    if not devices.shares("agents"):
+        return specs
+    places = PartitionSpec(None, "agents")
+    return eqx.tree_at(
+        lambda x: (x.agent, x.valid, x.tile_group),
+        specs,
+        (places, places, PartitionSpec("agents")),
+    )
