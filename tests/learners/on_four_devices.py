@@ -129,8 +129,7 @@ def sums_in_loops(on, **arguments) -> tuple[list[int], int]:
     """All-reduces in the body of each loop of the compiled epoch that has any; those outside."""
     learner = cn.PolicyMirrorDescent(td_epochs=M, mixing=False, **arguments)
     state = learner.init(SIS, key=KEY)
-    devices = learner.devices_for(SIS, state, on)
-    game, state = learner.placed(SIS, state, devices)
+    devices, game, state = learner.shared(SIS, state, on)
     size = chunk_size(N, M, devices)
     lowered = run_epoch_on.lower(devices, game, state, learner._numbers(0), size)
     text = lowered.compile().compiled.as_text()

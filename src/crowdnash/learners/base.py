@@ -18,7 +18,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import fingerprint
 from crowdnash.policies.base import Policy
-from crowdnash.simulation.devices import Devices
+from crowdnash.simulation.devices import ALONE, Devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,27 +136,23 @@ class SharedLearner(Learner[StateT, MetricsT, PolicyT]):
     """A learner whose epochs several devices can share."""
 
     @abc.abstractmethod
-    def devices_for(self, game: DynamicGame, state: StateT, mesh: Any) -> Devices:
-        """The devices of a mesh, or those that "auto" chooses.
+    def shared(
+        self, game: DynamicGame, state: StateT, mesh: Any
+    ) -> tuple[Devices, DynamicGame, StateT]:
+        """The devices of a mesh, or those that "auto" chooses, and both where they need them.
 
         Raises:
             ValueError: the mesh does not suit the learner or the game.
         """
 
     @abc.abstractmethod
-    def placed(
-        self, game: DynamicGame, state: StateT, devices: Devices
-    ) -> tuple[DynamicGame, StateT]:
-        """Both with their arrays where `step_on` needs them."""
-
-    @abc.abstractmethod
-    def step_on(
-        self, devices: Devices, game: DynamicGame, state: StateT
+    def step(
+        self, game: DynamicGame, state: StateT, devices: Devices = ALONE
     ) -> tuple[StateT, MetricsT]:
-        """`step` on these devices.
+        """One epoch, on devices that `shared` returned with the game and the first state.
 
         Raises:
-            GameError: as `step`.
+            GameError: the game breaks its contract.
         """
 
 

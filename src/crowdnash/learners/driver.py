@@ -134,9 +134,8 @@ def shared_step(
         return ALONE, at_home(state), functools.partial(learner.step, game)
     if not isinstance(learner, SharedLearner):
         raise ValueError(f"mesh is not for {type(learner).__name__}: it learns on one device")
-    devices = learner.devices_for(game, state, mesh)
-    game, state = learner.placed(game, at_home(state), devices)
-    return devices, state, functools.partial(learner.step_on, devices, game)
+    devices, game, state = learner.shared(game, at_home(state), mesh)
+    return devices, state, functools.partial(learner.step, game, devices=devices)
 
 
 def solve_together(

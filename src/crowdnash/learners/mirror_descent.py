@@ -270,30 +270,25 @@ class PolicyMirrorDescent(
         basis, parameters = game_basis(game, self.features)
         return jnp.asarray(basis(parameters))
 
+    def shared(
+        self, game: DynamicGame, state: MirrorDescentState, mesh: Any
+    ) -> tuple[Devices, DynamicGame, MirrorDescentState]:
+        """See `SharedLearner.shared`.
+
+        Raises:
+            ValueError: the mesh has another axis, or one that does not suit the game.
+        """
+        devices = mirror_devices(game, state, mesh, self.td_epochs)
+        return devices, devices.place(game), devices.place(state, state_specs(state, devices))
+
     def step(
-        self, game: DynamicGame, state: MirrorDescentState
+        self, game: DynamicGame, state: MirrorDescentState, devices: Devices = ALONE
     ) -> tuple[MirrorDescentState, EpochMetrics]:
         """One epoch: TD learning of the current policy, then the mirror step.
 
         Raises:
             GameError: the game pays a NaN or a transition is not a distribution.
         """
-        return self.step_on(ALONE, game, state)
-
-    def devices_for(self, game: DynamicGame, state: MirrorDescentState, mesh: Any) -> Devices:
-        """See `SharedLearner.devices_for`."""
-        return mirror_devices(game, state, mesh, self.td_epochs)
-
-    def placed(
-        self, game: DynamicGame, state: MirrorDescentState, devices: Devices
-    ) -> tuple[DynamicGame, MirrorDescentState]:
-        """See `SharedLearner.placed`."""
-        return devices.place(game), devices.place(state, state_specs(state, devices))
-
-    def step_on(
-        self, devices: Devices, game: DynamicGame, state: MirrorDescentState
-    ) -> tuple[MirrorDescentState, EpochMetrics]:
-        """See `SharedLearner.step_on`; game and state are `placed`."""
         begun = time.perf_counter()
         epoch = int(state.epoch)
         numbers = self._numbers(epoch)

@@ -242,7 +242,7 @@ def learn_values(
 
 @eqx.filter_jit
 def _learn_values(devices: Devices, *arguments: Any) -> tuple[Array, Array]:
-    return devices.run(lambda *own: learn_values(*own, devices), *arguments)
+    return devices.run(lambda *own: learn_values(*own, devices=devices), *arguments)
 
 
 def observed_places(
