@@ -101,4 +101,4 @@ def play_once(
     base = np.asarray(agents.players.base.probs)[..., columns]
     deviations = Deviations(agents.agents[columns].astype(np.int32), base, probs)
     key: Array = setting.planning_key if planning else setting.evaluation_key
-    return play_deviations(setting.game, setting.sampler, setting.layout, deviations, key, paths)
+    return play_deviations(setting, deviations, key, paths)

@@ -12,141 +12,120 @@ what one more unit of the aggregate at step k is worth to i in (s,a), V the valu
 is what playing (s,a) at step h instead of the policy (mean contribution c_h) does to the agent's
 own future, and for every own policy pi' the return is the frozen value plus sum_h E_pi'[D_h].
 
+All of it is small dense algebra on the host, so that nothing has to be compiled.
+
 Axes: n agents, H steps, S states, X = S*A pairs, K components of the aggregate.
 """
 
 from typing import NamedTuple
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from crowdnash.certificates.path_values import MeanModel, Plan, backup, expected, plan_against
+from crowdnash.certificates.plans import MeanModel, Plan, expected_next, plan_against
 from crowdnash.certificates.response import Response, Slopes
 from crowdnash.games.base import PopulationGame
 
 _ROUNDS = 3
+_MOST_ENTRIES = 4_000_000
 
 
 class Means(NamedTuple):
     """What an agent contributes: `table` [n,X,K], and `expected` [H,n,K] under the policy."""
 
-    table: Float[Array, "n X K"]
-    expected: Float[Array, "H n K"]
+    table: Float[np.ndarray, "n X K"]
+    expected: Float[np.ndarray, "H n K"]
 
 
 class FirstOrder(NamedTuple):
     """Own influence of a policy: `effects` D [H,X,n] and in total `predicted` [n]."""
 
-    effects: Float[Array, "H X n"]
-    predicted: Float[Array, " n"]
+    effects: Float[np.ndarray, "H X n"]
+    predicted: Float[np.ndarray, " n"]
 
 
-@eqx.filter_jit
-def mean_contributions(
-    game: PopulationGame, model: MeanModel, policy: Float[Array, "H X n"], table: Array
-) -> Means:
-    """Expected contributions of the agents under the policy, in the mean model."""
-    initial = game.initial_distribution.astype(jnp.float32)
-
-    def forward(states: Array, now: tuple) -> tuple[Array, Array]:
-        probs, moves = now
-        weight = jnp.repeat(states, game.num_actions, 0) * probs
-        return jnp.einsum("xn,xtn->tn", weight, moves), jnp.einsum("xn,nxk->nk", weight, table)
-
-    start = jnp.broadcast_to(initial[:, None], (game.num_states, policy.shape[-1]))
-    _, means = jax.lax.scan(forward, start, (policy, model.transition))
-    return Means(table, means)
-
-
-@eqx.filter_jit
 def first_order(
     game: PopulationGame,
     model: MeanModel,
     slopes: Slopes,
     response: Response,
     means: Means,
-    probs: Float[Array, "H X n"],
+    probs: Float[np.ndarray, "H X n"],
 ) -> FirstOrder:
     """What own influence adds to the return of agents who play `probs`."""
-    count, actions = probs.shape[-1], game.num_actions
-
-    def back(carry: tuple, now: tuple) -> tuple[tuple, Array]:
-        values, worth, total = carry  # [S,n]; E[g_k | s_h = s], [H,S,K,n]; sum of D, [S,n]
-        step, moves, pays, policy, slope, pay_slope, answer, mean = now
-        ahead = jnp.einsum("xsn,hskn->hxkn", moves, worth)
-        excess = means.table - mean[:, None]  # [n,X,K]
-        reaction = jnp.einsum("hjk,nxk->hxjn", answer, excess)
-        effect = (ahead * reaction).sum((0, 2)) / (game.num_agents - 1)
-        here = _worth(slope, pay_slope, values)
-        over_actions = (policy[:, None] * ahead).reshape(
-            len(ahead), game.num_states, actions, *ahead.shape[2:]
-        )
-        worth = over_actions.sum(2)
-        own = (policy[:, None] * here).reshape(game.num_states, actions, *here.shape[1:]).sum(1)
-        worth = worth.at[step].set(own)
-        values = expected(policy, backup(moves, pays, values), actions)
-        total = expected(policy, backup(moves, effect, total), actions)
-        return (values, worth, total), effect
-
-    zero = jnp.zeros((game.num_states, count), jnp.float32)
-    units = means.table.shape[-1]
-    worth = jnp.zeros((game.horizon, game.num_states, units, count), jnp.float32)
-    steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    over = (steps, *model, probs, *slopes, response.totals, means.expected)
-    (_, _, total), effects = jax.lax.scan(back, (zero, worth, zero), over, reverse=True)
-    return FirstOrder(effects, game.initial_distribution.astype(jnp.float32) @ total)
+    horizon, num_pairs, count = probs.shape
+    num_states, units = game.num_states, means.table.shape[-1]
+    by_state = (num_states, game.num_actions, count)
+    values = np.zeros((num_states, count), np.float32)
+    total = np.zeros((num_states, count), np.float32)
+    # E[g_k | s_h = s], agents first: what is carried back is a product of matrices an agent.
+    worth = np.zeros((count, num_states, horizon, units), np.float32)
+    effects = np.zeros((horizon, num_pairs, count), np.float32)
+    for h in reversed(range(horizon)):
+        later = horizon - h - 1
+        acts = probs[h].T[..., None]  # [n,X,1]
+        moves = np.ascontiguousarray(model.transition[h].transpose(2, 0, 1))
+        ahead = moves @ worth[:, :, h + 1 :].reshape(count, num_states, later * units)
+        excess = means.table - means.expected[h][:, None]
+        reaction = excess @ response.totals[h, h + 1 :].reshape(later * units, units).T
+        effect = np.einsum("nxk,nxk->xn", ahead, reaction) / np.float32(game.num_agents - 1)
+        over_actions = (count, num_states, game.num_actions, -1)
+        worth[:, :, h + 1 :] = (acts * ahead).reshape(*over_actions[:3], later, units).sum(2)
+        worth[:, :, h] = (acts * _worth(slopes, h, values)).reshape(over_actions).sum(2)
+        effects[h] = effect
+        moved = effect + expected_next(model.transition[h], total)
+        total = (probs[h] * moved).reshape(by_state).sum(1)
+        action_values = model.reward[h] + expected_next(model.transition[h], values)
+        values = (probs[h] * action_values).reshape(by_state).sum(1)
+    return FirstOrder(effects, np.asarray(game.initial_distribution, np.float32) @ total)
 
 
-def _worth(slope: Array, pay_slope: Array, values: Array) -> Float[Array, "X K n"]:
+def _worth(
+    slopes: Slopes, step: int, values: Float[np.ndarray, "S n"]
+) -> Float[np.ndarray, "n X K"]:
     """g: what one more unit of the aggregate is worth, V the values of the next step."""
-    return pay_slope.swapaxes(0, 1) + jnp.einsum("kxsn,sn->xkn", slope, values)
+    moved = np.einsum("kxsn,sn->kxn", slopes.transition[step], values)
+    return np.ascontiguousarray((slopes.reward[step] + moved).transpose(2, 1, 0))
 
 
-@eqx.filter_jit
 def largest_bonus(
     game: PopulationGame, plan: Plan, slopes: Slopes, response: Response, means: Means
-) -> Float[Array, "H X n"]:
+) -> Float[np.ndarray, "H X n"]:
     """An upper end of what any own past can have added to one step's reward, [H,X,n].
 
     At step k in (s,a): (1/(N-1)) sum_{h<k} max_x g_k(s,a) . T_{h->k} (c^i(x) - c_h), whatever the
     agent did before. `plan` is its best response: a policy that is not nearly best against frozen
     paths cannot be best, and one that is has its values where it goes.
     """
-    by_pair = means.table.transpose(1, 2, 0)  # [X,K,n]
-    expected_there = means.expected.swapaxes(1, 2)  # [H,K,n]
+    horizon, num_pairs, count = plan.probs.shape
+    bonus = np.zeros((horizon, num_pairs, count), np.float32)
+    for k in range(1, horizon):
+        last = k == horizon - 1
+        values = np.zeros_like(plan.values[k]) if last else np.asarray(plan.values[k + 1])
+        worth, answers = _worth(slopes, k, values), response.totals[:k, k]
+        units = worth.shape[-1]
+        by_cause = answers.transpose(1, 0, 2).reshape(units, k * units)
+        size = max(1, _MOST_ENTRIES // (k * num_pairs**2))
+        for first in range(0, count, size):
+            some = slice(first, first + size)
+            price = (worth[some] @ by_cause).reshape(-1, num_pairs * k, units)
+            highest = (price @ means.table[some].transpose(0, 2, 1)).max(-1)
+            by_step = price.reshape(-1, num_pairs, k, units)
+            expected = np.einsum("nxhk,hnk->nxh", by_step, means.expected[:k, some])
+            excess = highest.reshape(expected.shape) - expected
+            bonus[k][:, some] = excess.sum(2).T
+    return bonus / np.float32(game.num_agents - 1)
 
-    def at_step(now: tuple) -> Array:
-        slope, pay_slope, values, answers = now  # answers [H,K,K], of every h, to this step
-        worth = _worth(slope, pay_slope, values)
-        price = jnp.einsum("xjn,hjk->hxkn", worth, answers)
 
-        def most(highest: Array, own: Array) -> tuple[Array, None]:
-            return jnp.maximum(highest, (price * own).sum(2)), None
-
-        start = jnp.full_like(price[:, :, 0], -jnp.inf)
-        highest, _ = jax.lax.scan(most, start, by_pair)
-        excess = highest - (price * expected_there[:, None]).sum(2)
-        return excess.sum(0) / (game.num_agents - 1)
-
-    ahead = jnp.concatenate([plan.values[1:], jnp.zeros_like(plan.values[:1])])
-    return jax.lax.map(at_step, (*slopes, ahead, response.totals.swapaxes(0, 1)))
-
-
-@eqx.filter_jit
-def largest_share(game: PopulationGame, response: Response, means: Means) -> Float[Array, " n"]:
+def largest_share(
+    game: PopulationGame, response: Response, means: Means
+) -> Float[np.ndarray, " n"]:
     """The largest share of the others that an agent displaces at any step, whatever it plays."""
-
-    def caused(total: Array, cause: tuple) -> tuple[Array, None]:
-        displaced, mean = cause  # [H,K], [n,K]
-        excess = jnp.abs(means.table - mean[:, None])
-        return total + jnp.einsum("nxk,hk->hxn", excess, displaced).max(1), None
-
-    start = jnp.zeros((game.horizon, means.table.shape[0]), jnp.float32)
-    total, _ = jax.lax.scan(caused, start, (response.displaced, means.expected))
-    return total.max(0) / (game.num_agents - 1)
+    total = np.zeros((len(means.table), game.horizon), np.float32)
+    for h in range(game.horizon - 1):
+        excess = np.abs(means.table - means.expected[h][:, None])
+        total[:, h + 1 :] += (excess @ response.displaced[h, h + 1 :].T).max(1)
+    return total.max(1) / np.float32(game.num_agents - 1)
 
 
 def influence_aware_plan(
@@ -166,19 +145,18 @@ def influence_aware_plan(
     best, best_order = plan, order
     for _ in range(_ROUNDS):
         aware = MeanModel(model.transition, model.reward + order.effects)
-        probs = plan_against(game, aware, None).probs
+        probs = plan_against(aware, None).probs
         if np.array_equal(probs, plan.probs):
             break
-        plan = plan_against(game, model, probs)
+        plan = plan_against(model, probs)
         order = first_order(game, model, slopes, response, means, plan.probs)
         better = _total(game, plan, order) > _total(game, best, best_order) + 1e-6
-        best, best_order = jax.tree_util.tree_map(
-            lambda new, old, better=better: jnp.where(better, new, old),
-            (plan, order),
-            (best, best_order),
+        best = Plan(*(np.where(better, *x) for x in zip(plan, best, strict=True)))
+        best_order = FirstOrder(
+            *(np.where(better, *x) for x in zip(order, best_order, strict=True))
         )
     return best, best_order
 
 
-def _total(game: PopulationGame, plan: Plan, order: FirstOrder) -> Float[Array, " n"]:
-    return game.initial_distribution.astype(jnp.float32) @ plan.values[0] + order.predicted
+def _total(game: PopulationGame, plan: Plan, order: FirstOrder) -> Float[np.ndarray, " n"]:
+    return plan.start(game.initial_distribution) + order.predicted

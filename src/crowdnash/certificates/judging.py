@@ -3,6 +3,7 @@
 Axes: n agents of a block, K population paths, B of them in one chunk.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -78,26 +79,21 @@ class Judged(NamedTuple):
 VALUE, PLANNED, CLAIRVOYANT, DEVIATION, UPPER, RETURN, PRICED, PRICED_UPPER = range(8)
 
 
-def judge(setting: Setting, agents: Prepared, uppers: UpperEnds) -> Judged:
-    """Judge a block of agents on all evaluation paths."""
-    real = bool((~agents.first_order).any())
+def gains_along(setting: Setting, agents: Prepared) -> Iterator[Along]:
+    """What a block of agents gains along the evaluation paths, chunk by chunk."""
     index = jnp.asarray(agents.agents, jnp.int32)
-    promised = setting.promised()
+    players = agents.players._replace(promised=setting.promised())
+    for numbers, active in setting.chunks():
+        paths = setting.simulate(setting.evaluation_key, numbers)
+        gains = gains_on_paths(setting.game, setting.layout, index, players, paths)
+        yield Along(*(np.asarray(x)[active] for x in gains))
+
+
+def judge(along: Iterable[Along], agents: Prepared, uppers: UpperEnds) -> Judged:
+    """Judge a block of agents on all evaluation paths."""
     moments = _Moments(8, len(agents.agents))
     sums: list[np.ndarray] = []
-    for numbers, active in setting.chunks(len(index)):
-        found, total = gains_on_paths(
-            setting.game,
-            setting.sampler,
-            setting.layout,
-            index,
-            agents.players._replace(promised=promised),
-            setting.evaluation_key,
-            numbers,
-            real,
-        )
-        setting.check(total, setting.evaluation_key)
-        gains = Along(*(np.asarray(x)[active] for x in found))
+    for gains in along:
         upper, tighter = (uppers.along(gains, priced=priced) for priced in (False, True))
         earned = gains.value + np.where(agents.first_order, agents.base_influence, gains.real)
         rows = (gains.value, gains.planned, gains.clairvoyant, gains.deviation, upper, earned)

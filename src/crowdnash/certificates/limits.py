@@ -17,6 +17,7 @@ aggregate that N-1 agents can form, if those are few. Else the highest rewards o
 Axes: n agents, Q aggregates at which laws are asked, M pairs of them that are compared.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from crowdnash.certificates.path_values import backup, laws_at, tabulate
+from crowdnash.certificates.path_values import at_every_step, backup, laws_at, tabulate
 from crowdnash.certificates.response import agent_contributions
 from crowdnash.games.base import PopulationGame
 from crowdnash.mean_field.simplex_grid import grid_counts, grid_size
@@ -94,13 +95,15 @@ def _highest_rewards(game: PopulationGame, agents: Int[Array, " n"]) -> Float[np
 def _best_rewards(
     game: PopulationGame, agents: Int[Array, " n"], aggregates: Float[Array, "K Q"]
 ) -> Float[Array, " n"]:
-    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
-    met = jnp.broadcast_to(aggregates[..., None], (*aggregates.shape, agents.shape[0]))
+    def best(laws: Callable, met: Array) -> Array:
+        return laws(met)[1].max((0, 1))
 
-    def at_step(step: Array) -> Array:
-        return laws_at(game, records, met, step)[1].max((0, 1))
+    return at_every_step(game, agents, _always(game, aggregates), best).sum(0)
 
-    return jax.lax.map(at_step, jnp.arange(game.horizon, dtype=jnp.int32)).sum(0)
+
+def _always(game: PopulationGame, aggregates: Float[Array, "K Q"]) -> Float[Array, "H K Q"]:
+    """The same aggregates at every step."""
+    return jnp.broadcast_to(aggregates, (game.horizon, *aggregates.shape))
 
 
 def _vertices(game: PopulationGame) -> Float[np.ndarray, "Q K"] | None:
@@ -165,12 +168,9 @@ def _worth(
     moves: Int[Array, "M 2"],
 ) -> Float[Array, "H n"]:
     """gamma: the most that one of the moves changes R + P V, V between lowest and highest."""
-    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
-    met = jnp.broadcast_to(aggregates[..., None], (*aggregates.shape, agents.shape[0]))
 
-    def at_step(now: tuple) -> Array:
-        step, high, low = now
-        probs, pays = laws_at(game, records, met, step)
+    def most(laws: Callable, met: Array, high: Array, low: Array) -> Array:
+        probs, pays = laws(met)
 
         def one(move: Array) -> Array:
             apart = probs[:, :, move[0]] - probs[:, :, move[1]]  # [X,S,n]
@@ -182,8 +182,8 @@ def _worth(
     def ahead(values: Array) -> Array:
         return jnp.concatenate([values[1:], jnp.zeros_like(values[:1])])
 
-    steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    return jax.lax.map(at_step, (steps, ahead(highest), ahead(lowest)))
+    always = _always(game, aggregates)
+    return at_every_step(game, agents, always, most, ahead(highest), ahead(lowest))
 
 
 @eqx.filter_jit
@@ -196,12 +196,9 @@ def _sensitivity(
 ) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
     """rho (the largest over agents) and kappa (their mean over N-1 of them), for every step."""
     count, num_states = agents.shape[0], game.num_states
-    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
-    met = jnp.broadcast_to(aggregates[..., None], (*aggregates.shape, count))
 
-    def at_step(now: tuple) -> tuple[Array, Array]:
-        acts, step = now
-        probs, _ = laws_at(game, records, met, step)  # [X,S,Q,n]
+    def sensitivity(laws: Callable, met: Array, acts: Array) -> tuple[Array, Array]:
+        probs, _ = laws(met)  # [X,S,Q,n]
         weighted = (acts[:, None, None] * probs).reshape(num_states, -1, *probs.shape[1:]).sum(1)
         between = jnp.abs(weighted[:, None] - weighted[None]).sum(2) / 2  # [S,S,Q,n]
 
@@ -213,5 +210,4 @@ def _sensitivity(
         # The others of whichever agent deviates: all but one.
         return between.max(), (felt.sum() - felt.min()) / (count - 1)
 
-    steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    return jax.lax.map(at_step, (policy, steps))
+    return at_every_step(game, agents, _always(game, aggregates), sensitivity, policy)

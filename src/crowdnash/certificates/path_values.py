@@ -9,13 +9,16 @@ Axes: n agents examined, B paths of a chunk, H steps, S states, A actions, X = S
 K components of the aggregate. Agents come last: every loop runs along them.
 """
 
-from typing import NamedTuple, get_args
+from collections.abc import Callable
+from typing import Any, NamedTuple, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Float, Int, PyTree
 
+from crowdnash.certificates.plans import MeanModel, Numbers, Plan
+from crowdnash.certificates.simulated import Paths, own_pairs
 from crowdnash.games.base import PopulationGame, TabularGame
 from crowdnash.games.vectorised import (
     Law,
@@ -26,29 +29,8 @@ from crowdnash.games.vectorised import (
 )
 from crowdnash.policies.base import Policy
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import simulate_chunk
-from crowdnash.simulation.samplers import ActionSampler
-from crowdnash.simulation.trajectories import Chunk
 
 _MAX_UNROLLED = 16
-
-
-class MeanModel(NamedTuple):
-    """Mean over planning paths of each agent's laws: P [H,X,S,n] and R [H,X,n]."""
-
-    transition: Float[Array, "H X S n"]
-    reward: Float[Array, "H X n"]
-
-
-class Plan(NamedTuple):
-    """Deterministic or random policies with their values in a `MeanModel`.
-
-    `probs` [H,X,n] (X = s*A + a), `values` V [H,S,n], `action_values` Q [H,X,n].
-    """
-
-    probs: Float[Array, "H X n"]
-    values: Float[Array, "H S n"]
-    action_values: Float[Array, "H X n"]
 
 
 class Players(NamedTuple):
@@ -62,11 +44,11 @@ class Players(NamedTuple):
     """
 
     base: Plan
-    planned: Float[Array, "H X n"]
-    deviation: Float[Array, "H X n"]
-    bonus: Float[Array, "H X n"]
-    worth: Float[Array, "H S n"]
-    promised: Float[Array, "H S K N"] | None
+    planned: Float[Numbers, "H X n"]
+    deviation: Float[Numbers, "H X n"]
+    bonus: Float[Numbers, "H X n"]
+    worth: Float[Numbers, "H S n"]
+    promised: Float[Numbers, "H S K N"] | None
 
 
 class Gains(NamedTuple):
@@ -74,7 +56,7 @@ class Gains(NamedTuple):
 
     `planned` and `deviation` are gains of `Players`, `clairvoyant` that of the best response which
     knows the path, `reach` the same with the bonus. `real` is the policy's own return in the play
-    itself, less the frozen value (0 if not asked for). `priced` and `priced_reach` are as
+    itself, less the frozen value. `priced` and `priced_reach` are as
     `clairvoyant` and `reach` where foresight has its price (`expected_contributions`), else the
     same.
     """
@@ -114,6 +96,50 @@ def laws_at(
     return probs, reward
 
 
+def at_every_step(
+    game: PopulationGame,
+    agents: Int[Array, " n"],
+    aggregates: Float[Array, "H K p"],
+    what: Callable[..., Any],
+    *over: Array,
+) -> Any:
+    """Ask the laws of some agents step by step, each agent at all p aggregates; inside `jit`.
+
+    Args:
+        game: The game.
+        agents: Whose laws.
+        aggregates: What they meet at every step.
+        what: `what(laws, met, *now)` with `laws(met)` the agents' P [X,S,p,n] and R [X,p,n] at the
+            aggregates `met` [K,p,n], and one step of each of `over`.
+        over: Arrays with leading axis H.
+
+    Returns:
+        The outcomes, stacked along H.
+    """
+    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
+
+    def at_step(now: tuple) -> Any:
+        met, step, *rest = now
+        met = jnp.broadcast_to(met[..., None], (*met.shape, agents.shape[0]))
+        return what(lambda z: laws_at(game, records, z, step), met, *rest)
+
+    steps = jnp.arange(game.horizon, dtype=jnp.int32)
+    return jax.lax.map(at_step, (aggregates, steps, *over))
+
+
+@eqx.filter_jit
+def laws_at_aggregates(
+    game: PopulationGame, agents: Int[Array, " n"], aggregates: Float[Array, "H K p"]
+) -> MeanModel:
+    """Laws of some agents, averaged over p aggregates that all of them meet."""
+
+    def mean(laws: Callable, met: Array) -> MeanModel:
+        moves, pays = laws(met)
+        return MeanModel(moves.mean(2), pays.mean(1))
+
+    return at_every_step(game, agents, aggregates, mean)
+
+
 def backup(
     probs: Float[Array, "X S ..."], reward: Float[Array, "X ..."], values: Float[Array, "S ..."]
 ) -> Float[Array, "X ..."]:
@@ -144,64 +170,33 @@ def _aggregates(
     return aggregates_of_others(total, own, game.num_agents)
 
 
-def _own_pairs(pairs: Array, layout: AgentLayout, agents: Array) -> Array:
-    """The examined agents' pairs, [H,B,n], out of a chunk's [H,B,L,T]."""
-    return pairs.reshape(*pairs.shape[:2], -1)[..., layout.place[agents]]
-
-
 @eqx.filter_jit
-def model_sums(
+def add_laws(
     game: PopulationGame,
-    sampler: ActionSampler,
     layout: AgentLayout,
     agents: Int[Array, " n"],
-    key: PRNGKeyArray,
-    paths: UInt32[Array, " B"],
-    active: Bool[Array, " B"],
-) -> tuple[MeanModel, Array, Array]:
-    """Sums over the active paths of the agents' laws, and of all rewards (NaN if any is).
-
-    Also the total contribution on every path, [H,K,B].
-    """
-    chunk = simulate_chunk(game, sampler, layout, key, paths)
+    paths: Paths,
+    weight: Float[Array, " B"],
+    sums: MeanModel,
+) -> MeanModel:
+    """The sums with the agents' laws on these paths, each times its weight."""
     records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
-    weight = active.astype(jnp.float32)[:, None]
 
     def add(_: None, now: tuple) -> tuple[None, MeanModel]:
-        pairs, total, step = now
+        pairs, total, step, before = now
         aggregates = _aggregates(game, records, pairs, total)
         probs, reward = laws_at(game, records, aggregates, step)
-        return None, MeanModel((probs * weight).sum(2), (reward * weight).sum(1))
+        probs, reward = (probs * weight[:, None]).sum(2), (reward * weight[:, None]).sum(1)
+        return None, MeanModel(before.transition + probs, before.reward + reward)
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    own = _own_pairs(chunk.pairs, layout, agents)
-    _, sums = jax.lax.scan(add, None, (own, chunk.totals, steps))
-    return sums, chunk.rewards.sum(), chunk.totals.astype(jnp.float32)
-
-
-@eqx.filter_jit
-def plan_against(
-    game: PopulationGame, model: MeanModel, probs: Float[Array, "H X n"] | None
-) -> Plan:
-    """Values of `probs` in the mean model, or its best response if `probs` is None."""
-    num_actions = game.num_actions
-
-    def back(values: Array, now: tuple) -> tuple[Array, Plan]:
-        transition, reward, policy = now
-        action_values = backup(transition, reward, values)
-        if policy is None:
-            best = _by_state(action_values, num_actions).argmax(1)
-            policy = jax.nn.one_hot(best, num_actions, axis=1).reshape(action_values.shape)
-        values = expected(policy, action_values, num_actions)
-        return values, Plan(policy, values, action_values)
-
-    start = jnp.zeros((game.num_states, model.reward.shape[-1]), jnp.float32)
-    _, plan = jax.lax.scan(back, start, (*model, probs), reverse=True)
-    return plan
+    own = own_pairs(paths.pairs, layout, agents)
+    _, sums = jax.lax.scan(add, None, (own, paths.totals, steps, sums))
+    return sums
 
 
 def expected_contributions(
-    game: PopulationGame, layout: AgentLayout, chunk: Chunk, promised: Float[Array, "H S K N"]
+    game: PopulationGame, layout: AgentLayout, paths: Paths, promised: Float[Array, "H S K N"]
 ) -> Float[Array, "H K B N"]:
     """What every agent was expected to contribute at h, given all pairs of h-1; inside `jit`.
 
@@ -225,10 +220,10 @@ def expected_contributions(
         moves = transitions(game, game.agents, states, actions, met, step).astype(jnp.float32)
         return jnp.einsum("sbn,skn->kbn", moves, ahead)
 
-    every = _own_pairs(chunk.pairs, layout, everyone)
+    every = own_pairs(paths.pairs, layout, everyone)
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     ahead = jnp.concatenate([promised[1:], promised[:1]])  # the last is not looked at
-    later = jax.lax.map(at_step, (every, chunk.totals, steps, ahead))[:-1]
+    later = jax.lax.map(at_step, (every, paths.totals, steps, ahead))[:-1]
     start = jnp.broadcast_to(first, (1, first.shape[0], every.shape[1], game.num_agents))
     return jnp.concatenate([start, later])
 
@@ -236,35 +231,31 @@ def expected_contributions(
 @eqx.filter_jit
 def gains_on_paths(
     game: PopulationGame,
-    sampler: ActionSampler,
     layout: AgentLayout,
     agents: Int[Array, " n"],
     players: Players,
-    key: PRNGKeyArray,
-    paths: UInt32[Array, " B"],
-    real: bool,
-) -> tuple[Gains, Array]:
+    paths: Paths,
+) -> Gains:
     """Exact values along each path of the base policy and of deviations from it.
 
     The clairvoyant deviation is the best response that knows the path: no policy gains more on
-    it. If `real`, also what the base policy earned in the play, the agent's own part in the path
+    it. `real` is what the base policy earned in the play, the agent's own part in the path
     included: with V, Q its values in the mean model, the estimator is
 
         sum_s rho0(s) V_0(s) + sum_h [ R_h + P_h V_{h+1} - Q_h ](s_h, a_h),
 
     the expected return whatever V is, as V_h(s) = sum_a pi_h(a|s) Q_h(s,a), and nearly free of
-    noise if the model is good. Also the sum of all rewards (NaN if any is).
+    noise if the model is good.
     """
-    chunk = simulate_chunk(game, sampler, layout, key, paths)
     records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
-    own = _own_pairs(chunk.pairs, layout, agents)
+    own = own_pairs(paths.pairs, layout, agents)
     num_actions = game.num_actions
     policies = (players.base.probs, players.planned, players.deviation)
 
     priced = players.promised is not None
     expected_aggregates = jnp.zeros((game.horizon, 0))
     if players.promised is not None:
-        promised_to_all = expected_contributions(game, layout, chunk, players.promised)
+        promised_to_all = expected_contributions(game, layout, paths, players.promised)
         mean = promised_to_all.sum(-1, keepdims=True) - promised_to_all[..., agents]
         expected_aggregates = mean / (game.num_agents - 1)
 
@@ -287,34 +278,30 @@ def gains_on_paths(
                 _by_state(backup(probs, known + more, value - worth[:, None]), num_actions).max(1)
                 for more, value in zip((0.0, bonus[:, None]), fair, strict=True)
             )
-        if real:
-            error = backup(probs, reward, ahead[:, None]) - promised[:, None]
-            earned = earned + jnp.take_along_axis(error, pairs.astype(jnp.int32)[None], 0)[0]
+        error = backup(probs, reward, ahead[:, None]) - promised[:, None]
+        earned = earned + jnp.take_along_axis(error, pairs.astype(jnp.int32)[None], 0)[0]
         return (values, best, reached, earned, fair), None
 
     base = players.base
-    zero = jnp.zeros((game.num_states, paths.shape[0], agents.shape[0]), jnp.float32)
+    zero = jnp.zeros((game.num_states, own.shape[1], agents.shape[0]), jnp.float32)
     start = ((zero, zero, zero), zero, zero, zero[0], (zero, zero))
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     ahead = jnp.concatenate([base.values[1:], jnp.zeros_like(base.values[:1])])
     worth = jnp.concatenate([players.worth[1:], jnp.zeros_like(players.worth[:1])])
-    over = (own, chunk.totals, steps, policies, players.bonus, ahead, base.action_values)
+    over = (own, paths.totals, steps, policies, players.bonus, ahead, base.action_values)
     over = (*over, worth, expected_aggregates)
     (values, best, reached, earned, fair), _ = jax.lax.scan(back, start, over, reverse=True)
     initial = game.initial_distribution.astype(jnp.float32)
     fair = fair if priced else (best, reached)
     ends = [jnp.tensordot(initial, v, 1) for v in (*values, best, reached, *fair)]
     value, planned, deviation, best, reached, fair_best, fair_reached = ends
-    if real:
-        earned = earned + initial @ base.values[0] - value
-    gains = Gains(
+    return Gains(
         value=value,
         planned=planned - value,
         clairvoyant=best - value,
         deviation=deviation - value,
         reach=reached - value,
-        real=earned,
+        real=earned + initial @ base.values[0] - value,
         priced=fair_best - value,
         priced_reach=fair_reached - value,
     )
-    return gains, chunk.rewards.sum()

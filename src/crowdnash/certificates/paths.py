@@ -7,6 +7,7 @@ to the upper ends and really played for the lower ends.
 Axes: n agents examined, K population paths, m agents whose deviations are played, P plays of each.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -34,8 +35,10 @@ from crowdnash.certificates.judging import (
     RETURN,
     UPPER,
     VALUE,
+    Along,
     Judged,
     UpperEnds,
+    gains_along,
     judge,
 )
 from crowdnash.certificates.planning import (
@@ -59,6 +62,8 @@ from crowdnash.interval import Interval
 from crowdnash.policies.base import Policy
 
 _AGENTS_AT_ONCE = 65_536
+_MOST_KEPT = 1_000_000
+"""Gains along paths are kept, not computed again, if there are at most so many (32 bytes each)."""
 
 
 class _Agents(NamedTuple):
@@ -105,33 +110,62 @@ def exploitability_on_paths(
     """The certificate by method "paths"; see `certificate.exploitability`."""
     check_declarations(game)
     setting = Setting.of(game, policy, key, num_paths)
-    examined, plays, growth = _examine(setting, agents, own_influence_agents)
+    blocks = _blocks(setting, agents)
+    if num_paths * len(agents) <= _MOST_KEPT:
+        # If play refutes first order, only what is made of this changes.
+        blocks = [block._replace(along=list(block.along)) for block in blocks]
+    examined, plays, growth = _examine(setting, agents, blocks, own_influence_agents)
     if plays is not None and not _first_order_holds(examined, plays):
         setting = setting._replace(first_order=False)
-        examined, plays, growth = _examine(setting, agents, own_influence_agents)
+        if not isinstance(blocks, list):
+            blocks = _blocks(setting, agents)
+        examined, plays, growth = _examine(setting, agents, blocks, own_influence_agents)
     return _certificate(setting, agents, examined, plays, growth, confidence)
 
 
-def _examine(
-    setting: Setting, agents: Int[np.ndarray, " n"], num_played: int
-) -> tuple[_Agents, _Plays | None, float]:
-    """Plan, judge and play; and how many others one displaced agent displaces at most."""
-    num_played = min(num_played, len(agents))
-    seed = np.asarray(jax.random.key_data(setting.planning_key)).ravel()
-    drawn = np.random.default_rng(seed).integers(len(agents), size=setting.num_paths)
-    response, columns, judged, best, somebody = None, [], [], [], []
+class _Block(NamedTuple):
+    """Agents `first`, `first` + 1, .. of those examined: their plans, and gains along all paths.
+
+    `growth`: how many others one displaced agent displaces at most.
+    """
+
+    first: int
+    prepared: Prepared
+    along: Iterable[Along]
+    growth: float
+
+
+def _blocks(setting: Setting, agents: Int[np.ndarray, " n"]) -> Iterator[_Block]:
+    """Plan, block by block."""
+    response = None
     for first in range(0, len(agents), _AGENTS_AT_ONCE):
         block = agents[first : first + _AGENTS_AT_ONCE]
         model, totals = mean_model(setting, block)
         if first == 0:
             response = response_of(setting, model, block, totals)
         prepared = prepare(setting, block, model, totals, response)
+        growth = 0.0 if response is None else float(np.max(response.displaced))
+        yield _Block(first, prepared, gains_along(setting, prepared), growth)
+
+
+def _examine(
+    setting: Setting, agents: Int[np.ndarray, " n"], blocks: Iterable[_Block], num_played: int
+) -> tuple[_Agents, _Plays | None, float]:
+    """Judge and play; and how many others one displaced agent displaces at most."""
+    num_played = min(num_played, len(agents))
+    seed = np.asarray(jax.random.key_data(setting.planning_key)).ravel()
+    drawn = np.random.default_rng(seed).integers(len(agents), size=setting.num_paths)
+    growth, columns, judged, best, somebody = 0.0, [], [], [], []
+    for first, prepared, along, displaced in blocks:
+        growth = displaced
+        relied = prepared.first_order & setting.first_order
+        prepared = prepared._replace(first_order=relied)
         uppers = UpperEnds.of(setting, prepared)
-        judged.append(judge(setting, prepared, uppers))
+        judged.append(judge(along, prepared, uppers))
         columns.append([*(getattr(prepared, x) for x in _Agents._fields[:6]), uppers.kind])
         top = np.argsort(-prepared.gain, kind="stable")[:num_played]
         best.append((first + top, prepared.at(top)))
-        here = drawn[(drawn >= first) & (drawn < first + len(block))] - first
+        here = drawn[(drawn >= first) & (drawn < first + len(relied))] - first
         somebody.append(prepared.at(here))
     mean, variance = (np.concatenate([x[k] for x in judged], axis=1) for k in range(2))
     all_judged = Judged(mean, variance, np.sum([x.sums for x in judged], axis=0))
@@ -139,7 +173,6 @@ def _examine(
         zip(_Agents._fields, (np.concatenate(x) for x in zip(*columns, strict=True)), strict=False)
     )
     examined = _Agents(**figures, judged=all_judged)
-    growth = 0.0 if response is None else float(np.max(response.displaced))
     if not num_played:
         return examined, None, growth
     top, promising = np.concatenate([x[0] for x in best]), merged([x[1] for x in best])

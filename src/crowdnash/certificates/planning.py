@@ -8,38 +8,36 @@ Axes: n agents of a block, K population paths, B of them in one chunk, H steps, 
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from crowdnash.certificates.influence import (
+    Means,
     first_order,
     influence_aware_plan,
     largest_bonus,
     largest_share,
-    mean_contributions,
 )
-from crowdnash.certificates.path_values import (
-    MeanModel,
-    Plan,
-    Players,
-    model_sums,
-    plan_against,
-    tabulate,
-)
+from crowdnash.certificates.path_values import Players, add_laws, tabulate
+from crowdnash.certificates.plans import MeanModel, best_values, expected_next, plan_against
 from crowdnash.certificates.response import (
     Response,
+    Slopes,
     agent_contributions,
+    mean_contributions,
     population_response,
     slopes_at,
 )
 from crowdnash.certificates.result import SMALL_SHARE
+from crowdnash.certificates.simulated import Paths, Watched, simulate_paths, two_keys
 from crowdnash.games.base import PopulationGame
 from crowdnash.policies.base import Policy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import MAX_LANES, policy_layout, simulate
+from crowdnash.simulation.rollouts import chunk_size, policy_layout, simulate
 from crowdnash.simulation.samplers import ActionSampler, action_sampler
 
 _SLOPE_PATHS = 16
@@ -67,8 +65,8 @@ class Setting(NamedTuple):
     def of(cls, game: PopulationGame, policy: Policy, key: Array, num_paths: int) -> "Setting":
         """Split the key: one half plans, the other judges."""
         layout = policy_layout(policy, game.num_agents)
-        sampler = action_sampler(policy, layout)
-        planning, evaluation = jax.random.split(key)
+        sampler = eqx.filter_jit(action_sampler)(policy, layout)
+        planning, evaluation = two_keys(key)
         return cls(game, policy, layout, sampler, planning, evaluation, num_paths)
 
     @property
@@ -82,33 +80,42 @@ class Setting(NamedTuple):
         laws = {self.game.transition_in_aggregate, self.game.reward_in_aggregate}
         return laws <= {"free", "affine"} and self.game.num_agents <= _PRICED_AGENTS
 
-    def promised(self) -> Float[Array, "H S K N"] | None:
+    def promised(self) -> Float[np.ndarray, "H S K N"] | None:
         """What every agent contributes on average in each state; None if it is not needed."""
         if not self.prices_foresight:
             return None
         game = self.game
         everyone = jnp.arange(game.num_agents, dtype=jnp.int32)
-        acts = tabulate(game, self.policy, everyone)
-        acts = acts.reshape(game.horizon, game.num_states, game.num_actions, -1)
-        table = agent_contributions(game, everyone)
-        table = table.reshape(game.num_agents, game.num_states, game.num_actions, -1)
-        return jnp.einsum("hsan,nsak->hskn", acts, table)
+        sizes = (game.num_states, game.num_actions)
+        acts = np.asarray(tabulate(game, self.policy, everyone)).reshape(game.horizon, *sizes, -1)
+        table = np.asarray(agent_contributions(game, everyone))
+        table = table.reshape(game.num_agents, *sizes, -1)
+        return np.einsum("hsan,nsak->hskn", acts, table)
 
-    def chunks(self, num_agents: int) -> list[tuple[Array, np.ndarray]]:
+    @property
+    def paths_at_once(self) -> int:
+        """B: paths of a chunk."""
+        return chunk_size(self.game.num_agents, self.num_paths)
+
+    def chunks(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Numbers of the paths [B] of every chunk, and which of them count."""
-        at_once = max(1, MAX_LANES // max(num_agents, self.game.num_agents))
-        size = -(-self.num_paths // -(-self.num_paths // at_once))
+        size = self.paths_at_once
         starts = range(0, self.num_paths, size)
         numbers = [np.arange(first, first + size, dtype=np.uint32) for first in starts]
-        return [(jnp.asarray(n), n < self.num_paths) for n in numbers]
+        return [(n, n < self.num_paths) for n in numbers]
 
-    def check(self, total_reward: Array, key: Array) -> None:
-        """Name the fault if a simulated reward was not a number."""
-        if not np.isfinite(float(total_reward)):
+    def simulate(self, key: Array, numbers: np.ndarray, watched: Watched | None = None) -> Paths:
+        """The paths of these numbers; names the fault if a reward is not a number."""
+        watched = watched or Watched.nobody(self.game, len(numbers))
+        paths = simulate_paths(
+            self.game, self.sampler, self.layout, key, jnp.asarray(numbers), watched
+        )
+        if not np.isfinite(float(paths.rewards)):
             explain_fault(
                 self.game,
                 simulate(self.game, self.policy, key=key, num_trajectories=self.num_paths),
             )
+        return paths
 
 
 class Prepared(NamedTuple):
@@ -146,23 +153,16 @@ def mean_model(
     setting: Setting, agents: Int[np.ndarray, " n"]
 ) -> tuple[MeanModel, Float[np.ndarray, "H K p"]]:
     """The agents' laws averaged over the planning paths, and the paths' total contributions."""
-    index = jnp.asarray(agents, jnp.int32)
-    sums, totals = None, []
-    for numbers, active in setting.chunks(len(agents)):
-        part, reward, total = model_sums(
-            setting.game,
-            setting.sampler,
-            setting.layout,
-            index,
-            setting.planning_key,
-            numbers,
-            jnp.asarray(active),
-        )
-        setting.check(reward, setting.planning_key)
-        sums = part if sums is None else jax.tree_util.tree_map(jnp.add, sums, part)
-        totals.append(np.asarray(total)[..., active])
-    assert sums is not None
-    model = MeanModel(sums.transition / setting.num_paths, sums.reward / setting.num_paths)
+    game, index = setting.game, jnp.asarray(agents, jnp.int32)
+    pairs = game.num_states * game.num_actions
+    shapes = ((game.horizon, pairs, game.num_states, len(index)), (game.horizon, pairs, len(index)))
+    sums, totals = MeanModel(*(np.zeros(shape, np.float32) for shape in shapes)), []
+    for numbers, active in setting.chunks():
+        paths = setting.simulate(setting.planning_key, numbers)
+        weight = jnp.asarray(active, jnp.float32)
+        sums = add_laws(game, setting.layout, index, paths, weight, sums)
+        totals.append(np.asarray(paths.totals, np.float32)[..., active])
+    model = MeanModel(*(np.asarray(x) / np.float32(setting.num_paths) for x in sums))
     return model, np.concatenate(totals, axis=-1)
 
 
@@ -183,17 +183,19 @@ def response_of(
         agents = np.sort(rng.choice(game.num_agents, most, replace=False))
         model, totals = mean_model(setting, agents)
     index = jnp.asarray(agents, jnp.int32)
-    table = tabulate(game, setting.policy, index)
-    slopes = slopes_at(game, index, _some_paths(game, totals, len(agents)))
-    return population_response(game, index, table, model, slopes)
+    policy = np.asarray(tabulate(game, setting.policy, index))
+    slopes = _slopes(game, index, totals)
+    table = np.asarray(agent_contributions(game, index))
+    return population_response(game, policy, model, slopes.transition, table)
 
 
-def _some_paths(game: PopulationGame, totals: np.ndarray, num_agents: int) -> Array:
-    """Aggregates [H,K,p] on some paths, fewer where a derivative is costly."""
-    work = num_agents * game.num_states**2 * game.num_actions
+def _slopes(game: PopulationGame, agents: Int[Array, " n"], totals: np.ndarray) -> Slopes:
+    """Mean slopes of the agents' laws on some paths, fewer where a derivative is costly."""
+    work = len(agents) * game.num_states**2 * game.num_actions
     most = int(np.clip(_SLOPE_WORK // work, 1, _SLOPE_PATHS))
     chosen = np.linspace(0, totals.shape[-1] - 1, min(most, totals.shape[-1])).astype(int)
-    return jnp.asarray(totals[..., chosen] / game.num_agents, jnp.float32)
+    aggregates = jnp.asarray(totals[..., chosen] / game.num_agents, jnp.float32)
+    return Slopes(*(np.asarray(x) for x in slopes_at(game, agents, aggregates)))
 
 
 def prepare(
@@ -204,40 +206,41 @@ def prepare(
     response: Response | None,
 ) -> Prepared:
     """Plan for one block of agents."""
-    game = setting.game
-    index = jnp.asarray(agents, jnp.int32)
-    probs = tabulate(game, setting.policy, index)
-    base, best = plan_against(game, model, probs), plan_against(game, model, None)
+    game, index = setting.game, jnp.asarray(agents, jnp.int32)
     initial = np.asarray(game.initial_distribution, np.float64)
-
-    def start(plan: Plan) -> np.ndarray:
-        return initial @ np.asarray(plan.values[0], np.float64)
-
-    zero = np.zeros(len(agents))
+    probs = np.asarray(tabulate(game, setting.policy, index))
+    base, best = plan_against(model, probs), plan_against(model, None)
+    gain, zero = best.start(initial) - base.start(initial), np.zeros(len(agents))
     if response is None:
-        none = jnp.zeros_like(probs)
+        none = np.zeros_like(probs)
         players = Players(base, best.probs, best.probs, none, best.values, None)
-        gain = start(best) - start(base)
         return Prepared(agents, model, players, gain, gain, zero, zero, zero, zero, zero == 0)
-    slopes = slopes_at(game, index, _some_paths(game, totals, len(agents)))
-    means = mean_contributions(game, model, probs, agent_contributions(game, index))
+    slopes = _slopes(game, index, totals)
+    table = np.asarray(agent_contributions(game, index))
+    means = Means(table, mean_contributions(game, model, probs, table))
     known = (game, model, slopes, response, means)
-    own = np.asarray(first_order(*known, probs).predicted, np.float64)
+    own = first_order(*known, probs).predicted.astype(np.float64)
     deviation, order = influence_aware_plan(*known, best)
-    share = np.asarray(largest_share(game, response, means), np.float64)
+    share = largest_share(game, response, means).astype(np.float64)
     bonus = largest_bonus(game, best, slopes, response, means)
-    reached = plan_against(game, MeanModel(model.transition, model.reward + bonus), None)
-    bonus = bonus * jnp.asarray(1 + SECOND_ORDER * share, jnp.float32)
-    influence = np.asarray(order.predicted, np.float64) - own
+    reached = initial @ best_values(MeanModel(model.transition, model.reward + bonus))
+    influence = order.predicted - own
     return Prepared(
         agents,
         model,
-        Players(base, best.probs, deviation.probs, bonus, best.values, None),
-        start(best) - start(base),
-        start(deviation) - start(base) + influence,
+        Players(
+            base,
+            best.probs,
+            deviation.probs,
+            (bonus * (1 + SECOND_ORDER * share)).astype(np.float32),
+            best.values,
+            None,
+        ),
+        gain,
+        deviation.start(initial) - base.start(initial) + influence,
         influence,
         own,
-        start(reached) - start(best),
+        reached - best.start(initial),
         share,
         (share <= SMALL_SHARE) & setting.first_order,
     )
@@ -254,7 +257,7 @@ def frozen_gains(
     reward = agents.model.reward[..., columns].astype(np.float64)
     values = np.zeros((game.num_states, len(columns)))
     for h in reversed(range(game.horizon)):
-        action_values = reward[h] + np.einsum("xsm,sm->xm", transition[h], values)
+        action_values = reward[h] + expected_next(np.asarray(transition[h]), values)
         weighted = probs[h] * action_values
         values = weighted.reshape(game.num_states, -1, len(columns)).sum(1)
     initial = np.asarray(game.initial_distribution, np.float64)

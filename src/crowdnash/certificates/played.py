@@ -11,7 +11,7 @@ the deviator draws by numbers of its own, on which z does not depend. Others who
 the disturbance do the same in both plays, so that the second sum has little noise: what is measured
 is the influence itself.
 
-Axes: B plays, each with a deviator of its own; H steps, X = S*A pairs.
+Axes: P plays, each with a deviator of its own; H steps, X = S*A pairs, K components.
 """
 
 from typing import NamedTuple
@@ -20,134 +20,117 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from crowdnash.certificates.path_values import backup, expected, laws_at
+from crowdnash.certificates.planning import Setting
+from crowdnash.certificates.simulated import Watched
 from crowdnash.games.base import PopulationGame
-from crowdnash.games.vectorised import (
-    aggregates_of_others,
-    contributions,
-    rewards,
-    transitions,
-)
-from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import chunk_size, simulate_chunk
-from crowdnash.simulation.samplers import ActionSampler, DeviatingSampler, table_sampler
+from crowdnash.games.vectorised import aggregates_of_others, contributions
+
+_JUDGED_AT_ONCE = 64
 
 
 class Deviations(NamedTuple):
-    """Who deviates, from what and how: `agents` [B], both policies as tables [H,X,B]."""
+    """Who deviates, from what and how: `agents` [P], both policies as tables [H,X,P]."""
 
-    agents: Int[np.ndarray, " B"]
-    base: Float[np.ndarray, "H X B"]
-    probs: Float[np.ndarray, "H X B"]
+    agents: Int[np.ndarray, " P"]
+    base: Float[np.ndarray, "H X P"]
+    probs: Float[np.ndarray, "H X P"]
 
 
 class Played(NamedTuple):
-    """Of each play, [B]: the gain against its frozen path, and what own influence adds to it.
+    """Of each play, [P]: the gain against its frozen path, and what own influence adds to it.
 
     The mean of `frozen` + `influence` over paths is unbiased for the gain in the N-player game.
     """
 
-    frozen: Float[np.ndarray, " B"]
-    influence: Float[np.ndarray, " B"]
+    frozen: Float[np.ndarray, " P"]
+    influence: Float[np.ndarray, " P"]
+
+
+class _Kept(NamedTuple):
+    """Of the three plays of each: the deviator's pairs, and the total contributions."""
+
+    pairs: Int[np.ndarray, "H 3 P"]
+    totals: np.ndarray  # [H,K,3,P]
 
 
 def play_deviations(
-    game: PopulationGame,
-    sampler: ActionSampler,
-    layout: AgentLayout,
-    deviations: Deviations,
-    key: PRNGKeyArray,
-    paths: UInt32[np.ndarray, " B"],
+    setting: Setting, deviations: Deviations, key: PRNGKeyArray, paths: UInt32[np.ndarray, " P"]
 ) -> Played:
     """Play every deviation once, on the path of its number."""
-    count = len(paths)
-    size = chunk_size(3 * game.num_agents, count)
+    count, kept = len(paths), _simulate(setting, deviations, key, paths)
     parts = []
-    for first in range(0, count, size):
-        # The last chunk is filled up with plays that nobody looks at: one program serves all.
-        index = np.minimum(np.arange(first, first + size), count - 1)
-        agents, base, probs = (jnp.asarray(x[..., index]) for x in deviations)
-        numbers = jnp.asarray(paths[index])
-        played = _play(game, sampler, layout, agents, base, probs, key, numbers)
-        parts.append(jax.device_get(played))
-    frozen, influence = (np.concatenate(x)[:count] for x in zip(*parts, strict=True))
-    return Played(frozen.astype(np.float64), influence.astype(np.float64))
+    for first in range(0, count, _JUDGED_AT_ONCE):
+        # The last block is filled up with plays that nobody looks at: one program serves all.
+        index = np.minimum(np.arange(first, first + _JUDGED_AT_ONCE), count - 1)
+        agents, base, probs = (x[..., index] for x in deviations)
+        both = np.stack([probs, base], 2)
+        plays = (agents, both, kept.pairs[..., index], kept.totals[..., index])
+        judged = _judge(setting.game, *(jnp.asarray(x) for x in plays))
+        parts.append(np.asarray(judged, np.float64))
+    value, influence = np.concatenate(parts, -1)[..., :count]
+    return Played(value[0] - value[1], influence[0] - influence[1])
+
+
+def _simulate(
+    setting: Setting, deviations: Deviations, key: PRNGKeyArray, paths: np.ndarray
+) -> _Kept:
+    """Three plays of each: nobody deviates, the deviation, the policy drawn anew."""
+    game, count, size = setting.game, len(paths), setting.paths_at_once
+    place = np.asarray(setting.layout.place)[deviations.agents]
+    shape = (game.horizon, game.num_states, game.num_actions, count)
+    tables = [np.moveaxis(x.reshape(shape), -1, 1) for x in (deviations.base, deviations.probs)]
+    pairs, totals = [], []
+    for first in range(0, 3 * count, size):
+        index = np.minimum(np.arange(first, first + size), 3 * count - 1)
+        which, play = index // count, index % count
+        deviates = (which == 1)[:, None, None]
+        probs = np.where(deviates, tables[1][:, play], tables[0][:, play])
+        watched = Watched(place[play], which > 0, probs)
+        played = setting.simulate(key, paths[play], watched)
+        pairs.append(np.asarray(played.watched, np.int32))
+        totals.append(np.asarray(played.totals))
+    kept = (np.concatenate(x, -1)[..., : 3 * count] for x in (pairs, totals))
+    return _Kept(*(x.reshape(*x.shape[:-1], 3, count) for x in kept))
 
 
 @eqx.filter_jit
-def _play(
+def _judge(
     game: PopulationGame,
-    sampler: ActionSampler,
-    layout: AgentLayout,
-    agents: Int[Array, " B"],
-    base: Float[Array, "H X B"],
-    probs: Float[Array, "H X B"],
-    key: PRNGKeyArray,
-    paths: UInt32[Array, " B"],
-) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    agents: Int[Array, " P"],
+    probs: Float[Array, "H X 2 P"],
+    pairs: Int[Array, "H 3 P"],
+    totals: Array,
+) -> Float[Array, "2 2 P"]:
+    """Values along the frozen path, and what the deviation and the policy anew change of R + P V.
+
+    Both of the two policies: the values V, and the sum over h of what the path with the deviator
+    changes at the pairs that it comes through.
+    """
     records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
-    plays, place = len(agents), layout.place[agents]
-    # One simulation of three plays: nobody deviates, the deviation, the policy drawn anew.
-    tables = jnp.concatenate([base, probs, base], -1)
-    places = jnp.concatenate([jnp.full_like(place, -1), place, place])[:, None, None]
-    flat = jnp.arange(layout.agent.size, dtype=jnp.int32).reshape(layout.agent.shape)
-    number = layout.agent + jnp.where(flat == places, game.num_agents, 0)
-    by_play = jnp.moveaxis(tables, -1, 0).reshape(
-        -1, game.horizon, game.num_states, game.num_actions
-    )
-    deviating = DeviatingSampler(sampler, table_sampler(by_play, None), places)
-    chunk = simulate_chunk(
-        game, deviating, layout, key, jnp.tile(paths, 3), number.astype(jnp.uint32)
-    )
-    flat_pairs = chunk.pairs.reshape(game.horizon, 3 * plays, -1)
-    own = jnp.take_along_axis(flat_pairs, jnp.tile(place, 3)[None, :, None], 2)[:, None, :, 0]
-    again = jax.tree_util.tree_map(lambda x: jnp.concatenate([x, x]), records)
-    frozen = _met(game, records, own[..., :plays], chunk.totals[..., :plays])
-    felt = _met(game, again, own[..., plays:], chunk.totals[..., plays:])
-    frozen, both = jnp.concatenate([frozen, frozen], -1), jnp.concatenate([probs, base], -1)
-    value, influence = _along(game, again, both, own[..., plays:], felt, frozen)
-    return value[:plays] - value[plays:], influence[:plays] - influence[plays:]
-
-
-def _met(game: PopulationGame, records: PyTree, pairs: Array, totals: Array) -> Array:
-    """What every play's deviator meets, [H,K,1,B]."""
-
-    def at_step(now: tuple) -> Array:
-        pair, total = now
-        index = pair.astype(jnp.int32)
-        own = contributions(game, records, index // game.num_actions, index % game.num_actions)
-        # One population a play: the axis of agents is that of plays here.
-        return aggregates_of_others(total, own[:, 0], game.num_agents)[:, None]
-
-    return jax.lax.map(at_step, (pairs, totals))
-
-
-def _along(
-    game: PopulationGame, records: PyTree, probs: Array, pairs: Array, felt: Array, frozen: Array
-) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """The value V along the frozen path z, and the sum over h of what z' changes of R + P V."""
-    num_plays = pairs.shape[-1]
 
     def back(carry: tuple, now: tuple) -> tuple[tuple, None]:
-        values, total = carry  # [S,1,B], [1,B]
-        policy, pair, here, there, step = now
-        moves, pays = laws_at(game, records, here, step)
-        index = pair.astype(jnp.int32)
-        state, action = index // game.num_actions, index % game.num_actions
+        values, changes = carry  # [S,2,P], [2,P]
+        policies, pair, total, step = now
+        own = contributions(game, records, pair // game.num_actions, pair % game.num_actions)
+        # One population a play: there is no axis of agents here.
+        flat = aggregates_of_others(
+            total.reshape(len(total), -1), own.reshape(len(own), -1), game.num_agents
+        )
+        met = flat.reshape(own.shape)
+        moves, pays = laws_at(game, records, met, step)
+        returns = backup(moves[:, :, :, None], pays[:, :, None], values[:, None])  # [X,3,2,P]
+        for k in range(2):
+            here = jnp.take_along_axis(returns[:, :, k], pair[None, None, k + 1], 0)[0]
+            changes = changes.at[k].add(here[k + 1] - here[0])
+        values = expected(policies, returns[:, 0], game.num_actions)
+        return (values, changes), None
 
-        def worth(met: Array) -> Array:
-            moved = transitions(game, records, state, action, met, step).astype(jnp.float32)
-            paid = rewards(game, records, state, action, met, step).astype(jnp.float32)
-            return paid + (moved * values).sum(0)
-
-        total = total + worth(there) - worth(here)
-        values = expected(policy[:, None], backup(moves, pays, values), game.num_actions)
-        return (values, total), None
-
-    start = (jnp.zeros((game.num_states, 1, num_plays), jnp.float32), jnp.zeros((1, num_plays)))
+    zero = jnp.zeros((game.num_states, 2, len(agents)), jnp.float32)
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    over = (probs, pairs, frozen, felt, steps)
-    (values, total), _ = jax.lax.scan(back, start, over, reverse=True)
-    return (game.initial_distribution.astype(jnp.float32) @ values[:, 0]), total[0]
+    over = (probs, pairs, totals, steps)
+    (values, changes), _ = jax.lax.scan(back, (zero, zero[0]), over, reverse=True)
+    initial = game.initial_distribution.astype(jnp.float32)
+    return jnp.stack([jnp.tensordot(initial, values, 1), changes])

@@ -9,14 +9,17 @@ Axes: n agents, p population paths at which slopes are averaged, H steps, S stat
 K components of the aggregate.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from crowdnash.certificates.path_values import MeanModel, laws_at
+from crowdnash.certificates.path_values import at_every_step
+from crowdnash.certificates.plans import MeanModel, Numbers
 from crowdnash.games.base import PopulationGame
 from crowdnash.games.vectorised import contribution_table
 
@@ -24,8 +27,8 @@ from crowdnash.games.vectorised import contribution_table
 class Slopes(NamedTuple):
     """Derivatives of the laws in the aggregate: dP/dz [H,K,X,S,n] and dR/dz [H,K,X,n]."""
 
-    transition: Float[Array, "H K X S n"]
-    reward: Float[Array, "H K X n"]
+    transition: Float[Numbers, "H K X S n"]
+    reward: Float[Numbers, "H K X n"]
 
 
 class Response(NamedTuple):
@@ -36,8 +39,8 @@ class Response(NamedTuple):
     of their total variation distances.
     """
 
-    totals: Float[Array, "H H K K"]
-    displaced: Float[Array, "H H K"]
+    totals: Float[np.ndarray, "H H K K"]
+    displaced: Float[np.ndarray, "H H K"]
 
 
 @eqx.filter_jit
@@ -45,16 +48,9 @@ def slopes_at(
     game: PopulationGame, agents: Int[Array, " n"], aggregates: Float[Array, "H K p"]
 ) -> Slopes:
     """Mean over p populations of the derivatives of the agents' laws."""
-    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
     units = jnp.eye(aggregates.shape[1], dtype=jnp.float32)
 
-    def at_step(now: tuple) -> Slopes:
-        met, step = now
-        met = jnp.broadcast_to(met[..., None], (*met.shape, agents.shape[0]))
-
-        def laws(aggregate: Array) -> tuple[Array, Array]:
-            return laws_at(game, records, aggregate, step)
-
+    def slopes(laws: Callable, met: Array) -> Slopes:
         def along(unit: Array) -> Slopes:
             tangent = jnp.broadcast_to(unit[:, None, None], met.shape)
             _, (moves, pays) = jax.jvp(laws, (met,), (tangent,))
@@ -62,49 +58,73 @@ def slopes_at(
 
         return jax.lax.map(along, units)
 
-    steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    return jax.lax.map(at_step, (aggregates, steps))
+    return at_every_step(game, agents, aggregates, slopes)
+
+
+def population_response(
+    game: PopulationGame,
+    policy: Float[np.ndarray, "H X n"],
+    model: MeanModel,
+    slopes: Float[np.ndarray, "H K X S n"],
+    table: Float[np.ndarray, "n X K"],
+) -> Response:
+    """T_{h->k} of a population of which some agents are a sample (or all of it).
+
+    Args:
+        game: The game.
+        policy: What these agents play.
+        model: Their mean model.
+        slopes: dP/dz of their transitions.
+        table: What they contribute at every pair.
+    """
+    horizon, num_states, count = game.horizon, game.num_states, policy.shape[-1]
+    by_state = table.reshape(count, num_states, game.num_actions, -1).transpose(1, 2, 3, 0)
+    units = by_state.shape[2]
+    states = _spread(game, count)
+    moved = np.zeros((horizon, units, num_states, count), np.float32)  # (N-1) times the changes
+    totals = np.zeros((horizon, horizon, units, units), np.float32)
+    displaced = np.zeros((horizon, horizon, units), np.float32)
+    for k in range(horizon):
+        acts = policy[k].reshape(num_states, game.num_actions, count)
+        own = np.einsum("san,sakn->skn", acts, by_state)
+        closed = acts[:, :, None] * model.transition[k].reshape(*acts.shape[:2], num_states, count)
+        closed = closed.sum(1)
+        weight = (states[:, None] * acts).reshape(-1, count)
+        kick = np.einsum("xn,kxtn->ktn", weight, slopes[k])
+        each = np.einsum("hmsn,skn->hkmn", moved[:k], own)
+        totals[:k, k] = each.mean(-1)
+        displaced[:k, k] = np.abs(moved[:k]).sum(2).mean(-1) / 2
+        met = totals[:k, k][..., None] - each / np.float32(game.num_agents - 1)
+        moved[:k] = np.einsum("hmsn,stn->hmtn", moved[:k], closed)
+        moved[:k] += np.einsum("hkmn,ktn->hmtn", met, kick)
+        moved[k] = kick
+        states = np.einsum("sn,stn->tn", states, closed)
+    return Response(totals, displaced)
+
+
+def _spread(game: PopulationGame, count: int) -> Float[np.ndarray, "S n"]:
+    """The initial distribution, for every agent."""
+    initial = np.asarray(game.initial_distribution, np.float32)
+    return np.repeat(initial[:, None], count, 1)
+
+
+def mean_contributions(
+    game: PopulationGame,
+    model: MeanModel,
+    policy: Float[np.ndarray, "H X n"],
+    table: Float[np.ndarray, "n X K"],
+) -> Float[np.ndarray, "H n K"]:
+    """What the agents are expected to contribute under the policy, in the mean model."""
+    states, means = _spread(game, policy.shape[-1]), []
+    by_pair = table.transpose(1, 2, 0)
+    for h in range(game.horizon):
+        weight = np.repeat(states, game.num_actions, 0) * policy[h]
+        means.append(np.einsum("xn,xkn->nk", weight, by_pair))
+        states = np.einsum("xn,xtn->tn", weight, model.transition[h])
+    return np.stack(means)
 
 
 @eqx.filter_jit
-def population_response(
-    game: PopulationGame,
-    agents: Int[Array, " n"],
-    policy: Float[Array, "H X n"],
-    model: MeanModel,
-    slopes: Slopes,
-) -> Response:
-    """T_{h->k} of a population of which these agents are a sample (or all of it)."""
-    count, num_states = agents.shape[0], game.num_states
-    table = agent_contributions(game, agents)  # [n,X,K]
-    units = table.shape[-1]
-    initial = game.initial_distribution.astype(jnp.float32)
-
-    def advance(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
-        states, moved = carry  # [S,n]; (N-1) times the changes of them, [H,K,S,n]
-        probs, moves, slope, step = now
-        acts = probs.reshape(num_states, -1, count)
-        own = jnp.einsum("san,nsak->skn", acts, table.reshape(count, num_states, -1, units))
-        each = jnp.einsum("hmsn,skn->hkmn", moved, own)
-        total = each.mean(-1)  # [H,K,K], the last axis the unit
-        displaced = jnp.abs(moved).sum(2).mean(-1) / 2
-        weight = (states[:, None] * acts).reshape(probs.shape)
-        kick = jnp.einsum("xn,kxtn->ktn", weight, slope)
-        closed = (probs[:, None] * moves).reshape(num_states, -1, num_states, count).sum(1)
-        met = total[..., None] - each / (game.num_agents - 1)
-        moved = jnp.einsum("hmsn,stn->hmtn", moved, closed)
-        moved = moved + jnp.einsum("hkmn,ktn->hmtn", met, kick)
-        moved = moved.at[step].set(kick)
-        return (jnp.einsum("sn,stn->tn", states, closed), moved), (total, displaced)
-
-    start = jnp.broadcast_to(initial[:, None], (num_states, count))
-    moved = jnp.zeros((game.horizon, units, num_states, count), jnp.float32)
-    steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    over = (policy, model.transition, slopes.transition, steps)
-    _, (totals, displaced) = jax.lax.scan(advance, (start, moved), over)
-    return Response(totals.swapaxes(0, 1), displaced.swapaxes(0, 1))
-
-
 def agent_contributions(game: PopulationGame, agents: Int[Array, " n"]) -> Float[Array, "n X K"]:
     """What these agents contribute at every pair."""
     records: PyTree = jax.tree_util.tree_map(lambda x: x[agents], game.agents)

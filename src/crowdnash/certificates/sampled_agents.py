@@ -10,16 +10,16 @@ Axes: N agents, n of them examined, m of them drawn at random, H steps, K compon
 import dataclasses
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
-from crowdnash.certificates.path_values import MeanModel, laws_at, plan_against, tabulate
+from crowdnash.certificates.path_values import laws_at_aggregates, tabulate
 from crowdnash.certificates.paths import exploitability_on_paths
 from crowdnash.certificates.planning import Setting, mean_model
+from crowdnash.certificates.plans import best_values, plan_against
 from crowdnash.certificates.result import Exploitability, FrozenGains, Influence
 from crowdnash.games.base import PopulationGame
 from crowdnash.interval import Interval
@@ -79,35 +79,15 @@ def coarse_gains(setting: Setting) -> Float[np.ndarray, " N"]:
     few = setting._replace(num_paths=min(setting.num_paths, _COARSE_PATHS))
     _, totals = mean_model(few, np.arange(1))
     aggregates = jnp.asarray(totals / game.num_agents, jnp.float32)
-    gains = []
+    initial, gains = np.asarray(game.initial_distribution, np.float64), []
     for first in range(0, game.num_agents, _BLOCK):
         # The last block starts earlier than it need: one program serves all.
         start = max(0, min(first, game.num_agents - _BLOCK))
         index = jnp.arange(start, min(start + _BLOCK, game.num_agents), dtype=jnp.int32)
-        gain = _coarse_gain(game, index, tabulate(game, setting.policy, index), aggregates)
-        gains.append(np.asarray(gain)[first - start :])
+        model = laws_at_aggregates(game, index, aggregates)
+        own = plan_against(model, np.asarray(tabulate(game, setting.policy, index)))
+        gains.append((initial @ (best_values(model) - own.values[0]))[first - start :])
     return np.concatenate(gains)
-
-
-@eqx.filter_jit
-def _coarse_gain(
-    game: PopulationGame,
-    agents: Int[Array, " n"],
-    policy: Float[Array, "H X n"],
-    aggregates: Float[Array, "H K p"],
-) -> Float[Array, " n"]:
-    records = jax.tree_util.tree_map(lambda x: x[agents], game.agents)
-
-    def at_step(now: tuple) -> MeanModel:
-        met, step = now
-        met = jnp.broadcast_to(met[..., None], (*met.shape, agents.shape[0]))
-        probs, reward = laws_at(game, records, met, step)
-        return MeanModel(probs.mean(2), reward.mean(1))
-
-    steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    model = jax.lax.map(at_step, (aggregates, steps))
-    best, own = plan_against(game, model, None), plan_against(game, model, policy)
-    return game.initial_distribution.astype(jnp.float32) @ (best.values[0] - own.values[0])
 
 
 def _with_sampling_error(

@@ -54,6 +54,9 @@ COMMANDS = {
 }
 """The module of this package and the function of each command."""
 
+_COMPILE = ("solve", "evaluate", "verify", "symmetry", "mean-field", "reproduce", "case")
+"""Commands that compile programs, which are kept for the next one."""
+
 _ERROR = 2
 _INTERRUPTED = 130
 
@@ -72,7 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exception: a bug, with its traceback.
         SystemExit: after --help of a command.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:
+        arguments = sys.argv[1:]
+        # The process is this command's own: whoever calls `main` decides for theirs.
+        if arguments and arguments[0] in _COMPILE and not {"-h", "--help"} & {*arguments}:
+            from crowdnash.cli.compiled import keep_compiled_programs
+
+            keep_compiled_programs()
+    arguments = list(arguments)
     with interrupts.watching(second_ends_process=True):
         return _guarded(arguments)
 

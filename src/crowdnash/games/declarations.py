@@ -96,10 +96,14 @@ def _is_proven(game: PopulationGame, law: Law) -> bool:
 
 def _degree(game: PopulationGame, law: Law, argument: int) -> int:
     """How the law of agent 0 depends on its argument of that number: free, affine, or any."""
-    agent = jax.tree_util.tree_map(lambda x: x[0], game.agents)
-    index = jnp.zeros((), jnp.int32)
+    # Shapes are enough: nothing is computed, and nothing compiled.
+    agent = jax.tree_util.tree_map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), game.agents
+    )
+    index = jax.ShapeDtypeStruct((), jnp.int32)
     width = jax.eval_shape(game.contribution, agent, index, index).shape[-1]
-    arguments = (agent, index, index, jnp.zeros(width, jnp.float32), index)
+    aggregate = jax.ShapeDtypeStruct((width,), jnp.float32)
+    arguments = (agent, index, index, aggregate, index)
     return _degree_in(getattr(game, law), arguments, argument)
 
 

@@ -4,7 +4,6 @@ Axes: H steps, [B,L,T] trajectories and places (see `layout`), G groups, S state
 """
 
 import abc
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -64,53 +63,51 @@ class FunctionSampler(ActionSampler):
 
 
 class DeviatingSampler(ActionSampler):
-    """`base` for all agents but the one at flat place `place`, who follows its own table.
+    """`base` for all agents but one of each trajectory, who follows a table of its own.
 
-    Where each of B trajectories has a deviator of its own, `place` is [B,1,1], and so are the
-    entries of a step's table.
+    The deviator of trajectory b is at flat place `place[b]` and plays `probs[:, b]`; nobody
+    deviates where `place` is -1.
     """
 
     base: ActionSampler
-    deviation: TableSampler
-    place: Int[Array, "*B"]
+    place: Int[Array, " B"]
     tables: PyTree
 
-    def __init__(self, base: ActionSampler, deviation: TableSampler, place: Int[Array, "*B"]):
-        self.base, self.deviation, self.place = base, deviation, place
-        self.tables = (base.tables, deviation.tables)
+    def __init__(
+        self, base: ActionSampler, probs: Float[Array, "H B S A"], place: Int[Array, " B"]
+    ):
+        self.base, self.place = base, place
+        self.tables = (base.tables, probs)
 
     def draw(self, table: PyTree, states: Array, step: Array, numbers: Array) -> Array:
         """See `ActionSampler.draw`."""
-        places = jnp.arange(states.shape[-2] * states.shape[-1], dtype=jnp.int32)
-        deviates = places.reshape(states.shape[-2:]) == self.place
         others = self.base.draw(table[0], states, step, numbers)
-        own = self.deviation.draw(table[1], states, step, numbers)
-        return jnp.where(deviates, own, others)
+        rows = jnp.arange(states.shape[0])
+
+        def there(x: Array) -> Array:
+            return x.reshape(len(rows), -1)[rows, jnp.maximum(self.place, 0)]
+
+        own = draw_index(table[1][rows, there(states)].T, there(numbers))
+        flat = jnp.arange(states.shape[-2] * states.shape[-1], dtype=jnp.int32)
+        deviates = flat.reshape(states.shape[-2:]) == self.place[:, None, None]
+        return jnp.where(deviates, own[:, None, None], others)
 
 
-def table_sampler(probs: Float[Array, "G H S A"], layout: AgentLayout | None) -> TableSampler:
-    """Sampler for group tables.
-
-    Without a layout, for any agent: one table [1,H,S,A], or one for each trajectory, [B,H,S,A].
-    """
+def table_sampler(probs: Float[Array, "G H S A"], layout: AgentLayout) -> TableSampler:
+    """Sampler for group tables."""
     num_states, num_actions = probs.shape[-2:]
     # A draw must never reach an action of probability 0, whatever the sums' last bits are.
     later = jnp.cumsum(probs[..., ::-1], axis=-1)[..., ::-1][..., 1:]
     below = jnp.cumsum(probs, axis=-1) / probs.sum(-1, keepdims=True)
     limits = jnp.where(later > 0, below[..., :-1], 2.0)
     by_step = jnp.moveaxis(limits, 0, -1)  # [H,S,A-1,G]
-    spread = layout.spread if layout is not None else _one_each(probs.shape[0])
+    spread = layout.spread
     return TableSampler(
         tuple(
             tuple(spread(by_step[:, s, a]) for a in range(num_actions - 1))
             for s in range(num_states)
         )
     )
-
-
-def _one_each(num_tables: int) -> Callable[[Array], Array]:
-    """How a table without a layout is read, [H,G] -> [H] or [H,B,1,1]."""
-    return (lambda x: x[..., 0]) if num_tables == 1 else (lambda x: x[..., None, None])
 
 
 def action_sampler(policy: Policy, layout: AgentLayout) -> ActionSampler:
