@@ -6,6 +6,8 @@ import signal
 # Before JAX and matplotlib are imported anywhere, subprocesses included.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Commands that tests start leave the user's cache alone.
+os.environ["CROWDNASH_COMPILATION_CACHE"] = "off"
 
 import hypothesis
 import jaxtyping
