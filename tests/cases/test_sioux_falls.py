@@ -9,7 +9,6 @@ import pytest
 
 import crowdnash as cn
 from crowdnash import cases
-from crowdnash.cases import sioux_falls
 from crowdnash.cli import main
 from crowdnash.games.network import checked_network, shortest_routes
 
@@ -99,42 +98,6 @@ def test_shortest_routes_against_all_paths():
 
     routes = shortest_routes(network, [0], [5], 8)
     np.testing.assert_allclose(routes[0] @ times, sorted(paths(0, {0}))[:8])
-
-
-@pytest.mark.slow
-def test_exact_solution_is_the_published_equilibrium():
-    game = sioux_falls.game("small", num_routes=20)
-    assert game.num_agents == 36_060
-    judged = cases.judge(game, cases.solve_routes(game, num_iterations=600))
-    excess = judged.objective / sioux_falls.USER_EQUILIBRIUM_OBJECTIVE - 1
-    assert abs(excess) < 1e-6
-    assert judged.total_time == pytest.approx(sioux_falls.USER_EQUILIBRIUM_TIME, rel=2e-4)
-    assert judged.relative_gap < 2e-4
-
-
-def test_all_or_nothing_against_shortest_paths():
-    """The certificate where every driver takes the route that is shortest in an empty network."""
-    game = sioux_falls.game("small", num_routes=4)
-    probs = np.zeros((528, 4))
-    probs[:, 0] = 1
-    some = np.searchsorted(np.asarray(game.pair), np.arange(0, 528, 40))
-    certificate = cn.exploitability(
-        game,
-        cases.routes.policy_of(game, probs),
-        key=jax.random.key(0),
-        num_trajectories=2,
-        agents=some,
-        own_influence_agents=0,
-    )
-    routes = np.asarray(game.routes, float)
-    flows = cases.link_flows(game, probs)
-    network = checked_network(game.links)
-    for place, agent in enumerate(some):
-        mine = routes[int(game.pair[agent])]
-        others = flows - 10 * mine[0]
-        costs = [(route * network.times(others + 10)).sum() for route in mine]
-        gain = costs[0] - min(costs)
-        assert certificate.frozen.lower[place] == pytest.approx(gain, rel=1e-3, abs=1e-3)
 
 
 def test_bad_networks():
