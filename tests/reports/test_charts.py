@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from crowdnash.interval import Interval
-from crowdnash.reports import figures, report
+from crowdnash.reports import figures
 from crowdnash.reports import html as html_page
 from crowdnash.reports.agent_table import AgentGains
 from crowdnash.reports.chart import Axis, Chart, HeatMap, Panels, Series
 from crowdnash.reports.plotly import content, numbers, page_data
 from crowdnash.reports.still import draw
+from crowdnash.reports.style import rendered
 
 
 def test_representative_groups_by_hand():
@@ -50,7 +51,7 @@ def test_many_states_show_the_most_visited():
 def test_long_runs_make_small_pictures():
     epochs = np.arange(100_000)
     panels = figures.return_over_epochs(epochs, np.sin(epochs / 1e4), None)
-    assert len(report._render(draw(panels), "svg")) < 300_000
+    assert len(rendered(draw(panels), "svg")) < 300_000
     (trace,) = content(panels.charts[0])["figure"]["data"]
     assert len(trace["x"]) == 1500
     assert (trace["x"][0], trace["x"][-1]) == (0, 99_999)

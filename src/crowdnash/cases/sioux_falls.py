@@ -7,21 +7,24 @@ import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int, PRNGKeyArray
 
+from crowdnash.cases.planning import system_optimum
 from crowdnash.cases.routes import (
     PHASES,
     Judgement,
     judge,
     learn_routes,
-    network_of,
     policy_of,
     solve_routes,
 )
+from crowdnash.cases.sioux_falls_studies import Scene, Study, draw_case, study_roads, study_tolls
 from crowdnash.certificates.certificate import exploitability
+from crowdnash.certificates.result import Exploitability
 from crowdnash.checks import check_choice, check_count
 from crowdnash.files import read_arrays, read_json, write_arrays, write_atomically, write_json
 from crowdnash.games.network import Network, checked_network
@@ -32,13 +35,13 @@ USER_EQUILIBRIUM_OBJECTIVE = 4_231_335.28710744
 
 USER_EQUILIBRIUM_TIME = 7_480_225.345
 SYSTEM_OPTIMUM_TIME = 7_194_256.053
-"""Total travel times, in vehicle-minutes; the second by an independent path-based solver."""
+"""Total travel times, in vehicle-minutes, to judge by; the second by a path-based solver."""
 
 Scale = Literal["small", "full"]
 _VEHICLES = {"small": 10, "full": 1}
 # Fewer drivers try fewer routes in an epoch, and epochs are cheap.
 _PHASES = {"small": ((0.001, 50), (0.005, 50), (0.02, 200), (0.01, 100)), "full": PHASES}
-_PATHS = {"small": 8, "full": 4}
+_PATHS = 8
 
 
 def network() -> Network:
@@ -49,12 +52,25 @@ def network() -> Network:
     return checked_network(links)
 
 
-def game(scale: Scale = "full", *, num_routes: int = 10, **options: Any) -> RouteChoice:
+def places() -> Float[np.ndarray, "V 2"]:
+    """Where the nodes are on the map of LeBlanc, Morlok and Pierskalla (1975), in its units."""
+    nodes = _table("nodes")
+    return np.stack([nodes["x"], nodes["y"]], axis=1)
+
+
+def game(
+    scale: Scale = "full",
+    *,
+    num_routes: int = 10,
+    roads: Network | None = None,
+    **options: Any,
+) -> RouteChoice:
     """The game of all drivers, 528 pairs of origin and destination.
 
     Args:
         scale: "full" is one agent a driver; "small" one for ten of them.
-        num_routes: for each pair; the published equilibrium uses none but the 20 shortest.
+        num_routes: for each pair; the published equilibrium needs none but the 20 shortest.
+        roads: other links between the same nodes, by default `network()`.
         **options: as for `RouteChoice` (tolls, value_of_time, horizon).
 
     Raises:
@@ -62,11 +78,12 @@ def game(scale: Scale = "full", *, num_routes: int = 10, **options: Any) -> Rout
     """
     check_choice("scale", scale, tuple(_VEHICLES))
     trips = _table("trips")
-    origins, destinations = (trips[name].astype(int) - 1 for name in ("origin", "destination"))
+    origins, destinations = _ends()
     vehicles = _VEHICLES[scale]
     pair = np.repeat(np.arange(len(trips["trips"])), trips["trips"].astype(int) // vehicles)
     options = {"num_routes": num_routes, "vehicles": vehicles, **options}
-    return RouteChoice(network(), origins, destinations, pair, **options)
+    roads = network() if roads is None else roads
+    return RouteChoice(roads, origins, destinations, pair, **options)
 
 
 def run(
@@ -74,29 +91,78 @@ def run(
     *,
     scale: Scale = "full",
     seed: int = 0,
+    study: Study = "none",
     tell: Callable[[str], Any] = lambda line: None,
 ) -> dict[str, Any]:
     """Solve exactly, learn from play, certify what was learned; what is there is not done again.
 
-    Writes `exact.npz`, `learned.npz`, `links.csv` (the learned flows), `certificate.json` and
-    `summary.json`.
+    Writes `exact.npz`, `optimum.npz`, `learned.npz`, `links.csv` (the learned flows),
+    `certificate.json`, `summary.json` and pictures.
 
     Args:
         out: a directory, new or of the same case, scale and seed.
         scale: see `game`.
         seed: decides all draws.
+        study: what else to compute: "tolls", "roads", "all" or "none" (see `sioux_falls_studies`).
         tell: is called with a line about every stage.
 
     Returns:
         The summary.
 
     Raises:
-        ValueError: `scale` or `seed` is wrong, or `out` holds something else.
+        ValueError: `scale`, `seed` or `study` is wrong, or `out` holds something else.
         OSError: `out` cannot be written.
     """
     check_choice("scale", scale, tuple(_VEHICLES))
+    check_choice("study", study, get_args(Study))
     check_count("seed", seed, 0)
     settings = {"case": "sioux-falls", "scale": scale, "seed": seed}
+    open_case(out, settings)
+    keys = jax.random.split(jax.random.key(seed), 2)
+    roads, played = network(), game(scale)
+    settled = game(scale, num_routes=20)
+    exact = judge(settled, stage(out, "exact", tell, lambda: solve_routes(settled)), network=roads)
+    best = stage(out, "optimum", tell, lambda: system_optimum(on_roads, roads, exact).flows)
+    learned = stage(out, "learned", tell, lambda: learn_routes(played, keys[0], _PHASES[scale]))
+    judged = judge(played, learned, network=roads)
+    _write_links(out / "links.csv", roads, judged)
+    certificate = _certified(out, played, learned, keys[1], tell)
+    frozen = certificate.frozen
+    assert frozen is not None  # nobody's transitions feel the others
+    best_time = float(best @ roads.times(best))
+    summary = {
+        **settings,
+        "num_agents": played.num_agents,
+        "exact": _figures(exact),
+        "learned": _figures(judged),
+        "largest_gain_minutes": [float(x) for x in frozen.maximum],
+        "mean_gain_minutes": [float(x) for x in frozen.mean],
+        "published_objective": USER_EQUILIBRIUM_OBJECTIVE,
+        "optimum_total_time": best_time,
+        "price_of_anarchy": exact.total_time / best_time,
+    }
+    scene = Scene(places(), roads, on_roads, exact, best)
+    draw_case(out, scene, judged, certificate, np.asarray(played.pair), _ends())
+    if study in ("tolls", "all"):
+        summary["tolls"] = study_tolls(out, scene)
+    if study in ("roads", "all"):
+        summary["roads"] = study_roads(out, scene, tell)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def on_roads(roads: Network, **options: Any) -> RouteChoice:
+    """The small game on other roads, for studies: 36,060 drivers stand for all."""
+    return game("small", roads=roads, **options)
+
+
+def open_case(out: Path, settings: dict[str, Any]) -> None:
+    """Claim a directory for a case, or find that it is that case's already.
+
+    Raises:
+        ValueError: it holds something else.
+        OSError: it cannot be written.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if (out / "case.json").exists():
         if read_json(out / "case.json") != settings:
@@ -104,42 +170,12 @@ def run(
     elif any(out.iterdir()):
         raise ValueError(f"--out must be new or empty: {out}")
     write_json(out / "case.json", settings)
-    keys = jax.random.split(jax.random.key(seed), 2)
-    played = game(scale)
-    exact_game = game(scale, num_routes=20)
-    exact = _stage(out, "exact", tell, lambda: solve_routes(exact_game))
-    learned = _stage(out, "learned", tell, lambda: learn_routes(played, keys[0], _PHASES[scale]))
-    judged = judge(played, learned)
-    _write_links(out / "links.csv", network_of(played), judged)
-    begun = time.perf_counter()
-    certificate = exploitability(
-        played,
-        policy_of(played, learned),
-        key=keys[1],
-        num_trajectories=_PATHS[scale],
-        own_influence_agents=0,
-    )
-    certificate.save(out / "certificate.json")
-    tell(f"certified {played.num_agents} drivers in {time.perf_counter() - begun:.1f} s")
-    frozen = certificate.frozen
-    assert frozen is not None  # nobody's transitions feel the others
-    summary = {
-        **settings,
-        "num_agents": played.num_agents,
-        "exact": _figures(judge(exact_game, exact)),
-        "learned": _figures(judged),
-        "largest_gain_minutes": [float(x) for x in frozen.maximum],
-        "mean_gain_minutes": [float(x) for x in frozen.mean],
-        "published_objective": USER_EQUILIBRIUM_OBJECTIVE,
-        "price_of_anarchy": judge(exact_game, exact).total_time / SYSTEM_OPTIMUM_TIME,
-    }
-    write_json(out / "summary.json", summary)
-    return summary
 
 
-def _stage(
+def stage(
     out: Path, name: str, tell: Callable[[str], Any], work: Callable[[], np.ndarray]
 ) -> np.ndarray:
+    """The array of one stage: read if it is there, else computed and written."""
     path = out / f"{name}.npz"
     if path.exists():
         tell(f"{name}: done before")
@@ -149,6 +185,35 @@ def _stage(
     write_arrays(path, {"probs": probs})
     tell(f"{name}: {time.perf_counter() - begun:.1f} s")
     return probs
+
+
+def _certified(
+    out: Path,
+    played: RouteChoice,
+    learned: np.ndarray,
+    key: PRNGKeyArray,
+    tell: Callable[[str], Any],
+) -> Exploitability:
+    if (out / "certificate.json").exists():
+        tell("certificate: done before")
+        return Exploitability.load(out / "certificate.json")
+    begun = time.perf_counter()
+    certificate = exploitability(
+        played,
+        policy_of(played, learned),
+        key=key,
+        num_trajectories=_PATHS,
+        own_influence_agents=0,
+    )
+    certificate.save(out / "certificate.json")
+    tell(f"certified {played.num_agents} drivers in {time.perf_counter() - begun:.1f} s")
+    return certificate
+
+
+def _ends() -> Int[np.ndarray, "2 P"]:
+    """Origins and destinations of the pairs."""
+    trips = _table("trips")
+    return np.stack([trips["origin"], trips["destination"]]).astype(int) - 1
 
 
 def _figures(judged: Judgement) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from crowdnash.cases import sioux_falls
+from crowdnash.cases.sioux_falls_studies import Study
 from crowdnash.cli.parsing import parse
 
 CASES = ("sioux-falls",)
@@ -29,6 +30,8 @@ class CaseFlags:
     """where to save: new, empty, or the directory of the same case"""
     seed: int = 0
     """decides all random draws"""
+    study: Study = "none"
+    """tolls: who pays for them; roads: closed and added, one by one; all: both (minutes more)"""
     json: bool = False
     """print the summary as JSON"""
 
@@ -46,6 +49,7 @@ def show_case(arguments: Sequence[str]) -> None:
         out,
         scale=flags.scale,
         seed=flags.seed,
+        study=flags.study,
         tell=lambda line: print(line, file=sys.stderr),
     )
     if flags.json:

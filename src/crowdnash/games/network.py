@@ -52,6 +52,41 @@ class Network(NamedTuple):
         integral = share + self.b * share ** (self.power + 1) / (self.power + 1)
         return float((self.free_flow_time * self.capacity * integral).sum())
 
+    def with_marginal_times(self) -> "Network":
+        """Links that take d(v time(v))/dv: their user equilibrium is our system optimum.
+
+        What a driver adds to everybody's time, its own included (Beckmann 1956).
+        """
+        return self._replace(b=self.b * (1 + self.power))
+
+    def without_road(self, one: int, other: int) -> "Network":
+        """The links less those between two nodes, both directions.
+
+        Raises:
+            ValueError: there is no such link.
+        """
+        start, end = np.asarray(self.from_node), np.asarray(self.to_node)
+        closed = ((start == one) & (end == other)) | ((start == other) & (end == one))
+        if not closed.any():
+            raise ValueError(f"a road to close must exist: there is none between {one} and {other}")
+        return Network(*(np.asarray(column)[~closed] for column in self))
+
+    def with_road(
+        self, one: int, other: int, *, free_flow_time: float, capacity: float
+    ) -> "Network":
+        """The links and a road more, both directions, with the commonest b and power (the medians).
+
+        Raises:
+            ValueError: there is such a link, or as `checked_network`.
+        """
+        values = (free_flow_time, capacity, np.median(self.b), np.median(self.power))
+        more = ((one, other), (other, one), *((x, x) for x in values))
+        links = Network(*(np.append(column, x) for column, x in zip(self, more, strict=True)))
+        ends = set(zip(self.from_node.tolist(), self.to_node.tolist(), strict=True))
+        if {(one, other), (other, one)} & ends:
+            raise ValueError(f"a road to add must be new: there is one between {one} and {other}")
+        return checked_network(links)
+
     def marginal_tolls(self, flows: Any) -> Float[np.ndarray, " L"]:
         """v dtime/dv: what a driver's presence costs the others, in time (Pigou 1920)."""
         share = np.asarray(flows, np.float64) / self.capacity
@@ -86,10 +121,33 @@ def checked_network(links: Any) -> Network:
     return Network(**columns)
 
 
+def grid_town(side: int, rng: np.random.Generator) -> Network:
+    """A town of side x side nodes, neighbours joined in both directions (the Manhattan lattice).
+
+    Free-flow times are uniform on [1, 3], capacities on [0.5, 1.5], both directions alike; b and
+    power are those of the Bureau of Public Roads (1964).
+
+    Args:
+        side: >= 2.
+        rng: decides the draws.
+    """
+    node = np.arange(side * side).reshape(side, side)
+    one = np.concatenate([node[:, :-1].ravel(), node[:-1].ravel()])
+    other = np.concatenate([node[:, 1:].ravel(), node[1:].ravel()])
+    times, capacity = rng.uniform(1, 3, len(one)), rng.uniform(0.5, 1.5, len(one))
+    start, end = np.append(one, other), np.append(other, one)
+    constants = (np.full(len(start), value) for value in (0.15, 4.0))
+    return Network(start, end, np.tile(times, 2), np.tile(capacity, 2), *constants)
+
+
 def shortest_routes(
-    network: Network, origins: Any, destinations: Any, num_routes: int
+    network: Network,
+    origins: Any,
+    destinations: Any,
+    num_routes: int,
+    lengths: Any = None,
 ) -> Bool[np.ndarray, "P A L"]:
-    """The links of the shortest loopless routes of every pair by free-flow time (Yen 1971).
+    """The links of the shortest loopless routes of every pair (Yen 1971).
 
     A pair with fewer than A routes has its last one several times.
 
@@ -98,10 +156,11 @@ def shortest_routes(
         origins: [P] nodes.
         destinations: [P] nodes, others than the origins.
         num_routes: A >= 1.
+        lengths: of the links [L], > 0; by default free-flow times.
 
     Raises:
-        ValueError: a node is unknown, an origin is its own destination, or a destination cannot be
-            reached; names the pair.
+        ValueError: a length is wrong, a node is unknown, an origin is its own destination, or a
+            destination cannot be reached; names the pair.
     """
     check_count("num_routes", num_routes, 1)
     link = {
@@ -112,7 +171,8 @@ def shortest_routes(
         raise ValueError("from_node and to_node must not name the same link twice")
     size = network.num_nodes
     ends = (np.asarray(x, np.int32) for x in (network.from_node, network.to_node))
-    graph = csr_array((np.asarray(network.free_flow_time), tuple(ends)), (size, size))
+    lengths = _checked_lengths(network, lengths)
+    graph = csr_array((lengths, tuple(ends)), (size, size))
     graph.indices, graph.indptr = (x.astype(np.int32) for x in (graph.indices, graph.indptr))
     table = np.zeros((len(origins), num_routes, len(network.from_node)), bool)
     for p, (start, end) in enumerate(zip(origins, destinations, strict=True)):
@@ -121,11 +181,11 @@ def shortest_routes(
                 f"origins and destinations must be two nodes of 0..{size - 1}: pair {p} is "
                 f"({start}, {end})"
             )
-        lengths, before = yen(graph, int(start), int(end), num_routes, return_predecessors=True)
-        if not len(lengths):
+        costs, before = yen(graph, int(start), int(end), num_routes, return_predecessors=True)
+        if not len(costs):
             raise ValueError(f"destinations must be reachable: there is no route {start} -> {end}")
         for a in range(num_routes):
-            ahead, node = before[min(a, len(lengths) - 1)], int(end)
+            ahead, node = before[min(a, len(costs) - 1)], int(end)
             while node != start:
                 table[p, a, link[int(ahead[node]), node]] = True
                 node = int(ahead[node])
@@ -135,6 +195,16 @@ def shortest_routes(
 def route_times(routes: Any, link_times: Any) -> Any:
     """Sums of link times over routes, [..., A, L] and [L] -> [..., A]."""
     return (jnp if isinstance(routes, Array) else np).einsum("...al,l->...a", routes, link_times)
+
+
+def _checked_lengths(network: Network, lengths: Any) -> Float[np.ndarray, " L"]:
+    free = np.asarray(network.free_flow_time, np.float64)
+    if lengths is None:
+        return free
+    lengths = np.asarray(as_array("route_lengths", lengths), np.float64)
+    if lengths.shape != free.shape or not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise ValueError("route_lengths must be [L] numbers > 0, one a link")
+    return lengths
 
 
 def _read(links: Any, name: str) -> Any:

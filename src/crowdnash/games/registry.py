@@ -15,6 +15,7 @@ _TABULAR = {
     "crowd-modelling": "CrowdModelling",
     "garnet": "Garnet",
     "rock-paper-scissors": "RockPaperScissors",
+    "route-choice": "RouteChoice",
     "sis": "SIS",
 }
 _SIMULATORS = {"taxi": "Taxi"}

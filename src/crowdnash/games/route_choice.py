@@ -3,14 +3,22 @@
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from crowdnash.checks import as_array, check_number
+from crowdnash.checks import as_array, check_count, check_key, check_number
 from crowdnash.games.base import PopulationGame
-from crowdnash.games.network import Network, checked_network, route_times, shortest_routes
-from crowdnash.games.parameters import agent_array
+from crowdnash.games.checks import check_fits_memory
+from crowdnash.games.network import (
+    Network,
+    checked_network,
+    grid_town,
+    route_times,
+    shortest_routes,
+)
+from crowdnash.games.parameters import Heterogeneity, agent_array, draw_around
 
 
 class Driver(NamedTuple):
@@ -37,7 +45,8 @@ class RouteChoice(PopulationGame):
         origins: [P] nodes.
         destinations: [P] nodes.
         pair: [N], which of the P pairs an agent drives.
-        num_routes: A, the shortest ones by free-flow time.
+        num_routes: A, the shortest ones.
+        route_lengths: [L], by which routes are the shortest; by default free-flow times.
         value_of_time: [N] or a number, > 0, in reward a unit of time.
         tolls: [L] or a number, in reward a passage.
         vehicles: that one agent stands for, > 0.
@@ -70,13 +79,15 @@ class RouteChoice(PopulationGame):
         pair: Any,
         *,
         num_routes: int = 10,
+        route_lengths: Any = None,
         value_of_time: Any = 1.0,
         tolls: Any = 0.0,
         vehicles: float | int = 1.0,
         horizon: int = 1,
     ):
         links = checked_network(network)
-        self.routes = jnp.asarray(shortest_routes(links, origins, destinations, num_routes))
+        ends = (origins, destinations)
+        self.routes = jnp.asarray(shortest_routes(links, *ends, num_routes, route_lengths))
         pair = np.asarray(as_array("pair", pair, integers=True))
         count = self.routes.shape[0]
         if pair.ndim != 1 or pair.min(initial=0) < 0 or pair.max(initial=0) >= count:
@@ -96,6 +107,108 @@ class RouteChoice(PopulationGame):
         self.links = Network(*ends, *(jnp.asarray(x, jnp.float32) for x in links[2:]))
         self.initial_distribution = jnp.ones(1, jnp.float32)
         self.horizon = horizon
+
+    @classmethod
+    def from_trips(
+        cls,
+        network: Any,
+        trips: Any,
+        *,
+        zones: Any = None,
+        vehicles: float | int = 1.0,
+        **options: Any,
+    ) -> "RouteChoice":
+        """The drivers of a trip table, an agent for every `vehicles` trips (rounded) of a pair.
+
+        Args:
+            network: as for `RouteChoice`.
+            trips: [Z,Z], >= 0, from each zone (row) to each other; trips within a zone stay there
+                and are left out.
+            zones: [Z], the nodes that are zones; by default the first Z nodes.
+            vehicles: trips that one agent stands for, > 0.
+            **options: as for `RouteChoice`.
+
+        Raises:
+            ValueError: the table is not square or has a wrong number, a zone is no node of the
+                network, or as `RouteChoice`.
+        """
+        check_number("vehicles", vehicles, above=0)
+        table = np.asarray(as_array("trips", trips), np.float64)
+        if table.ndim != 2 or table.shape[0] != table.shape[1]:
+            raise ValueError(f"trips must be a square table [Z,Z], not {list(table.shape)}")
+        if (wrong := ~(np.isfinite(table) & (table >= 0))).any():
+            row, column = (int(k) for k in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"trips must be >= 0 and finite: trips[{row}, {column}] = {table[row, column]:g}"
+            )
+        links = checked_network(network)
+        nodes = np.arange(len(table)) if zones is None else np.asarray(as_array("zones", zones))
+        if nodes.shape != table.shape[:1]:
+            raise ValueError(f"zones must be [Z] nodes, Z = {len(table)} as trips, not {nodes}")
+        unknown = nodes[~np.isin(nodes, np.append(links.from_node, links.to_node))]
+        if len(unknown):
+            raise ValueError(f"zones must be nodes of the network: {unknown[0]} has no links")
+        agents = np.rint(table / vehicles).astype(int)
+        np.fill_diagonal(agents, 0)
+        rows, columns = np.nonzero(agents)
+        pair = np.repeat(np.arange(len(rows)), agents[rows, columns])
+        return cls(links, nodes[rows], nodes[columns], pair, vehicles=vehicles, **options)
+
+    @classmethod
+    def sample(
+        cls,
+        key: PRNGKeyArray,
+        *,
+        num_agents: int = 1000,
+        horizon: int = 1,
+        heterogeneity: Heterogeneity = 0.1,
+        side: int = 4,
+        num_pairs: int = 8,
+        num_routes: int = 4,
+        congestion: float = 1.0,
+    ) -> "RouteChoice":
+        """Draw a town on a grid and the drivers in it.
+
+        Args:
+            key: decides the draw.
+            num_agents: number of drivers N >= 2.
+            horizon: number of days H >= 1.
+            heterogeneity: half-width of the values of time around 1.
+            side: nodes along each side of the grid, >= 2.
+            num_pairs: pairs of origin and destination, of which every driver has one.
+            num_routes: routes a driver chooses from.
+            congestion: flow / capacity on the mean link in use, if all took the shortest, > 0.
+
+        Raises:
+            ValueError: a number is out of its range, or a draw would leave its parameter's
+                range; the message names the argument, the rule and the value.
+        """
+        check_key("key", key)
+        check_count("num_agents", num_agents, 2)
+        check_count("horizon", horizon, 1)
+        check_count("side", side, 2)
+        check_count("num_pairs", num_pairs, 1)
+        check_count("num_routes", num_routes, 1)
+        check_number("congestion", congestion, above=0)
+        check_fits_memory(num_agents, 4 * (4 + num_routes))
+        town_key, agents_key, pair_key = jax.random.split(key, 3)
+        drawn = draw_around(agents_key, {"value_of_time": 1.0}, heterogeneity, num_agents)
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(town_key)).ravel())
+        town = grid_town(side, rng)
+        ends = np.array([rng.choice(side * side, 2, replace=False) for _ in range(num_pairs)]).T
+        flows = num_agents * shortest_routes(town, ends[0], ends[1], 1)[:, 0].mean(0)
+        scale = flows[flows > 0].mean() / congestion
+        town = town._replace(capacity=town.capacity * scale)
+        pair = np.asarray(jax.random.randint(pair_key, (num_agents,), 0, num_pairs))
+        return cls(
+            town,
+            ends[0],
+            ends[1],
+            pair,
+            num_routes=num_routes,
+            value_of_time=drawn["value_of_time"],
+            horizon=horizon,
+        )
 
     @property
     def num_actions(self) -> int:

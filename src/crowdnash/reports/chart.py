@@ -138,13 +138,14 @@ class HeatMap:
 
     Attributes:
         title: what it shows.
-        x: the axis of the columns, which are counted from 0.
+        x: the axis of the columns, which are counted from `first`.
         rows: the names of the rows, the first on top.
         values: the values, [R,T].
         unit: what the values are.
         top: the value of the strongest colour.
         colour: of that, "blue" or "red".
         choice: which entry of its picture's menu shows it, if there is a menu.
+        first: the number of the first column.
     """
 
     title: str
@@ -155,6 +156,7 @@ class HeatMap:
     top: float = 1.0
     colour: Literal["blue", "red"] = "blue"
     choice: str = ""
+    first: int = 0
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def _bar(series: Series, axis: Axis) -> dict[str, Any]:
 
 
 def _heat_map(chart: HeatMap) -> dict[str, Any]:
-    steps = np.arange(chart.values.shape[1])
+    steps = chart.first + np.arange(chart.values.shape[1])
     trace = {
         "type": "heatmap",
         "x": numbers(steps),

@@ -111,6 +111,7 @@ def _draw_heat_map(ax: Axes, chart: HeatMap) -> Any:
     ax.set_yticks(range(len(chart.rows)), list(chart.rows))
     ax.set_xlabel(chart.x.name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rows, columns = chart.values.shape
     return ax.imshow(
         chart.values,
         aspect="auto",
@@ -118,6 +119,7 @@ def _draw_heat_map(ax: Axes, chart: HeatMap) -> Any:
         vmin=0,
         vmax=chart.top,
         interpolation="none",
+        extent=(chart.first - 0.5, chart.first + columns - 0.5, rows - 0.5, -0.5),
     )
 
 
