@@ -34,7 +34,7 @@ class BruteForce:
     """One game and one policy profile `policy` [N,H,S,A].
 
     `move[h,i][z+u]` [S] and `pay[h,i][z+u]` are P^i and R^i of agent i at joint state z and joint
-    action u, stored as arrays [H,N,S,..,S,A,..,A,(S)].
+    action u, stored as arrays [H,N,S,..,S,A,..,A,(S)]; `initial` [N,S].
     """
 
     initial: np.ndarray
@@ -68,7 +68,8 @@ class BruteForce:
 
     def initial_joint(self) -> np.ndarray:
         """Probabilities of the joint states at step 0, [Z]: agents start independently."""
-        return np.asarray([np.prod(self.initial[list(z)]) for z in self.joint_states])
+        everyone = np.arange(self.num_agents)
+        return np.asarray([np.prod(self.initial[everyone, list(z)]) for z in self.joint_states])
 
     def action_probability(self, h: int, z: tuple, u: tuple, leave_out: int = -1) -> float:
         """Probability that all agents (but `leave_out`) play their part of u in z at step h."""
@@ -276,7 +277,7 @@ def brute_force(game, policy) -> BruteForce:
     )
     axes = (game.horizon, n, *[num_s] * n, *[num_a] * n)
     return BruteForce(
-        initial=np.asarray(game.initial_distribution, np.float64),
+        initial=np.broadcast_to(np.asarray(game.initial_distribution, np.float64), (n, num_s)),
         move=np.asarray(probs, np.float64).reshape(*axes, num_s),
         pay=np.asarray(reward, np.float64).reshape(axes),
         policy=np.asarray(policy.probs, np.float64)[np.asarray(policy.groups)],

@@ -45,6 +45,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crowdnash.approximate_symmetry.agent_laws import open_reader
+from crowdnash.approximate_symmetry.alike import check_same_start_and_actions
 from crowdnash.approximate_symmetry.measurement import Symmetry
 from crowdnash.checks import as_array, check_choice, check_instance
 from crowdnash.games.base import DynamicGame, PopulationGame
@@ -149,8 +150,9 @@ def nash_bound(
 
     Raises:
         ValueError: `sym` is of another game or has no Lipschitz moduli, agents of several groups
-            contribute differently to the aggregate (the proof needs sigma(rho^-i)), or an argument
-            is out of range.
+            contribute differently to the aggregate (the proof needs sigma(rho^-i)), agents of one
+            start from different distributions or have different legal actions (the theorem is about
+            differences of laws), or an argument is out of range.
     """
     check_instance("game", game, DynamicGame)
     check_choice("end", end, ("upper", "lower"))
@@ -161,6 +163,7 @@ def nash_bound(
         )
     if sym.fingerprint not in ("", fingerprint(game)):
         raise ValueError("sym must be symmetry(game), and is that of another game")
+    check_same_start_and_actions(game, sym.groups)
     if sym.lipschitz is None:
         raise ValueError(
             f"sym must have Lipschitz moduli: method={sym.method!r} measures none"

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crowdnash.approximate_symmetry.agent_laws import Reader, open_reader
+from crowdnash.approximate_symmetry.alike import check_same_start_and_actions
 from crowdnash.approximate_symmetry.deviation import (
     Deviation,
     LawStudy,
@@ -129,6 +130,10 @@ def symmetry(
     in Def. 3); "sample" queries some, so that the lower ends carry a standard error. "auto" takes
     the first that applies.
 
+    Agents of a group must start alike and have the same legal actions: Def. 7 is about laws, at
+    illegal actions too (maxima over more pairs than are played, so that alpha and beta are no
+    smaller than they must be).
+
     Args:
         game: The game.
         groups: As in `PolicyMirrorDescent` (default: one group).
@@ -143,7 +148,8 @@ def symmetry(
         seed: >= 0, of the search or of the play.
 
     Raises:
-        ValueError: Names the argument, the rule and the value.
+        ValueError: Names the argument, the rule and the value; or two agents of a group start from
+            different distributions or have different legal actions.
         GameError: A law or a contribution is not finite, or what the game declares of its laws is
             not true.
     """
@@ -151,6 +157,7 @@ def symmetry(
     check_choice("method", method, get_args(SymmetryMethod))
     _check_arguments(num_populations, num_permutations, seed)
     members = assign_groups(game, "symmetric" if groups is None else groups)
+    check_same_start_and_actions(game, members)
     if method == "trajectories" or (method == "auto" and not isinstance(game, TabularGame)):
         sym = _of_play(game, members, explore(game, policy, num_trajectories, seed))
         return dataclasses.replace(sym, fingerprint=fingerprint(game))

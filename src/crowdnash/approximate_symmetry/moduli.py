@@ -290,7 +290,7 @@ def monotonicity_of(reader: Reader, moves: LawVariation, pays: LawVariation) -> 
     sizes = np.bincount(np.asarray(reader.groups)).astype(float)
     shares, meeting = sizes / sizes.sum(), OthersOfGroups(sizes).matrix
     model = RewardModel(rewards, slopes, points, shares, meeting, pays.exact)
-    initial = np.asarray(game.initial_distribution)
+    initial = np.atleast_2d(game.initial_distribution).mean(0)
     return check_monotone(model, transition, initial / initial.sum())
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from crowdnash.certificates.planning import Prepared, Setting, frozen_gains
 from crowdnash.certificates.played import Deviations, Played, play_deviations
 from crowdnash.games.base import PopulationGame
+from crowdnash.games.legal import ILLEGAL_REWARD
 
 _FEW_PLAYS = 64
 _SCREENING_PLAYS = 16
@@ -55,17 +56,22 @@ def choose_deviations(setting: Setting, agents: Prepared) -> Chosen:
 
 
 def candidates(game: PopulationGame, agent: Prepared) -> Float[np.ndarray, "H X c"]:
-    """Policies that one agent might deviate to, none twice."""
-    players = agent.players
+    """Policies that one agent might deviate to, none twice.
+
+    Where the action of a constant or of a changed step is illegal, the best response stays.
+    """
+    players, legal = agent.players, np.asarray(agent.model.reward[..., 0]) > ILLEGAL_REWARD / 2
     planned = np.asarray(players.planned[..., 0])
     shape = (game.horizon, game.num_states, game.num_actions)
     actions = np.eye(game.num_actions, dtype=planned.dtype)
     tables: list[np.ndarray] = [np.asarray(players.deviation[..., 0]), planned]
-    for action in actions:
-        tables.append(np.broadcast_to(action, shape).reshape(planned.shape))
+    for number, action in enumerate(actions):
+        there = legal.reshape(shape)[..., number, None]
+        constant = np.where(there, action, planned.reshape(shape))
+        tables.append(constant.reshape(planned.shape))
         for step in range(min(game.horizon, _STEPS_CHANGED)):
             changed = planned.reshape(shape).copy()
-            changed[step] = action
+            changed[step] = constant[step]
             tables.append(changed.reshape(planned.shape))
     different = {table.tobytes(): table for table in tables}
     return np.stack(list(different.values()), axis=-1)

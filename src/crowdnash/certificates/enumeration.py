@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from crowdnash.games.base import PopulationGame, TabularGame, is_distribution
 from crowdnash.games.checks import check_joint_law, law_error
+from crowdnash.games.legal import LegalActions
 
 MAX_JOINT_ENTRIES = 20_000_000
 MAX_POLICY_ENTRIES = 50_000_000
@@ -66,7 +67,8 @@ def enumerate_values(game: TabularGame, tables: Float[np.ndarray, "N H S A"]) ->
     states = np.array(list(itertools.product(range(game.num_states), repeat=n)))
     actions = np.array(list(itertools.product(range(game.num_actions), repeat=n)))
     initial = np.asarray(game.initial_distribution, np.float64)
-    start = np.prod((initial / initial.sum())[states], axis=1)
+    initial = np.broadcast_to(initial / initial.sum(-1, keepdims=True), (n, game.num_states))
+    start = np.prod(initial[np.arange(n), states], axis=1)
     models = [_step_model(game, states, actions, h) for h in range(game.horizon)]
     # [H,N,Z,U]: probability of agent j's own part of a joint action
     acts = np.array(
@@ -76,7 +78,12 @@ def enumerate_values(game: TabularGame, tables: Float[np.ndarray, "N H S A"]) ->
         ]
     )
     value = _profile_values(start, models, acts)
-    best = [_best_value(game, i, start, states, actions, models, acts) for i in range(n)]
+    legal = LegalActions.of(game)
+    may = None if legal is None else np.asarray(legal.tables)[np.asarray(legal.kinds)]
+    best = [
+        _best_value(game, i, start, states, actions, models, acts, None if may is None else may[i])
+        for i in range(n)
+    ]
     return ExactValues(value, np.array(best))
 
 
@@ -123,13 +130,20 @@ def _best_value(
     actions: np.ndarray,
     models: list,
     acts: np.ndarray,
+    legal: np.ndarray | None,
 ) -> float:
-    """Largest J^i over all deterministic policies, grown step by step from their prefixes."""
-    rules = np.array(
+    """Largest J^i over all deterministic policies, grown step by step from their prefixes.
+
+    Those that are legal [H,S,A], if it is not None.
+    """
+    all_rules = np.array(
         list(itertools.product(range(game.num_actions), repeat=game.num_states))
     )  # [A^S, S]
     reached, value = start[None], np.zeros(1)
-    for (joint, rewards), act in zip(models, acts, strict=True):
+    for step, ((joint, rewards), act) in enumerate(zip(models, acts, strict=True)):
+        rules = all_rules
+        if legal is not None:
+            rules = rules[legal[step][np.arange(game.num_states), rules].all(1)]
         others = np.prod(np.delete(act, agent, axis=0), axis=0)  # [Z,U]
         plays = actions[None, :, agent] == rules[:, states[:, agent]][:, :, None]  # [rules,Z,U]
         weight = others[None] * plays

@@ -13,12 +13,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from crowdnash.certificates.enumeration import ExactValues
 from crowdnash.games.base import PopulationGame, TabularGame, is_distribution
 from crowdnash.games.checks import law_error
 from crowdnash.games.double_precision import as_double
+from crowdnash.games.legal import LegalActions
 from crowdnash.games.vectorised import contribution_table, laws_of_agents
 from crowdnash.policies.base import Policy
 
@@ -39,8 +40,10 @@ def independent_values(game: PopulationGame, policy: Policy) -> ExactValues:
         GameError: The game pays a NaN or a transition is not a distribution.
     """
     with jax.enable_x64(True):
-        double = as_double((game, policy))
-        value, best, faults = jax.device_get(_values(*double))
+        own_game, own_policy = as_double((game, policy))
+        legal = LegalActions.of(game)
+        may = None if legal is None else legal.tables[legal.kinds]
+        value, best, faults = jax.device_get(_values(own_game, own_policy, may))
     wrong = faults.place >= 0
     if wrong.any():
         step = int(np.argmax(wrong))
@@ -62,7 +65,9 @@ class _Faults(NamedTuple):
 
 
 @eqx.filter_jit
-def _values(game: PopulationGame, policy: Policy) -> tuple[Array, Array, _Faults]:
+def _values(
+    game: PopulationGame, policy: Policy, legal: Bool[Array, "N H S A"] | None
+) -> tuple[Array, Array, _Faults]:
     n, num_states = game.num_agents, game.num_states
     index = jnp.arange(n, dtype=jnp.int32)
     states = jnp.arange(num_states, dtype=jnp.int32)
@@ -97,12 +102,16 @@ def _values(game: PopulationGame, policy: Policy) -> tuple[Array, Array, _Faults
             paid.reshape(-1)[place],
         )
         own, best = (paid + jnp.einsum("nsat,nt->nsa", ahead, v) for v in values)
+        if legal is not None:
+            best = jnp.where(legal[:, step], best, -jnp.inf)
         return ((acts(step) * own).sum(-1), best.max(-1)), fault
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
-    initial = game.initial_distribution / game.initial_distribution.sum()
+    initial = game.initial_distribution / game.initial_distribution.sum(-1, keepdims=True)
     start = jnp.broadcast_to(initial, (n, num_states))
     _, aggregates = jax.lax.scan(forward, start, steps)
     zero = jnp.zeros((n, num_states), jnp.float64)
     (own, best), faults = jax.lax.scan(backward, (zero, zero), (aggregates, steps), reverse=True)
+    if initial.ndim == 2:
+        return (own * initial).sum(1), (best * initial).sum(1), faults
     return own @ initial, best @ initial, faults

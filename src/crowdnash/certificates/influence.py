@@ -25,16 +25,21 @@ from jaxtyping import Float
 from crowdnash.certificates.plans import MeanModel, Plan, expected_next, plan_against
 from crowdnash.certificates.response import Response, Slopes
 from crowdnash.games.base import PopulationGame
+from crowdnash.games.starts import mean_at_start
 
 _ROUNDS = 3
 _MOST_ENTRIES = 4_000_000
 
 
 class Means(NamedTuple):
-    """What an agent contributes: `table` [n,X,K], and `expected` [H,n,K] under the policy."""
+    """What an agent contributes: `table` [n,X,K], and `expected` [H,n,K] under the policy.
+
+    `start` is where it begins (`starts.start_of`).
+    """
 
     table: Float[np.ndarray, "n X K"]
     expected: Float[np.ndarray, "H n K"]
+    start: Float[np.ndarray, "S *n"]
 
 
 class FirstOrder(NamedTuple):
@@ -77,7 +82,7 @@ def first_order(
         total = (probs[h] * moved).reshape(by_state).sum(1)
         action_values = model.reward[h] + expected_next(model.transition[h], values)
         values = (probs[h] * action_values).reshape(by_state).sum(1)
-    return FirstOrder(effects, np.asarray(game.initial_distribution, np.float32) @ total)
+    return FirstOrder(effects, mean_at_start(means.start, total))
 
 
 def _worth(
@@ -150,7 +155,7 @@ def influence_aware_plan(
             break
         plan = plan_against(model, probs)
         order = first_order(game, model, slopes, response, means, plan.probs)
-        better = _total(game, plan, order) > _total(game, best, best_order) + 1e-6
+        better = _total(means, plan, order) > _total(means, best, best_order) + 1e-6
         best = Plan(*(np.where(better, *x) for x in zip(plan, best, strict=True)))
         best_order = FirstOrder(
             *(np.where(better, *x) for x in zip(order, best_order, strict=True))
@@ -158,5 +163,5 @@ def influence_aware_plan(
     return best, best_order
 
 
-def _total(game: PopulationGame, plan: Plan, order: FirstOrder) -> Float[np.ndarray, " n"]:
-    return plan.start(game.initial_distribution) + order.predicted
+def _total(means: Means, plan: Plan, order: FirstOrder) -> Float[np.ndarray, " n"]:
+    return plan.start(means.start) + order.predicted

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from crowdnash.certificates.limits import limits
 from crowdnash.certificates.path_values import gains_on_paths
 from crowdnash.certificates.planning import SECOND_ORDER, Prepared, Setting
+from crowdnash.games.starts import double_start, mean_at_start
 
 
 class UpperEnds(NamedTuple):
@@ -31,8 +32,8 @@ class UpperEnds(NamedTuple):
         if len(rest):
             ends = limits(setting.game, setting.policy, agents.agents[rest])
             base = np.asarray(agents.players.base.values[0], np.float64)[:, rest]
-            initial = np.asarray(setting.game.initial_distribution, np.float64)
-            planned = initial @ base + agents.planned_gain[rest] + ends.influence
+            start = double_start(setting.game, agents.agents[rest])
+            planned = mean_at_start(start, base) + agents.planned_gain[rest] + ends.influence
             coupled = planned < ends.any_crowd
             constant[rest] = np.where(coupled, ends.influence, ends.any_crowd)
             kind[rest] = np.where(coupled, "coupling", "any crowd")

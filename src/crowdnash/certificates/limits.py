@@ -29,6 +29,8 @@ from jaxtyping import Array, Float, Int
 from crowdnash.certificates.path_values import at_every_step, backup, laws_at, tabulate
 from crowdnash.certificates.response import agent_contributions
 from crowdnash.games.base import PopulationGame
+from crowdnash.games.legal import legal_pairs
+from crowdnash.games.starts import double_start, mean_at_start
 from crowdnash.mean_field.simplex_grid import grid_counts, grid_size
 from crowdnash.policies.base import Policy
 
@@ -61,8 +63,8 @@ def limits(game: PopulationGame, policy: Policy, agents: Int[np.ndarray, " n"]) 
         return Limits(_highest_rewards(game, index), nothing)
     aggregates = jnp.asarray(extremes.aggregates.T, jnp.float32)
     highest, lowest = _values_in_any_crowd(game, index, aggregates)
-    initial = np.asarray(game.initial_distribution, np.float64)
-    any_crowd = initial @ np.asarray(highest[0], np.float64)
+    start = double_start(game, agents)
+    any_crowd = mean_at_start(start, np.asarray(highest[0], np.float64))
     pairs = game.num_states * game.num_actions
     work = len(extremes.moves) * pairs * game.num_states * game.horizon * game.num_agents
     if game.num_agents > _ALL_AGENTS or work > _MOST_WORK:
@@ -148,6 +150,8 @@ def _values_in_any_crowd(
     def back(values: tuple, step: Array) -> tuple[tuple, tuple]:
         moves, pays = laws_at(game, records, met, step)
         high, low = (backup(moves, pays, v[:, None]) for v in values)
+        if (legal := legal_pairs(game, records, step)) is not None:
+            low = jnp.where(legal[:, None], low, jnp.inf)
         high = high.reshape(game.num_states, -1, agents.shape[0]).max(1)
         low = low.reshape(game.num_states, -1, agents.shape[0]).min(1)
         return (high, low), (high, low)

@@ -20,6 +20,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from crowdnash.certificates.plans import MeanModel, Numbers, Plan
 from crowdnash.certificates.simulated import Paths, own_pairs
 from crowdnash.games.base import PopulationGame, TabularGame
+from crowdnash.games.legal import ILLEGAL_REWARD, legal_pairs
+from crowdnash.games.starts import mean_at_start, start_of
 from crowdnash.games.vectorised import (
     Law,
     aggregates_of_others,
@@ -87,12 +89,17 @@ def tabulate(game: TabularGame, policy: Policy, agents: Int[Array, " n"]) -> Flo
 def laws_at(
     game: PopulationGame, records: PyTree, aggregates: Float[Array, "K B n"], step: Int[Array, ""]
 ) -> tuple[Float[Array, "X S B n"], Float[Array, "X B n"]]:
-    """P and R of every pair (s,a) for agents who meet these aggregates."""
+    """P and R of every pair (s,a) for agents who meet these aggregates.
+
+    An illegal action pays `ILLEGAL_REWARD`: no best response takes it, and no policy has it.
+    """
     unroll = game.num_states * game.num_actions <= _MAX_UNROLLED
     probs, reward = (
         laws_at_pairs(game, law, records, aggregates, step, unroll=unroll).astype(jnp.float32)
         for law in get_args(Law)
     )
+    if (legal := legal_pairs(game, records, step)) is not None:
+        reward = jnp.where(legal[:, None], reward, ILLEGAL_REWARD)
     return probs, reward
 
 
@@ -209,8 +216,7 @@ def expected_contributions(
     the same at z~, has mean 0 given the past, whatever it does without foresight.
     """
     everyone = jnp.arange(game.num_agents, dtype=jnp.int32)
-    initial = game.initial_distribution.astype(jnp.float32)
-    first = jnp.tensordot(initial, promised[0], 1)[:, None]  # [K,1,N]
+    first = mean_at_start(start_of(game, everyone), promised[0])[:, None]  # [K,1,N]
 
     def at_step(now: tuple) -> Array:
         pairs, total, step, ahead = now
@@ -291,9 +297,9 @@ def gains_on_paths(
     over = (own, paths.totals, steps, policies, players.bonus, ahead, base.action_values)
     over = (*over, worth, expected_aggregates)
     (values, best, reached, earned, fair), _ = jax.lax.scan(back, start, over, reverse=True)
-    initial = game.initial_distribution.astype(jnp.float32)
+    initial = start_of(game, agents)
     fair = fair if priced else (best, reached)
-    ends = [jnp.tensordot(initial, v, 1) for v in (*values, best, reached, *fair)]
+    ends = [mean_at_start(initial, v) for v in (*values, best, reached, *fair)]
     value, planned, deviation, best, reached, fair_best, fair_reached = ends
     return Gains(
         value=value,
@@ -301,7 +307,7 @@ def gains_on_paths(
         clairvoyant=best - value,
         deviation=deviation - value,
         reach=reached - value,
-        real=earned + initial @ base.values[0] - value,
+        real=earned + mean_at_start(initial, base.values[0]) - value,
         priced=fair_best - value,
         priced_reach=fair_reached - value,
     )

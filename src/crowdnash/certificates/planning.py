@@ -34,6 +34,7 @@ from crowdnash.certificates.response import (
 from crowdnash.certificates.result import SMALL_SHARE
 from crowdnash.certificates.simulated import Paths, Watched, simulate_paths, two_keys
 from crowdnash.games.base import PopulationGame
+from crowdnash.games.starts import double_start, mean_at_start, start_of
 from crowdnash.policies.base import Policy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
@@ -186,7 +187,8 @@ def response_of(
     policy = np.asarray(tabulate(game, setting.policy, index))
     slopes = _slopes(game, index, totals)
     table = np.asarray(agent_contributions(game, index))
-    return population_response(game, policy, model, slopes.transition, table)
+    start = np.asarray(start_of(game, index))
+    return population_response(game, policy, model, slopes.transition, table, start)
 
 
 def _slopes(game: PopulationGame, agents: Int[Array, " n"], totals: np.ndarray) -> Slopes:
@@ -207,7 +209,7 @@ def prepare(
 ) -> Prepared:
     """Plan for one block of agents."""
     game, index = setting.game, jnp.asarray(agents, jnp.int32)
-    initial = np.asarray(game.initial_distribution, np.float64)
+    initial = double_start(game, agents)
     probs = np.asarray(tabulate(game, setting.policy, index))
     base, best = plan_against(model, probs), plan_against(model, None)
     gain, zero = best.start(initial) - base.start(initial), np.zeros(len(agents))
@@ -217,13 +219,15 @@ def prepare(
         return Prepared(agents, model, players, gain, gain, zero, zero, zero, zero, zero == 0)
     slopes = _slopes(game, index, totals)
     table = np.asarray(agent_contributions(game, index))
-    means = Means(table, mean_contributions(game, model, probs, table))
+    start = np.asarray(start_of(game, index))
+    means = Means(table, mean_contributions(game, model, probs, table, start), start)
     known = (game, model, slopes, response, means)
     own = first_order(*known, probs).predicted.astype(np.float64)
     deviation, order = influence_aware_plan(*known, best)
     share = largest_share(game, response, means).astype(np.float64)
     bonus = largest_bonus(game, best, slopes, response, means)
-    reached = initial @ best_values(MeanModel(model.transition, model.reward + bonus))
+    best_reached = best_values(MeanModel(model.transition, model.reward + bonus))
+    reached = mean_at_start(initial, best_reached)
     influence = order.predicted - own
     return Prepared(
         agents,
@@ -260,5 +264,5 @@ def frozen_gains(
         action_values = reward[h] + expected_next(np.asarray(transition[h]), values)
         weighted = probs[h] * action_values
         values = weighted.reshape(game.num_states, -1, len(columns)).sum(1)
-    initial = np.asarray(game.initial_distribution, np.float64)
-    return initial @ (values - agents.players.base.values[0][..., columns])
+    start = double_start(game, agents.agents[columns])
+    return mean_at_start(start, values - agents.players.base.values[0][..., columns])

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from crowdnash.games.starts import mean_at_start
+
 Numbers = Any
 """An array, JAX's (inside compiled programs) or NumPy's (on the host)."""
 
@@ -31,9 +33,11 @@ class Plan(NamedTuple):
     values: Float[Numbers, "H S n"]
     action_values: Float[Numbers, "H X n"]
 
-    def start(self, initial: Float[Numbers, " S"]) -> Float[np.ndarray, " n"]:
-        """Values at the start, in float64."""
-        return np.asarray(initial, np.float64) @ np.asarray(self.values[0], np.float64)
+    def start(self, initial: Float[Numbers, "S *n"]) -> Float[np.ndarray, " n"]:
+        """Values at the start (`starts.start_of`), in float64."""
+        return mean_at_start(
+            np.asarray(initial, np.float64), np.asarray(self.values[0], np.float64)
+        )
 
 
 def plan_against(model: MeanModel, probs: Float[np.ndarray, "H X n"] | None) -> Plan:

@@ -26,6 +26,7 @@ from crowdnash.certificates.path_values import backup, expected, laws_at
 from crowdnash.certificates.planning import Setting
 from crowdnash.certificates.simulated import Watched
 from crowdnash.games.base import PopulationGame
+from crowdnash.games.starts import mean_at_start, start_of
 from crowdnash.games.vectorised import aggregates_of_others, contributions
 
 _JUDGED_AT_ONCE = 64
@@ -132,5 +133,4 @@ def _judge(
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     over = (probs, pairs, totals, steps)
     (values, changes), _ = jax.lax.scan(back, (zero, zero[0]), over, reverse=True)
-    initial = game.initial_distribution.astype(jnp.float32)
-    return jnp.stack([jnp.tensordot(initial, values, 1), changes])
+    return jnp.stack([mean_at_start(start_of(game, agents), values), changes])

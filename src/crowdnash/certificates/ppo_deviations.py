@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from crowdnash.certificates.outside import LearnedDeviations, total_rewards_outside
 from crowdnash.games.base import DynamicGame, GameError
 from crowdnash.games.checks import named
+from crowdnash.games.legal import legal_now, limits_actions
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.agent_networks import ActorCritic, network_of_agent
 from crowdnash.policies.base import Policy
@@ -26,7 +27,7 @@ from crowdnash.policies.identity import Identity
 from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
-from crowdnash.simulation.neural import Learners, actions_of_all
+from crowdnash.simulation.neural import Learners, actions_of_all, legal_logits
 from crowdnash.simulation.samplers import draw_index
 from crowdnash.simulators.game import OutsideGame
 
@@ -285,6 +286,9 @@ def _total_rewards(
         joint = actions_of_all(policy, observations, step, number)
         mine = jax.tree.map(lambda x: x[:, agent], observations)
         logits = own(jax.vmap(features, (0, None))(mine, step))
+        if limits_actions(game):
+            may = legal_now(game, agent[None], mine[:, None], step)
+            logits = legal_logits(logits, None if may is None else may[:, 0])
         drawn = draw_index(jax.nn.softmax(logits).T, number[:, agent])
         action = jnp.where(greedy[deviator], jnp.argmax(logits, axis=-1), drawn)
         action = jnp.where(deviator >= 0, action, joint[:, agent])

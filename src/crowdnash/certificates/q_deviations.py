@@ -32,6 +32,7 @@ from crowdnash.certificates.q_learning import (
 )
 from crowdnash.games.base import DynamicGame, GameError, TabularGame
 from crowdnash.games.checks import named, states_for_tables
+from crowdnash.games.legal import legal_table, limits_actions
 from crowdnash.policies.base import Policy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
@@ -155,17 +156,25 @@ class _Setting(eqx.Module):
     layout: AgentLayout
     seat: Seat
     num_states: int = eqx.field(static=True)
+    legal: Bool[Array, "H S A"] | None
 
     @classmethod
     def of(cls, game: DynamicGame, policy: Policy, agent: int) -> "_Setting":
         """All of it for one agent's deviation from `policy`."""
         layout = policy_layout(policy, game.num_agents)
         seat = Seat(jnp.asarray(agent, jnp.int32), layout.place[agent])
-        return cls(game, action_sampler(policy, layout), layout, seat, states_for_tables(game))
+        states, legal = states_for_tables(game), None
+        if limits_actions(game):
+            assert isinstance(game, TabularGame)
+            legal = legal_table(game, seat.agent[None])[0]
+        return cls(game, action_sampler(policy, layout), layout, seat, states, legal)
 
     def always(self, action: int) -> Int[Array, "H S"]:
-        """One action at every step and state."""
-        return jnp.full((self.game.horizon, self.num_states), action, jnp.int32)
+        """One action at every step and state; the agent's own policy where that is illegal."""
+        actions = jnp.full((self.game.horizon, self.num_states), action, jnp.int32)
+        if self.legal is None or action == _OWN_POLICY:
+            return actions
+        return jnp.where(self.legal[..., action], actions, _OWN_POLICY)
 
     def play(
         self, actions: Int[Array, "H S"], key: PRNGKeyArray, numbers: UInt32[Array, " B"]
@@ -278,7 +287,7 @@ def _learn(
     factor = bonus_factor(learner.bonus_scale, *shape, num_episodes)
     numbers = jnp.asarray([factor, scale.lowest, scale.width], jnp.float32)
     offsets = jnp.arange(size, dtype=jnp.uint32)
-    tables, rounds = QTables.start(*shape), -(-num_episodes // size)
+    tables, rounds = QTables.start(*shape, setting.legal), -(-num_episodes // size)
     at_once = max(1, rounds // _STAGES)
     for first in range(0, rounds, at_once):
         # As an array: Python integers would be compiled in.

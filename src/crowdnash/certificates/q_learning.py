@@ -23,7 +23,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from crowdnash.checks import as_array, check_count, check_number
 
@@ -84,11 +84,23 @@ class QTables(eqx.Module):
     visits: Int[Array, "H S A"]
 
     @classmethod
-    def start(cls, horizon: int, num_states: int, num_actions: int) -> "QTables":
-        """Nothing visited: the highest and the lowest total reward still to come."""
+    def start(
+        cls,
+        horizon: int,
+        num_states: int,
+        num_actions: int,
+        legal: Bool[Array, "H S A"] | None = None,
+    ) -> "QTables":
+        """Nothing visited: the highest and the lowest total reward still to come.
+
+        Illegal actions are worth -inf: they are never tried and never recommended.
+        """
         shape = (horizon, num_states, num_actions)
-        zero = jnp.zeros(shape, jnp.float32)
-        return cls(zero + _left(horizon)[:, None, None], zero, jnp.zeros(shape, jnp.int32))
+        low = jnp.zeros(shape, jnp.float32)
+        high = low + _left(horizon)[:, None, None]
+        if legal is not None:
+            low, high = (jnp.where(legal, x, -jnp.inf) for x in (low, high))
+        return cls(high, low, jnp.zeros(shape, jnp.int32))
 
 
 class Episode(NamedTuple):

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from crowdnash.certificates.path_values import at_every_step
 from crowdnash.certificates.plans import MeanModel, Numbers
 from crowdnash.games.base import PopulationGame
+from crowdnash.games.starts import spread_at_start
 from crowdnash.games.vectorised import contribution_table
 
 
@@ -67,6 +68,7 @@ def population_response(
     model: MeanModel,
     slopes: Float[np.ndarray, "H K X S n"],
     table: Float[np.ndarray, "n X K"],
+    start: Float[np.ndarray, "S *n"],
 ) -> Response:
     """T_{h->k} of a population of which some agents are a sample (or all of it).
 
@@ -76,11 +78,12 @@ def population_response(
         model: Their mean model.
         slopes: dP/dz of their transitions.
         table: What they contribute at every pair.
+        start: Where they begin (`starts.start_of`).
     """
     horizon, num_states, count = game.horizon, game.num_states, policy.shape[-1]
     by_state = table.reshape(count, num_states, game.num_actions, -1).transpose(1, 2, 3, 0)
     units = by_state.shape[2]
-    states = _spread(game, count)
+    states = spread_at_start(start, count)
     moved = np.zeros((horizon, units, num_states, count), np.float32)  # (N-1) times the changes
     totals = np.zeros((horizon, horizon, units, units), np.float32)
     displaced = np.zeros((horizon, horizon, units), np.float32)
@@ -102,20 +105,15 @@ def population_response(
     return Response(totals, displaced)
 
 
-def _spread(game: PopulationGame, count: int) -> Float[np.ndarray, "S n"]:
-    """The initial distribution, for every agent."""
-    initial = np.asarray(game.initial_distribution, np.float32)
-    return np.repeat(initial[:, None], count, 1)
-
-
 def mean_contributions(
     game: PopulationGame,
     model: MeanModel,
     policy: Float[np.ndarray, "H X n"],
     table: Float[np.ndarray, "n X K"],
+    start: Float[np.ndarray, "S *n"],
 ) -> Float[np.ndarray, "H n K"]:
     """What the agents are expected to contribute under the policy, in the mean model."""
-    states, means = _spread(game, policy.shape[-1]), []
+    states, means = spread_at_start(start, policy.shape[-1]), []
     by_pair = table.transpose(1, 2, 0)
     for h in range(game.horizon):
         weight = np.repeat(states, game.num_actions, 0) * policy[h]

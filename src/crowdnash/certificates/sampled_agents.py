@@ -22,6 +22,7 @@ from crowdnash.certificates.planning import Setting, mean_model
 from crowdnash.certificates.plans import best_values, plan_against
 from crowdnash.certificates.result import Exploitability, FrozenGains, Influence
 from crowdnash.games.base import PopulationGame
+from crowdnash.games.starts import double_start, mean_at_start
 from crowdnash.interval import Interval
 from crowdnash.policies.base import Policy
 
@@ -79,14 +80,15 @@ def coarse_gains(setting: Setting) -> Float[np.ndarray, " N"]:
     few = setting._replace(num_paths=min(setting.num_paths, _COARSE_PATHS))
     _, totals = mean_model(few, np.arange(1))
     aggregates = jnp.asarray(totals / game.num_agents, jnp.float32)
-    initial, gains = np.asarray(game.initial_distribution, np.float64), []
+    gains = []
     for first in range(0, game.num_agents, _BLOCK):
         # The last block starts earlier than it need: one program serves all.
         start = max(0, min(first, game.num_agents - _BLOCK))
         index = jnp.arange(start, min(start + _BLOCK, game.num_agents), dtype=jnp.int32)
         model = laws_at_aggregates(game, index, aggregates)
         own = plan_against(model, np.asarray(tabulate(game, setting.policy, index)))
-        gains.append((initial @ (best_values(model) - own.values[0]))[first - start :])
+        more = mean_at_start(double_start(game, index), best_values(model) - own.values[0])
+        gains.append(more[first - start :])
     return np.concatenate(gains)
 
 

@@ -104,11 +104,16 @@ class TabularGame(DynamicGame):
     """A game with states 0..S-1 and actions 0..A-1 whose laws can be queried (Def. 1).
 
     A concrete game supplies `num_agents`, `num_states`, `num_actions`, `horizon`,
-    `initial_distribution` [S] and `law`.
+    `initial_distribution`, [S] or one for each agent, [N,S], and `law`.
+
+    It may also define `legal(agent, state, step) -> [A]`, bool: the actions that an agent has in a
+    state, at least one; `agent` as in its laws. No other action is ever played, by a policy or by
+    an agent that deviates, and what the laws say of it means nothing (but must be a law).
     """
 
+    legal: ClassVar[Any] = None
     num_states: eqx.AbstractVar[int]
-    initial_distribution: eqx.AbstractVar[Float[Array, " S"]]
+    initial_distribution: eqx.AbstractVar[Float[Array, "*N S"]]
 
     @abc.abstractmethod
     def law(
@@ -199,12 +204,13 @@ class PopulationGame(TabularGame):
     Def. 1 with laws that depend on rho^-i through sigma(rho^-i), or another mean, alone.
 
     A concrete game supplies `agents` (a record whose arrays have leading axis N), `num_states`,
-    `num_actions`, `horizon`, `initial_distribution` [S], and writes for *one* agent
+    `num_actions`, `horizon`, `initial_distribution` [S] or [N,S], and writes for *one* agent
 
     - `transition(agent, state, action, aggregate, step) -> [S]`,
     - `reward(agent, state, action, aggregate, step) -> scalar`,
     - optionally `contribution(agent, state, action) -> [K]` (default: one-hot of (s,a), so that
-      the aggregate is sigma(rho^-i), the others' empirical distribution over S x A).
+      the aggregate is sigma(rho^-i), the others' empirical distribution over S x A),
+    - optionally `legal(agent, state, step) -> [A]`, see `TabularGame`.
 
     `aggregate` [K] is the mean of the contributions of the *other* N-1 agents; `agent` is
     `agents` with its leading axis removed; `state`, `action`, `step` are int32 scalars.
@@ -302,17 +308,22 @@ class PopulationGame(TabularGame):
 
 
 def check_initial(game: TabularGame) -> None:
-    """Raise `ValueError` unless `initial_distribution` is one over S states; not while tracing."""
+    """Raise `ValueError` unless `initial_distribution` is over S states; not while tracing."""
     initial = game.initial_distribution
-    if jnp.shape(initial) != (game.num_states,):
+    if jnp.shape(initial) not in ((game.num_states,), (game.num_agents, game.num_states)):
         raise ValueError(
-            f"initial_distribution must have shape [{game.num_states}], "
-            f"not {list(jnp.shape(initial))}"
+            f"initial_distribution must have shape [{game.num_states}] or "
+            f"[{game.num_agents},{game.num_states}], not {list(jnp.shape(initial))}"
         )
-    if not isinstance(initial, Tracer) and not is_distribution(np.asarray(initial, np.float64)):
+    if isinstance(initial, Tracer):
+        return
+    right = is_distribution(np.atleast_2d(np.asarray(initial, np.float64)))
+    if not right.all():
+        agent = int(np.argmin(right))
+        row = np.atleast_2d(np.asarray(initial))[agent].tolist()
         raise ValueError(
             "initial_distribution must be probabilities that sum to 1 within "
-            f"{PROBABILITY_TOLERANCE}, not {np.asarray(initial).tolist()}"
+            f"{PROBABILITY_TOLERANCE}, not {row}" + (f" (agent {agent})" * (initial.ndim > 1))
         )
 
 

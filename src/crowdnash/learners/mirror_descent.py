@@ -26,6 +26,7 @@ from crowdnash.checks import check_choice, check_count, check_flag, check_number
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import states_for_tables
 from crowdnash.games.grouping import Groups, assign_groups
+from crowdnash.games.legal import LegalActions, legal_of_groups, uniform_over
 from crowdnash.learners.automatic_step import AutomaticStep
 from crowdnash.learners.base import Metrics, SharedLearner, StackedLearner, game_fingerprint
 from crowdnash.learners.fitted import ResidualMemory
@@ -198,10 +199,12 @@ class PolicyMirrorDescent(
 
         Raises:
             ValueError: the game has no `num_states` or its agents do not observe integers, or
-                `groups` does not suit it.
+                `groups` does not suit it (who shares a table must have the same legal actions).
         """
         states_for_tables(game)
-        assign_groups(game, self.groups)
+        groups = assign_groups(game, self.groups)
+        if self.representation == "tables":
+            legal_of_groups(game, groups)
 
     def init(self, game: DynamicGame, *, key: PRNGKeyArray) -> MirrorDescentState:
         """The state before epoch 0: every group plays uniformly.
@@ -215,12 +218,14 @@ class PolicyMirrorDescent(
         num_groups = int(groups.max()) + 1
         by_step = (game.horizon, num_states, game.num_actions)
         by_pair = (game.horizon, num_states * game.num_actions, num_groups)
+        legal = legal_of_groups(game, groups)
         uniform = weights = kept = None
         if self.representation == "features":
             assert features is not None
             weights = jnp.zeros((*by_step, features.shape[1]), jnp.float32)
         else:
             uniform = jnp.full((num_groups, *by_step), 1.0 / game.num_actions, jnp.float32)
+            uniform = uniform_over(legal) if legal is not None else uniform
         if self.representation == "mixed":
             kept = ResidualMemory.empty(*by_pair)
         elif self.representation == "tables" and self.evaluation == "fitted":
@@ -237,6 +242,7 @@ class PolicyMirrorDescent(
             features=features,
             kept=kept,
             automatic=automatic,
+            legal=legal,
             groups=jnp.asarray(groups, jnp.int32),
             fingerprint=game_fingerprint(game),
             key=jax.random.key_data(key),
@@ -359,7 +365,8 @@ class PolicyMirrorDescent(
         if state.weights is not None:
             assert state.features is not None
             basis, _ = game_basis(game, self.features)
-            return {"last": FeaturePolicy(state.weights, state.features, basis)}
+            legal = LegalActions.of(game)
+            return {"last": FeaturePolicy(state.weights, state.features, basis, legal)}
         both: dict[str, Policy] = {
             "average": TabularPolicy.grouped(state.average, state.groups),
             "last": TabularPolicy.grouped(state.probs, state.groups),

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from crowdnash.games.base import DynamicGame
+from crowdnash.games.legal import uniform_over
 from crowdnash.learners.automatic_step import AutomaticStep
 from crowdnash.learners.base import Metrics
 from crowdnash.learners.fitted import (
@@ -49,6 +50,7 @@ class MirrorDescentState(eqx.Module):
         features: phi of the agents; None for "tables".
         kept: what fitted evaluation remembers; None if that is nothing.
         automatic: the step and its measurement; None for a step that is given.
+        legal: the actions of every group, of every agent for "features"; None where all are legal.
         groups: the agents' groups.
         fingerprint: of the game.
         key: the raw words of the run's key.
@@ -64,6 +66,7 @@ class MirrorDescentState(eqx.Module):
     features: Float[Array, "N d"] | None
     kept: ResidualMemory | Float[Array, "H X G"] | None
     automatic: AutomaticStep | None
+    legal: Bool[Array, "G H S A"] | None
     groups: Int[Array, " N"]
     fingerprint: UInt32[Array, " 8"]
     key: UInt32[Array, "..."]
@@ -83,7 +86,7 @@ class MirrorDescentState(eqx.Module):
         """The last iterate pi_t; for "features" a table for each agent, [N,H,S,A]."""
         if self.weights is not None:
             assert self.features is not None
-            return log_linear_tables(self.weights, self.features)
+            return log_linear_tables(self.weights, self.features, self.legal)
         assert self.log_probs is not None
         return jnp.exp(self.log_probs)
 
@@ -191,7 +194,10 @@ def finish_epoch(
         numbers = numbers._replace(step_size=automatic.size)
     after = _improved(state, values, numbers)
     if automatic is not None:
-        automatic = automatic.moved(_modes(state, after.scores - state.scores, devices))
+        move = after.scores - state.scores
+        if state.legal is not None and state.weights is None:
+            move = jnp.where(state.legal, move, 0.0)  # of an illegal action both are -inf
+        automatic = automatic.moved(_modes(state, move, devices))
     old, new = state.probs, after.probs
     average = state.average
     if average is not None:
@@ -329,6 +335,8 @@ def _improved(
     assert state.log_probs is not None
     log_probs = mirror_step(state.log_probs, values, temperature, step_size)
     uniform = jnp.log(uniform_weight / values.shape[-1])
+    if state.legal is not None:
+        uniform = jnp.log(uniform_weight * uniform_over(state.legal))
     log_probs = jnp.logaddexp(jnp.log1p(-uniform_weight) + log_probs, uniform)
     return dataclasses.replace(state, log_probs=log_probs)
 

@@ -161,7 +161,7 @@ def values(
 def best_response(mfg: MeanFieldGame, flow: Any) -> BestResponse:
     """A best response to the population frozen at `flow` [H,S,A] or [G,H,S,A] (Def. 5).
 
-    Deterministic; among equally good actions the first.
+    Deterministic; among equally good actions the first. Illegal actions are worth -inf.
 
     Raises:
         ValueError: `flow` has another shape or does not consist of distributions.
@@ -176,7 +176,7 @@ def best_response(mfg: MeanFieldGame, flow: Any) -> BestResponse:
 
 def _optimal(mfg: MeanFieldGame, flow: Any) -> tuple[Population, Any]:
     population = laws_along(mfg, flow)
-    return population, optimal_q_values(population)
+    return population, optimal_q_values(mfg, population)
 
 
 def evaluate(mfg: MeanFieldGame, probs: Any) -> Evaluation:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from crowdnash.checks import as_array
 from crowdnash.games.base import PROBABILITY_TOLERANCE, GameError
@@ -30,13 +30,14 @@ class MeanFieldGame(eqx.Module):
 
     A concrete game supplies `num_states`, `num_actions`, `horizon` (integers),
     `initial_distribution` [S] and `laws`. With several populations it also supplies
-    `group_weights` [G], their shares of the whole; all start from the same distribution.
+    `group_weights` [G], their shares of the whole; they start from the same distribution, or each
+    from its own, [G,S]. It may say which actions there are, `legal_actions`.
     """
 
     num_states: eqx.AbstractVar[int]
     num_actions: eqx.AbstractVar[int]
     horizon: eqx.AbstractVar[int]
-    initial_distribution: eqx.AbstractVar[Float[Numbers, " S"]]
+    initial_distribution: eqx.AbstractVar[Float[Numbers, "*G S"]]
 
     @abc.abstractmethod
     def laws(self, mu: Any, step: Any) -> tuple[Array, Array]:
@@ -57,9 +58,20 @@ class MeanFieldGame(eqx.Module):
         return np.ones(1)
 
     @property
+    def legal_actions(self) -> Bool[Numbers, "G H S A"] | None:
+        """The actions that each population has; None for all. No policy plays another one."""
+        return None
+
+    @property
     def num_groups(self) -> int:
         """G, the number of populations."""
         return self.group_weights.shape[0]
+
+
+def legal_by_step(mfg: MeanFieldGame) -> Bool[Numbers, "H G S A"] | None:
+    """`legal_actions` with the step axis first, as the recursions have it."""
+    legal = mfg.legal_actions
+    return None if legal is None else legal.swapaxes(0, 1)
 
 
 class TwoLawGame(MeanFieldGame):
@@ -200,7 +212,17 @@ def by_step(mfg: MeanFieldGame, name: str, value: Any, *, axes: int) -> tuple[An
     single = mfg.num_groups == 1 and value.ndim != 4
     want = shape if single else (mfg.num_groups, *shape)
     array = checked_distribution(name, value, want, axes=axes)
-    return (array[:, None] if single else array.swapaxes(0, 1)), single
+    array = array[:, None] if single else array.swapaxes(0, 1)
+    legal = legal_by_step(mfg)
+    if legal is not None and not isinstance(array, Tracer):
+        wrong = (array > 0) & ~np.asarray(legal)
+        if wrong.any():
+            h, g, s, a = (int(k) for k in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"{name} must not have action {a} in state {s} at step {h} (group {g}), which is "
+                f"illegal there, with probability {array[h, g, s, a]:g}"
+            )
+    return array, single
 
 
 def check_laws(mfg: MeanFieldGame, moves: Any, pays: Any, *, first_step: int = 0) -> None:

@@ -22,11 +22,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from crowdnash.games.base import InAggregate, PopulationGame, TabularGame
 from crowdnash.games.declarations import check_declarations, reads, reads_step
 from crowdnash.games.grouping import Groups, assign_groups
+from crowdnash.games.legal import legal_of_groups
 from crowdnash.games.vectorised import Law, contribution_table, laws_at_pairs
 from crowdnash.mean_field.game import (
     Numbers,
@@ -120,8 +121,9 @@ class InducedMeanFieldGame(TwoLawGame):
 
     transition_law: AffineLaw | AveragedLaw
     reward_law: AffineLaw | AveragedLaw
-    initial_distribution: Float[Numbers, " S"]
+    initial_distribution: Float[Numbers, "*G S"]
     shares: Float[Numbers, " G"]
+    legal: Bool[Numbers, "G H S A"] | None
     horizon: int = eqx.field(static=True)
     num_states: int = eqx.field(static=True)
     num_actions: int = eqx.field(static=True)
@@ -130,6 +132,11 @@ class InducedMeanFieldGame(TwoLawGame):
     def laws_are_cheap(self) -> bool:
         """See `MeanFieldGame.laws_are_cheap`."""
         return isinstance(self.transition_law, AffineLaw) and isinstance(self.reward_law, AffineLaw)
+
+    @property
+    def legal_actions(self) -> Bool[Numbers, "G H S A"] | None:
+        """See `MeanFieldGame.legal_actions`."""
+        return self.legal
 
 
 def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMeanFieldGame:
@@ -141,12 +148,16 @@ def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMean
     the vertices of the simplex); others are averaged over the N agents at every call. Games read
     here keep float32 parameters; all arithmetic on them is float64 (unless traced).
 
+    Agents of a group that start from different distributions start, on average, from their mean;
+    their legal actions must be the same.
+
     Args:
         game: An N-player game.
         groups: As for `PolicyMirrorDescent`; None is one group.
 
     Raises:
-        ValueError: The game is not a `PopulationGame` or `groups` is wrong.
+        ValueError: The game is not a `PopulationGame`, or `groups` is wrong, or puts agents
+            together whose legal actions differ.
         GameError: The mean transition is not a distribution, or what the game declares of its laws
             is not true.
     """
@@ -158,6 +169,7 @@ def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMean
     if not is_traced(game):
         check_declarations(game)
     index = assign_groups(game, "symmetric" if groups is None else groups)
+    legal, initial = legal_of_groups(game, index), mean_initial(game, index)
     sizes = np.bincount(index).astype(np.float64)
     records, counts, index = _different_agents(game, index)
     shared, totals = in_double(_contribution_tables, game, records, counts, index, len(sizes))
@@ -169,14 +181,34 @@ def induced_game(game: TabularGame, groups: Groups | None = None) -> InducedMean
     return InducedMeanFieldGame(
         transition_law=transition,
         reward_law=_law(agents, "reward", game.reward_in_aggregate),
-        initial_distribution=checked_distribution(
-            "initial_distribution", game.initial_distribution, (game.num_states,), axes=1
-        ),
+        initial_distribution=initial,
+        legal=None if legal is None else np.asarray(legal),
         shares=sizes / game.num_agents,
         horizon=game.horizon,
         num_states=game.num_states,
         num_actions=game.num_actions,
     )
+
+
+def mean_initial(
+    game: TabularGame, groups: Int[np.ndarray, " N"] | None = None
+) -> Float[Numbers, "*G S"]:
+    """Where the agents of each group start on average; [S] for one group, or where all are alike.
+
+    Args:
+        game: an N-player game.
+        groups: None for one.
+
+    Raises:
+        ValueError: the game's agents start from no distributions.
+    """
+    initial = game.initial_distribution
+    own = checked_distribution("initial_distribution", initial, initial.shape, axes=1)
+    if own.ndim == 1:
+        return own
+    if groups is None or not groups.any():
+        return own.mean(0)
+    return np.stack([own[groups == g].mean(0) for g in range(int(groups.max()) + 1)])
 
 
 def _law(agents: GroupedAgents, law: Law, declared: InAggregate) -> AffineLaw | AveragedLaw:

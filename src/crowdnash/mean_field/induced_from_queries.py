@@ -20,13 +20,15 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from crowdnash.checks import check_choice, check_count, check_instance, check_key
 from crowdnash.games.base import TabularGame
 from crowdnash.games.double_precision import as_double
-from crowdnash.mean_field.game import MeanFieldGame, checked_distribution
+from crowdnash.games.legal import limits_actions
+from crowdnash.mean_field.game import MeanFieldGame
 from crowdnash.mean_field.grid_games import (
     GridMeanFieldGame,
     KirszbraunMeanFieldGame,
     kirszbraun_laws,
     once_if_constant,
 )
+from crowdnash.mean_field.induced import mean_initial
 from crowdnash.mean_field.queries import query_laws
 from crowdnash.mean_field.simplex_grid import grid_counts, grid_numbers, grid_size
 from crowdnash.mean_field.symmetrized_tables import (
@@ -180,9 +182,12 @@ def extend_laws(
             f"laws must be of a game with [H,N,S,A] = {list(shape)}, "
             f"not {list(laws.reward.shape[:4])}"
         )
-    initial = checked_distribution(
-        "initial_distribution", game.initial_distribution, (game.num_states,), axes=1
-    )
+    if limits_actions(game):
+        raise ValueError(
+            f"game must let its agents do everything: {type(game).__name__} has illegal actions, "
+            "for which induced_game of a PopulationGame has a place"
+        )
+    initial = mean_initial(game)
     if extension == "kirszbraun":
         return KirszbraunMeanFieldGame(
             initial_distribution=initial,

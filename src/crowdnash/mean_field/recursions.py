@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from crowdnash.mean_field.game import MAX_FUSED, MeanFieldGame, grouped_laws
+from crowdnash.mean_field.game import MAX_FUSED, MeanFieldGame, grouped_laws, legal_by_step
 
 
 class Population(NamedTuple):
@@ -132,8 +132,8 @@ def _backed_up(ahead: Array, policy: Array, moves: Array, pays: Array) -> tuple[
     return (policy * action_values).sum(-1), action_values
 
 
-def optimal_q_values(population: Population) -> Float[Array, "H G S A"]:
-    """Q of the best response to a frozen population."""
+def optimal_q_values(mfg: MeanFieldGame, population: Population) -> Float[Array, "H G S A"]:
+    """Q of the best response to a frozen population; -inf for illegal actions."""
 
     def backward(ahead: Array, now: tuple) -> tuple[Array, Array]:
         moves, pays = now
@@ -141,7 +141,10 @@ def optimal_q_values(population: Population) -> Float[Array, "H G S A"]:
         return action_values.max(-1), action_values
 
     zero = jnp.zeros(population.reward.shape[1:3], population.reward.dtype)
-    over = (population.transition, population.reward)
+    reward, legal = population.reward, legal_by_step(mfg)
+    if legal is not None:
+        reward = jnp.where(jnp.asarray(legal), reward, -jnp.inf)
+    over = (population.transition, reward)
     return jax.lax.scan(backward, zero, over, reverse=True)[1]
 
 
@@ -158,7 +161,8 @@ def gains(mfg: MeanFieldGame, population: Population) -> Float[Array, "2 G"]:
     """
     own = (population.flow * population.reward).sum((0, 2, 3))
     initial = jnp.asarray(mfg.initial_distribution, population.flow.dtype)
-    best = optimal_q_values(population)[0].max(-1) @ initial
+    first = optimal_q_values(mfg, population)[0].max(-1)
+    best = first @ initial if initial.ndim == 1 else (first * initial).sum(-1)
     return jnp.stack([own, best])
 
 

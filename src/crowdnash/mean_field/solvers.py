@@ -26,6 +26,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from crowdnash.checks import check_choice, check_count, check_flag, check_number
+from crowdnash.games.legal import uniform_over
 from crowdnash.mean_field.game import (
     MeanFieldGame,
     Numbers,
@@ -34,6 +35,7 @@ from crowdnash.mean_field.game import (
     check_laws,
     in_double,
     is_traced,
+    legal_by_step,
 )
 from crowdnash.mean_field.recursions import (
     entropy,
@@ -151,7 +153,7 @@ def solve(
         mixing: Algorithm 2's weight 1/(t+1) on uniform (mirror descent only).
         output: The "last" iterate, or the "average" of pi_0..pi_t (mirror descents).
         check_every: Iterations from one look at the exploitability to the next.
-        initial: The first policy (default uniform), [H,S,A] or [G,H,S,A].
+        initial: The first policy (default uniform over what is legal), [H,S,A] or [G,H,S,A].
 
     Raises:
         ValueError: Names the argument, the rule and the value.
@@ -166,8 +168,12 @@ def solve(
     if initial is None:
         shape = shape if mfg.num_groups == 1 else (mfg.num_groups, *shape)
         initial = np.full(shape, 1 / mfg.num_actions)
+        if mfg.legal_actions is not None:
+            initial = np.asarray(uniform_over(mfg.legal_actions, float)).reshape(shape)
     policy, single = by_step(mfg, "initial", initial, axes=1)
-    if not isinstance(policy, Tracer) and method != "fictitious_play" and not (policy > 0).all():
+    legal = legal_by_step(mfg)
+    positive = policy > 0 if legal is None else (policy > 0) | ~np.asarray(legal)
+    if method != "fictitious_play" and not isinstance(policy, Tracer) and not positive.all():
         raise ValueError("initial must be positive everywhere: mirror descent never leaves a 0")
     check_laws(mfg, *in_double(population_under, mfg, policy)[1:])
     capacity = _capacity(num_iterations, check_every)
@@ -264,7 +270,10 @@ def _iterate(mfg: MeanFieldGame, recipe: _Recipe, state: _State, t: Array) -> _S
         table = ((1 - tau * xi) * table if recipe.regularised else table) + xi * q
     if recipe.mixing:
         weight = 1 / (t.astype(dtype) + 1)
-        table = jnp.logaddexp(jnp.log1p(-weight) + table, jnp.log(weight / table.shape[-1]))
+        uniform = jnp.log(weight / table.shape[-1])
+        if (legal := legal_by_step(mfg)) is not None:
+            uniform = jnp.log(weight * uniform_over(jnp.asarray(legal), dtype))
+        table = jnp.logaddexp(jnp.log1p(-weight) + table, uniform)
     if state.average is None:
         return state._replace(table=table)
     # After step t there are t + 2 policies, pi_0 among them.
@@ -276,7 +285,7 @@ def _fictitious_play(
     mfg: MeanFieldGame, policy: Float[Array, "H G S A"], weight: Any
 ) -> Float[Array, "H G S A"]:
     population = population_under(mfg, policy)
-    best = greedy(optimal_q_values(population))
+    best = greedy(optimal_q_values(mfg, population))
     mean = (1 - weight) * population.flow + weight * occupancy(mfg, population, best)
     there = mean.sum(-1, keepdims=True)
     reached = there > 0

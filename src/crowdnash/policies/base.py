@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from crowdnash.checks import as_array, check_count, check_instance, check_key, shown
 from crowdnash.games.base import PROBABILITY_TOLERANCE, DynamicGame, is_distribution
 from crowdnash.games.checks import observes_integers
+from crowdnash.games.legal import LegalActions
 
 _AT_ONCE = 2**22
 _MOST_ASKED = 2**28
@@ -106,7 +107,8 @@ def check_policy(game: DynamicGame, policy: Any) -> None:
 
     Tables were checked when they were made. Networks must have finite weights. Any other policy
     over integer states is asked for every agent, state and step (for agents evenly spread where
-    that were more than 2^28 numbers); one over other observations is asked along one play.
+    that were more than 2^28 numbers); one over other observations is asked along one play. Where
+    the game says which actions are legal, a policy must give the others no probability.
 
     Args:
         game: the game that it is for.
@@ -114,8 +116,8 @@ def check_policy(game: DynamicGame, policy: Any) -> None:
 
     Raises:
         ValueError: it is no `Policy`, not one for this game, or its probabilities have a wrong
-            shape, are negative or NaN, or do not sum to 1; the message names agent, state, step
-            and the row.
+            shape, are negative or NaN, do not sum to 1, or let an illegal action be played; the
+            message names agent, state, step and the row.
     """
     check_instance("policy", policy, Policy)
     policy.check_fits(game)
@@ -194,6 +196,15 @@ def row_error(row: Any, agent: int, step: int, state: int | None = None) -> Valu
     )
 
 
+def illegal_error(row: Any, legal: Any, agent: int, step: int, state: int) -> ValueError:
+    """What is wrong with a policy by which an agent may play what it may not."""
+    action = int(np.argmax((np.asarray(row) > 0) & ~np.asarray(legal)))
+    return ValueError(
+        f"policy: agent {agent} in state {state} at step {step} must not play action {action}, "
+        f"which is illegal there, with probability {float(row[action]):g}"
+    )
+
+
 def _check_shape(game: DynamicGame, policy: Policy) -> None:
     """Shape and type of what agent 0 gives at step 0; nothing is run."""
     zero = jnp.asarray(0, jnp.int32)
@@ -218,21 +229,25 @@ def _check_tables(game: DynamicGame, policy: Policy, num_states: int) -> None:
     count = min(game.num_agents, max(1, _MOST_ASKED // each))
     agents = np.linspace(0, game.num_agents - 1, count).round().astype(np.int32)
     size = min(count, max(1, _AT_ONCE // each))
+    legal = LegalActions.of(game)
     for start in range(0, count, size):
         block = agents[np.minimum(np.arange(start, start + size), count - 1)]
         right, place, row = jax.device_get(
-            _first_wrong(policy, jnp.asarray(block), num_states, game.horizon)
+            _first_wrong(policy, jnp.asarray(block), num_states, game.horizon, legal)
         )
         if not right:
             k, step, state = np.unravel_index(place, (size, game.horizon, num_states))
-            raise row_error(row, int(block[k]), int(step), int(state))
+            where = int(block[k]), int(step), int(state)
+            if legal is None or not is_distribution(row):
+                raise row_error(row, *where)
+            raise illegal_error(row, legal(where[0], where[2], where[1]), *where)
 
 
 @eqx.filter_jit
 def _first_wrong(
-    policy: Policy, agents: Array, num_states: int, horizon: int
+    policy: Policy, agents: Array, num_states: int, horizon: int, legal: LegalActions | None
 ) -> tuple[Array, Array, Array]:
-    """Whether all rows are distributions, the flat place [n,H,S] of the first that is not, it."""
+    """Whether all rows are (legal) distributions, the flat place [n,H,S] of one that is not, it."""
     one = policy.probabilities
     over_states = jax.vmap(one, in_axes=(0, None, None))
     over_steps = jax.vmap(over_states, in_axes=(None, None, 0))
@@ -240,6 +255,8 @@ def _first_wrong(
     states, steps = (jnp.arange(k, dtype=jnp.int32) for k in (num_states, horizon))
     table = over_agents(states, agents, steps)
     right = is_distribution(table)
+    if legal is not None:
+        right = right & ~((table > 0) & ~legal.tables[legal.kinds[agents]]).any(-1)
     place = jnp.argmin(right)
     return right.all(), place, table.reshape(-1, table.shape[-1])[place]
 

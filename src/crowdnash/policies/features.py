@@ -18,10 +18,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from crowdnash.files import read_arrays, write_arrays
 from crowdnash.games.base import DynamicGame
+from crowdnash.games.legal import LegalActions, legal_arrays, legal_from
 from crowdnash.policies.base import Policy, check_sizes
 from crowdnash.policies.tabular import TabularPolicy
 
@@ -148,11 +149,13 @@ class FeaturePolicy(Policy):
         weights: W.
         features: phi of the N agents that play it in the game it was learned in.
         basis: makes phi of other agents' parameters.
+        legal: the actions that agents have, None for all: of the others, none is played.
     """
 
     weights: Float[Array, "H S A d"]
     features: Float[Array, "N d"]
     basis: FeatureBasis
+    legal: LegalActions | None = None
 
     def __check_init__(self):
         if self.weights.ndim != 4 or self.weights.shape[-1] != self.basis.size:
@@ -173,7 +176,10 @@ class FeaturePolicy(Policy):
         self, observation: Int[Array, ""], agent_index: Int[Array, ""], step: Int[Array, ""]
     ) -> Float[Array, " A"]:
         """See `Policy.probabilities`; `observation` is the agent's state."""
-        return jax.nn.softmax(self.weights[step, observation] @ self.features[agent_index])
+        scores = self.weights[step, observation] @ self.features[agent_index]
+        if self.legal is not None:
+            scores = jnp.where(self.legal(agent_index, observation, step), scores, -jnp.inf)
+        return jax.nn.softmax(scores)
 
     def for_agents(self, features: Any) -> TabularPolicy:
         """The policy of any n agents, given their parameters.
@@ -186,15 +192,22 @@ class FeaturePolicy(Policy):
             A table for each of them, [n,H,S,A].
 
         Raises:
-            ValueError: `features` is no finite array with k columns.
+            ValueError: `features` is no finite array with k columns, or agents differ in what is
+                legal, so that it is not known for others.
         """
-        return TabularPolicy.independent(
-            log_linear_tables(self.weights, jnp.asarray(self.basis(features)))
-        )
+        legal = None if self.legal is None else self.legal.tables
+        if legal is not None and len(legal) > 1:
+            raise ValueError(
+                "for_agents needs agents that all have the same legal actions: these are of "
+                f"{len(legal)} kinds"
+            )
+        phi = jnp.asarray(self.basis(features))
+        return TabularPolicy.independent(log_linear_tables(self.weights, phi, legal))
 
     def tabular(self) -> TabularPolicy:
         """The same policy of the N agents it was learned for, as tables."""
-        return TabularPolicy.independent(log_linear_tables(self.weights, self.features))
+        legal = None if self.legal is None else self.legal.tables[self.legal.kinds]
+        return TabularPolicy.independent(log_linear_tables(self.weights, self.features, legal))
 
     def check_fits(self, game: DynamicGame) -> None:
         """Raise `ValueError` if this policy's N, H, S or A is not that of `game`."""
@@ -217,7 +230,7 @@ class FeaturePolicy(Policy):
             "column_centre": basis.column_centre,
             "rotation": basis.rotation,
         }
-        write_arrays(Path(path), arrays)
+        write_arrays(Path(path), arrays | legal_arrays(self.legal))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FeaturePolicy":
@@ -235,7 +248,7 @@ class FeaturePolicy(Policy):
                 *(arrays[name] for name in ("centre", "scale", "column_centre", "rotation")),
             )
             weights, features = (jnp.asarray(arrays[name]) for name in ("weights", "features"))
-            return cls(weights, features, basis)
+            return cls(weights, features, basis, legal_from(arrays))
         except (KeyError, ValueError, TypeError) as error:
             raise ValueError(f"{os.fspath(path)} is not a FeaturePolicy: {error}") from None
 
@@ -260,11 +273,13 @@ def table_rows(
 
 
 def log_linear_tables(
-    weights: Float[Array, "H S A d"], features: Float[Array, "N d"]
+    weights: Float[Array, "H S A d"],
+    features: Float[Array, "N d"],
+    legal: Bool[Array, "#N H S A"] | None = None,
 ) -> Float[Array, "N H S A"]:
-    """Probabilities of N agents as tables."""
+    """Probabilities of N agents as tables, over the actions that they have."""
     scores = jnp.einsum("hsad,nd->nhsa", weights, features, precision=jax.lax.Precision.HIGHEST)
-    return jax.nn.softmax(scores)
+    return jax.nn.softmax(scores if legal is None else jnp.where(legal, scores, -jnp.inf))
 
 
 def _checked_parameters(parameters: Any) -> Float[np.ndarray, "n k"]:

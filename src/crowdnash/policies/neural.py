@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from crowdnash.checks import check_instance, check_path
 from crowdnash.files import read_archive, write_arrays
 from crowdnash.games.base import DynamicGame
+from crowdnash.games.legal import LegalActions, legal_arrays, legal_from
 from crowdnash.policies.base import Policy, check_asked
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.network import NeuralNetwork
@@ -33,6 +34,7 @@ class NeuralPolicy(Policy):
 
     `actor` has one network for all agents, or, if `identity.independent`, a leading axis N on all
     its arrays. `game_name` and the sizes say which games the policy fits.
+    `legal` are the actions that agents have (None: all): of the others, none is played.
     """
 
     actor: NeuralNetwork
@@ -40,6 +42,7 @@ class NeuralPolicy(Policy):
     features: ObservationFeatures
     game_name: str = eqx.field(static=True)
     num_actions: int = eqx.field(static=True)
+    legal: LegalActions | None = None
 
     @property
     def num_agents(self) -> int:
@@ -56,7 +59,10 @@ class NeuralPolicy(Policy):
         seen = self.features(observation, jnp.asarray(step))
         inputs = jnp.concatenate([seen, self.identity.features[agent_index]])
         row = self.identity.row[agent_index]
-        return jax.nn.softmax(actor(inputs[None], row[None])[0])
+        logits = actor(inputs[None], row[None])[0]
+        if self.legal is not None:
+            logits = jnp.where(self.legal(agent_index, observation, step), logits, -jnp.inf)
+        return jax.nn.softmax(logits)
 
     @eqx.filter_jit
     def all_probabilities(self, observations: PyTree, step: Int[Array, ""]) -> Float[Array, "N A"]:
@@ -89,7 +95,8 @@ class NeuralPolicy(Policy):
     def tabulate(self) -> TabularPolicy:
         """The same policy as a table, for games whose agents see one of S states.
 
-        One group if the agents are alike to the network, groups if it knows groups, else N.
+        One group if the agents are alike to the network, groups if it knows groups, else N; more
+        where agents alike to it have different legal actions.
 
         Raises:
             ValueError: the policy was made for another kind of observation.
@@ -97,6 +104,9 @@ class NeuralPolicy(Policy):
         if self.features.num_states is None:
             raise ValueError("tabulate needs a policy over integer states; this one sees features")
         groups = self.identity.groups
+        if self.legal is not None:
+            both = np.stack([groups, np.asarray(self.legal.kinds)])
+            groups = np.unique(both, axis=1, return_inverse=True)[1].reshape(-1).astype(np.int32)
         members = np.array([np.flatnonzero(groups == g)[0] for g in range(groups.max() + 1)])
         return TabularPolicy.grouped(_tables(self, jnp.asarray(members, jnp.int32)), groups)
 
@@ -120,8 +130,17 @@ class NeuralPolicy(Policy):
                 )
 
     def check_probabilities(self, game: DynamicGame) -> None:
-        """Raise `ValueError` unless all weights are finite: then rows are distributions."""
+        """Raise `ValueError` unless all weights are finite: then rows are distributions.
+
+        Also if an illegal action could be played.
+        """
         _check_finite(self.actor, self.identity)
+        legal = LegalActions.of(game)
+        if legal is not None and not (self.legal and self.legal.allows_no_more_than(legal)):
+            raise ValueError(
+                "policy must play legal actions alone: this network's legal actions are not those "
+                "of the game"
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the policy to `path` (NumPy .npz), replacing the file in one step.
@@ -150,6 +169,7 @@ class NeuralPolicy(Policy):
             arrays |= {f"weight_{k}": weight, f"bias_{k}": bias}
         if self.actor.rows is not None:
             arrays["rows"] = self.actor.rows
+        arrays |= legal_arrays(self.legal)
         write_arrays(Path(path), {name: np.asarray(array) for name, array in arrays.items()})
 
     @classmethod
@@ -220,7 +240,8 @@ def _from_arrays(data: dict[str, Any]) -> NeuralPolicy:
     features = ObservationFeatures(about["num_features"], about["num_states"], about["horizon"])
     _check_shapes(actor, identity, features.num_features, about["num_actions"])
     _check_finite(actor, identity)
-    return NeuralPolicy(actor, identity, features, about["game"], about["num_actions"])
+    legal = legal_from(data)
+    return NeuralPolicy(actor, identity, features, about["game"], about["num_actions"], legal)
 
 
 def _check_finite(actor: NeuralNetwork, identity: Identity) -> None:

@@ -17,7 +17,14 @@ from crowdnash.files import read_archive, write_arrays
 from crowdnash.games.base import PROBABILITY_TOLERANCE, DynamicGame, is_distribution
 from crowdnash.games.checks import check_integer_observations, states_for_tables
 from crowdnash.games.grouping import check_group_numbers
-from crowdnash.policies.base import Policy, check_asked, check_sizes, draw_actions
+from crowdnash.games.legal import LegalActions, uniform_over
+from crowdnash.policies.base import (
+    Policy,
+    check_asked,
+    check_sizes,
+    draw_actions,
+    illegal_error,
+)
 
 _FORMAT = "crowdnash-tabular-policy-1"
 
@@ -79,13 +86,16 @@ class TabularPolicy(Policy):
 
     @classmethod
     def uniform(cls, game: DynamicGame) -> "TabularPolicy":
-        """Every action equally likely, for all agents of `game`.
+        """Every action equally likely, for all agents of `game`; every legal one, if it says so.
 
         Raises:
             ValueError: the game has no `num_states`, or its agents do not observe integers.
         """
         check_instance("game", game, DynamicGame)
         states_for_tables(game)
+        legal = LegalActions.of(game)
+        if legal is not None:
+            return cls(uniform_over(legal.tables), legal.kinds)
         shape = (game.horizon, game.num_states, game.num_actions)
         return cls.symmetric(jnp.full(shape, 1.0 / game.num_actions), game.num_agents)
 
@@ -115,7 +125,19 @@ class TabularPolicy(Policy):
         check_sizes(game, self.num_agents, *self.probs.shape[1:])
 
     def check_probabilities(self, game: DynamicGame) -> None:
-        """The rows were checked when the policy was made: this raises nothing."""
+        """Raise `ValueError` if an illegal action is played; rows were checked before."""
+        legal = LegalActions.of(game)
+        if legal is None:
+            return
+        groups, kinds = np.asarray(self.groups), np.asarray(legal.kinds)
+        pairs, first = np.unique(np.stack([groups, kinds]), axis=1, return_index=True)
+        for group, kind, agent in zip(*pairs, first, strict=True):
+            table, own = np.asarray(self.probs[group]), np.asarray(legal.tables[kind])
+            wrong = ((table > 0) & ~own).any(-1)
+            if wrong.any():
+                step, state = (int(k) for k in np.argwhere(wrong)[0])
+                place = (step, state)
+                raise illegal_error(table[place], own[place], int(agent), *place)
 
     def act(
         self,

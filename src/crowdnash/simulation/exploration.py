@@ -12,6 +12,7 @@ import numpy as np
 from crowdnash.checks import check_count
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import states_for_tables
+from crowdnash.games.legal import LegalActions
 from crowdnash.policies.base import Policy
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.rollouts import simulate
@@ -28,6 +29,11 @@ def exploring_policies(game: DynamicGame, seed: int) -> list[Policy]:
     leaning = rng.dirichlet(np.full(shape[1], 0.5), (_RANDOM_POLICIES, shape[0]))
     tables = np.concatenate([np.full((1, *shape), 1 / shape[1]), leaning])
     tables = 0.7 * tables + 0.3 / shape[1]
+    if (legal := LegalActions.of(game)) is not None:
+        limited = [np.where(legal.tables, table, 0.0) for table in tables]
+        return [
+            TabularPolicy.grouped(one / one.sum(-1, keepdims=True), legal.kinds) for one in limited
+        ]
     return [
         TabularPolicy.symmetric(np.broadcast_to(table, (game.horizon, *shape)), game.num_agents)
         for table in tables

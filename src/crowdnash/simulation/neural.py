@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import check_shape
+from crowdnash.games.legal import legal_now
 from crowdnash.policies.agent_networks import ActorCritic, evaluate, evaluate_steps
 from crowdnash.policies.base import Policy
 from crowdnash.policies.identity import Identity
@@ -61,7 +62,11 @@ def probabilities_of_all(
     if isinstance(policy, NeuralPolicy):
         seen = policy.features.of_all(observations, step)
         inputs = with_identity(seen, policy.identity)
-        return jax.nn.softmax(evaluate(policy.actor, policy.identity, inputs))
+        logits = evaluate(policy.actor, policy.identity, inputs)
+        if policy.legal is not None:
+            tables, kinds = policy.legal.tables, policy.legal.kinds
+            logits = jnp.where(tables[kinds, step, observations], logits, -jnp.inf)
+        return jax.nn.softmax(logits)
     num_agents = jax.tree.leaves(observations)[0].shape[1]
     over_agents = jax.vmap(policy.probabilities, in_axes=(0, 0, None))
     over_states = jax.vmap(over_agents, in_axes=(0, None, None))
@@ -119,10 +124,14 @@ def play(
         seen = jax.vmap(game.observe)(state)
         return seen, with_identity(features.of_all(mine(seen), step), identity)
 
+    everyone = jnp.arange(game.num_agents, dtype=jnp.int32)
+
     def advance(state: PyTree, now: tuple) -> tuple[PyTree, tuple]:
         step, number, keys = now
         seen, inputs = look(state, step)
-        log_probs = jax.nn.log_softmax(evaluate(networks.actor, identity, inputs, dtype))
+        legal = legal_now(game, everyone if agents is None else agents, mine(seen), step)
+        logits = evaluate(networks.actor, identity, inputs, dtype)
+        log_probs = jax.nn.log_softmax(legal_logits(logits, legal))
         by_action = jnp.moveaxis(log_probs, -1, 0)
         action = draw_index(jnp.exp(by_action), mine(number))
         log_prob = jnp.take_along_axis(by_action, action[None], axis=0)[0]
@@ -133,12 +142,12 @@ def play(
         state, reward = jax.vmap(game.step)(state, joint, keys)
         check_shape(game, "all agents' rewards", reward.shape[1:], (game.num_agents,))
         reward = mine(reward.astype(jnp.float32))
-        return state, (inputs, action, log_prob, reward, statistics)
+        return state, (inputs, action, log_prob, reward, statistics, legal)
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     end, played = jax.lax.scan(advance, start, (steps, numbers, step_keys))
-    inputs, action, log_prob, reward, statistics = played
+    inputs, action, log_prob, reward, statistics, legal = played
     value = evaluate_steps(networks.critic, identity, inputs, dtype)[..., 0]
     _, last_inputs = look(end, jnp.asarray(game.horizon, jnp.int32))
     last_value = evaluate(networks.critic, identity, last_inputs, dtype)[..., 0]
-    return Play(inputs, action, log_prob, value, reward, last_value, statistics)
+    return Play(inputs, action, log_prob, value, reward, last_value, statistics, None, legal)

@@ -147,7 +147,11 @@ def simulate_chunk(
     numbers = _draws(words[game.horizon :], numbers_of, trajectories)[0][0]
     initial = game.initial_distribution.astype(jnp.float32)
     shape = (game.num_states, *numbers.shape)
-    start = draw_index(jnp.broadcast_to(initial.reshape(-1, *(1,) * numbers.ndim), shape), numbers)
+    if initial.ndim == 1:
+        initial = initial.reshape(-1, *(1,) * numbers.ndim)
+    else:
+        initial = initial.T[:, None, layout.agent]
+    start = draw_index(jnp.broadcast_to(initial, shape), numbers)
     dtype = pair_dtype(game.num_states * game.num_actions)
 
     def advance(states: Array, now: tuple) -> tuple[Array, tuple[Array, Array, Array]]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from crowdnash.games.base import DynamicGame
+from crowdnash.games.legal import legal_now, limits_actions
 from crowdnash.policies.base import Policy, rows_of
 from crowdnash.policies.features import table_rows
 from crowdnash.simulators.contract import spawned
@@ -34,6 +35,10 @@ class SteppedGame:
             return state, game.observe(state)
 
         @eqx.filter_jit
+        def legal(game: DynamicGame, seen: PyTree, step: jax.Array) -> jax.Array | None:
+            return legal_now(game, jnp.arange(game.num_agents, dtype=jnp.int32), seen, step)
+
+        @eqx.filter_jit
         def advance(
             game: DynamicGame, state: PyTree, actions: jax.Array, seed: jax.Array, step: jax.Array
         ) -> tuple[PyTree, PyTree, jax.Array]:
@@ -41,7 +46,7 @@ class SteppedGame:
             state, rewards = game.step(state, actions, key)
             return state, game.observe(state), rewards
 
-        self._begin, self._advance = begin, advance
+        self._begin, self._advance, self._legal = begin, advance, legal
 
     def spawn(self) -> "SteppedGame":
         """Another one."""
@@ -50,13 +55,33 @@ class SteppedGame:
     def reset(self, seed: int) -> PyTree:
         """Begin an episode."""
         self._seed, self._count = jnp.asarray(seed, jnp.uint32), 0
-        self._state, seen = self._begin(self.game, self._seed)
-        return jax.device_get(seen)
+        self._state, self._seen = self._begin(self.game, self._seed)
+        return jax.device_get(self._seen)
 
-    def step(self, actions: np.ndarray) -> tuple[PyTree, np.ndarray, np.ndarray, None]:
-        """Play one step."""
+    def legal(self) -> np.ndarray | None:
+        """Which actions agents have now, [N,A]; None where the game limits none."""
+        if not limits_actions(self.game):
+            return None
+        step = min(self._count, self.horizon - 1)  # after the last step nobody acts
+        return np.asarray(self._legal(self.game, self._seen, jnp.asarray(step, jnp.int32)))
+
+    def step(self, actions: np.ndarray) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Play one step.
+
+        Raises:
+            ValueError: an action is illegal.
+        """
+        legal = self.legal()
+        if legal is not None:
+            wrong = ~legal[np.arange(self.num_agents), actions]
+            if wrong.any():
+                agent = int(np.argmax(wrong))
+                raise ValueError(
+                    f"{self.name}: agent {agent} at step {self._count} must not play action "
+                    f"{int(actions[agent])}, which is illegal there"
+                )
         self._count += 1
-        self._state, seen, rewards = self._advance(
+        self._state, self._seen, rewards = self._advance(
             self.game,
             self._state,
             jnp.asarray(actions, jnp.int32),
@@ -64,7 +89,7 @@ class SteppedGame:
             jnp.asarray(self._count, jnp.int32),
         )
         alive = np.full(self.num_agents, self._count < self.horizon)
-        return jax.device_get(seen), np.asarray(rewards), alive, None
+        return jax.device_get(self._seen), np.asarray(rewards), alive, self.legal()
 
 
 def as_simulator(game: Any) -> tuple[Any, DynamicGame]:

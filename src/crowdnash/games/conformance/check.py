@@ -22,6 +22,7 @@ from crowdnash.games.base import (
 from crowdnash.games.checks import fail
 from crowdnash.games.conformance.laws import check_laws
 from crowdnash.games.conformance.populations import take
+from crowdnash.games.legal import LegalActions, legal_now
 
 
 def check_game(game: DynamicGame, *, key: PRNGKeyArray | None = None) -> None:
@@ -30,9 +31,10 @@ def check_game(game: DynamicGame, *, key: PRNGKeyArray | None = None) -> None:
     A `DynamicGame`: sizes; shapes and types of `reset`, `step` and `observe`, at every step; the
     same key gives the same outcome; rewards are finite. A `TabularGame` as well:
     `initial_distribution` and every transition are probabilities that sum to 1; rewards are
-    finite and within `reward_range`; `joint_law` agrees with `law`; `state_names`,
-    `action_names` and `agent_features` fit. A `PopulationGame` as well: `law` and `joint_law`
-    agree with `transition` and `reward` at the others' mean contribution;
+    finite and within `reward_range`; `legal` is bool [A] and leaves everybody an action;
+    `joint_law` agrees with `law`; `state_names`, `action_names` and `agent_features` fit. A
+    `PopulationGame` as well: `law` and `joint_law` agree with `transition` and `reward` at the
+    others' mean contribution;
     `transition_in_aggregate` and `reward_in_aggregate` are true; relabelling the agents relabels
     the laws (where the arrays of `game.agents` are fields of the game).
 
@@ -81,18 +83,23 @@ def _check_sizes(game: DynamicGame) -> None:
 def _check_descriptions(game: TabularGame) -> None:
     """The facts a game states about itself beside its laws."""
     initial = np.asarray(game.initial_distribution)
-    if initial.shape != (game.num_states,) or not np.issubdtype(initial.dtype, np.floating):
+    shapes = ((game.num_states,), (game.num_agents, game.num_states))
+    if initial.shape not in shapes or not np.issubdtype(initial.dtype, np.floating):
         fail(
             game,
-            f"initial_distribution must be float of shape [{game.num_states}], "
-            f"not {initial.dtype} of shape {list(initial.shape)}",
+            f"initial_distribution must be float of shape [{game.num_states}] or "
+            f"{list(shapes[1])}, not {initial.dtype} of shape {list(initial.shape)}",
         )
-    if not is_distribution(initial.astype(np.float64)):
+    right = is_distribution(np.atleast_2d(initial).astype(np.float64))
+    if not right.all():
+        agent = int(np.argmin(right))
         fail(
             game,
             "initial_distribution must be probabilities that sum to 1 within "
-            f"{PROBABILITY_TOLERANCE}, not {initial.tolist()}",
+            f"{PROBABILITY_TOLERANCE}, not {np.atleast_2d(initial)[agent].tolist()}",
+            f"agent {agent}" if initial.ndim > 1 else "",
         )
+    LegalActions.of(game)
     for name, size in (("state_names", game.num_states), ("action_names", game.num_actions)):
         if len(getattr(game, name)) != size:
             fail(game, f"{name} must have {size} entries, not {len(getattr(game, name))}")
@@ -182,7 +189,7 @@ def _outline(tree: PyTree) -> str:
 
 
 def _play(game: DynamicGame, key: PRNGKeyArray) -> tuple[np.ndarray, PyTree]:
-    """Rewards [H,N] and the final state under uniform play.
+    """Rewards [H,N] and the final state under uniform play of what is legal.
 
     Every call traces the game anew: a draw that does not come from the key shows.
     """
@@ -192,7 +199,10 @@ def _play(game: DynamicGame, key: PRNGKeyArray) -> tuple[np.ndarray, PyTree]:
     def advance(state: PyTree, step: Array) -> tuple[PyTree, Array]:
         act, move = jax.random.split(jax.random.fold_in(step_key, step))
         actions = jax.random.randint(act, shape, 0, game.num_actions, jnp.int32)
-        return game.step(state, actions, move)
+        legal = legal_now(game, jnp.arange(game.num_agents), game.observe(state), step)
+        if legal is not None:
+            actions = jax.random.categorical(act, jnp.log(legal.astype(jnp.float32)))
+        return game.step(state, actions.astype(jnp.int32), move)
 
     end, rewards = jax.jit(
         lambda: jax.lax.scan(advance, game.reset(reset_key), jnp.arange(game.horizon))

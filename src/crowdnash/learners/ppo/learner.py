@@ -22,6 +22,7 @@ from jaxtyping import PRNGKeyArray
 
 from crowdnash.checks import check_choice, check_count, check_flag, check_number
 from crowdnash.games.base import DynamicGame
+from crowdnash.games.legal import LegalActions
 from crowdnash.learners.base import Learner, Metrics, game_fingerprint
 from crowdnash.learners.ppo.play import PPOState, collect, refuse_faults
 from crowdnash.learners.ppo.update import (
@@ -288,6 +289,7 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
             features=state.features,
             game_name=game.name,
             num_actions=game.num_actions,
+            legal=LegalActions.of(game),
         )
         return {"last": last}
 
