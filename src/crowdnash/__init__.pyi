@@ -37,6 +37,7 @@ from .mean_field.induced_from_queries import (
 from .policies.base import Policy as Policy
 from .policies.features import FeaturePolicy as FeaturePolicy
 from .policies.neural import NeuralPolicy as NeuralPolicy
+from .policies.plain import NumpyPolicy as NumpyPolicy
 from .policies.tabular import TabularPolicy as TabularPolicy
 from .simulation.rollouts import simulate as simulate
 from .simulation.trajectories import MaskedTrajectories as MaskedTrajectories

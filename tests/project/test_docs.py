@@ -33,7 +33,7 @@ RUNNABLE = {
     "howto/mean_field.md": 2,
     "howto/newcomers.md": 2,
     "howto/read_a_certificate.md": 6,
-    "howto/write_a_game.md": 2,
+    "howto/write_a_game.md": 3,
 }
 
 

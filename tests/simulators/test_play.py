@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
+from crowdnash.policies.drawing import draw_legal
 from crowdnash.simulators import SimulatorError, as_game
 from crowdnash.simulators.contract import kept_generators
-from crowdnash.simulators.legal import draw_legal
 from simulator_toys import Cards, Dice, Doors, Drivers, Mortals, uniform
 
 KEY = jax.random.key(0)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.policies.base import Policy
+from crowdnash.policies.drawing import draw_legal, legal_share
 from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.outside import (
@@ -21,7 +22,6 @@ from crowdnash.simulation.outside import (
     policy_rows,
 )
 from crowdnash.simulators.game import OutsideGame
-from crowdnash.simulators.legal import draw_legal, legal_share
 
 
 class LearnedDeviations(NamedTuple):

@@ -7,4 +7,5 @@ from .mirror_update import mirror_step as mirror_step
 from .network import NeuralNetwork as NeuralNetwork
 from .neural import NeuralPolicy as NeuralPolicy
 from .observations import ObservationFeatures as ObservationFeatures
+from .plain import NumpyPolicy as NumpyPolicy
 from .tabular import TabularPolicy as TabularPolicy

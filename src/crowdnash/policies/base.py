@@ -17,6 +17,8 @@ from crowdnash.checks import as_array, check_count, check_instance, check_key, s
 from crowdnash.games.base import PROBABILITY_TOLERANCE, DynamicGame, is_distribution
 from crowdnash.games.checks import observes_integers
 from crowdnash.games.legal import LegalActions
+from crowdnash.policies.drawing import draw_actions
+from crowdnash.policies.plain import TABLES, Arrays, NumpyPolicy, numpy_policy
 
 _AT_ONCE = 2**22
 _MOST_ASKED = 2**28
@@ -79,6 +81,50 @@ class Policy(eqx.Module):
                 k = int(np.argmin(right))
                 raise row_error(probs[k], int(agents[k]), int(step))
         return actions
+
+    def numpy(self, game: DynamicGame | None = None) -> NumpyPolicy:
+        """The same policy in plain NumPy, for a loop that has no JAX.
+
+        Args:
+            game: the game that it is for, needed only for a policy of one's own over integer
+                states, which becomes a table for each agent.
+
+        Raises:
+            ValueError: it is a policy of one's own, and there is no game whose states it could be
+                asked for; or it gives no distributions there.
+        """
+        arrays = self._file_arrays()
+        if arrays is None:
+            arrays = _as_file_of_tables(self, game)
+        return numpy_policy(arrays)
+
+    def _file_arrays(self) -> Arrays | None:
+        """What `save` writes; None for a policy that has no file."""
+        return None
+
+
+def _as_file_of_tables(policy: Policy, game: Any) -> Arrays:
+    """Tables of all agents, of a policy over integer states."""
+    if game is None or not observes_integers(game) or game.num_states is None:
+        raise ValueError(
+            f"game must be one whose agents observe integers below its num_states: a "
+            f"{type(policy).__name__} has to be asked for what it does there"
+        )
+    check_policy(game, policy)
+    states, steps, agents = (
+        jnp.arange(size, dtype=jnp.int32)
+        for size in (game.num_states, game.horizon, game.num_agents)
+    )
+    probs = np.asarray(_tables_of(policy, agents, states, steps))
+    return {"format": np.asarray(TABLES), "probs": probs, "groups": np.asarray(agents)}
+
+
+@eqx.filter_jit
+def _tables_of(policy: Policy, agents: Array, states: Array, steps: Array) -> Array:
+    """All rows, [n,H,S,A]."""
+    over_states = jax.vmap(policy.probabilities, in_axes=(0, None, None))
+    over_steps = jax.vmap(over_states, in_axes=(None, None, 0))
+    return jax.vmap(over_steps, in_axes=(None, 0, None))(states, agents, steps)
 
 
 def check_sizes(
@@ -167,12 +213,6 @@ def _check_below(argument: str, numbers: Any, size: int) -> None:
         raise ValueError(f"{argument} must lie in 0..{size - 1}, not {worst}")
 
 
-def draw_actions(probs: Float[np.ndarray, "n A"], generator: np.random.Generator) -> np.ndarray:
-    """An action for every row, by inverting its distribution function; none of probability 0."""
-    below = probs.cumsum(1, dtype=np.float64)
-    return (generator.random(len(probs))[:, None] * below[:, -1:] >= below[:, :-1]).sum(1)
-
-
 @eqx.filter_jit
 def rows_of(policy: Policy, observations: PyTree, agents: Array, step: Array) -> Array:
     """Action probabilities [n,A] of `agents` [n] for what they observe, arrays [n,...]."""
@@ -248,12 +288,8 @@ def _first_wrong(
     policy: Policy, agents: Array, num_states: int, horizon: int, legal: LegalActions | None
 ) -> tuple[Array, Array, Array]:
     """Whether all rows are (legal) distributions, the flat place [n,H,S] of one that is not, it."""
-    one = policy.probabilities
-    over_states = jax.vmap(one, in_axes=(0, None, None))
-    over_steps = jax.vmap(over_states, in_axes=(None, None, 0))
-    over_agents = jax.vmap(over_steps, in_axes=(None, 0, None))
     states, steps = (jnp.arange(k, dtype=jnp.int32) for k in (num_states, horizon))
-    table = over_agents(states, agents, steps)
+    table = _tables_of(policy, agents, states, steps)
     right = is_distribution(table)
     if legal is not None:
         right = right & ~((table > 0) & ~legal.tables[legal.kinds[agents]]).any(-1)

@@ -24,6 +24,7 @@ from crowdnash.files import read_arrays, write_arrays
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.legal import LegalActions, legal_arrays, legal_from
 from crowdnash.policies.base import Policy, check_sizes
+from crowdnash.policies.plain import FEATURES, Arrays
 from crowdnash.policies.tabular import TabularPolicy
 
 Features = Literal["linear", "quadratic"] | Callable[[Any], Any]
@@ -32,7 +33,6 @@ Features = Literal["linear", "quadratic"] | Callable[[Any], Any]
 MOST_QUADRATIC = 8
 """Parameters up to which "quadratic" means it; with more of them it means "linear"."""
 
-_FORMAT = "crowdnash-feature-policy-1"
 _LEAST_SPREAD = 1e-4
 
 
@@ -219,9 +219,13 @@ class FeaturePolicy(Policy):
         Raises:
             OSError: it cannot be written; an older file is then still there.
         """
+        write_arrays(Path(path), self._file_arrays())
+
+    def _file_arrays(self) -> Arrays:
+        """See `Policy._file_arrays`."""
         basis = self.basis
         arrays = {
-            "format": np.asarray(_FORMAT),
+            "format": np.asarray(FEATURES),
             "weights": np.asarray(self.weights),
             "features": np.asarray(self.features),
             "degree": np.asarray(basis.degree),
@@ -230,7 +234,7 @@ class FeaturePolicy(Policy):
             "column_centre": basis.column_centre,
             "rotation": basis.rotation,
         }
-        write_arrays(Path(path), arrays | legal_arrays(self.legal))
+        return arrays | legal_arrays(self.legal)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FeaturePolicy":
@@ -241,7 +245,7 @@ class FeaturePolicy(Policy):
         """
         arrays = read_arrays(Path(path))
         try:
-            if str(arrays["format"]) != _FORMAT:
+            if str(arrays["format"]) != FEATURES:
                 raise ValueError("it has another format")
             basis = FeatureBasis(
                 int(arrays["degree"]),

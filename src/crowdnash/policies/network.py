@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from crowdnash.policies.plain import NEGATIVE_SLOPE
+
 HIDDEN_GAIN = math.sqrt(2.0)
 """Scale of the orthogonal initial weights of hidden layers."""
-
-NEGATIVE_SLOPE = 0.01
-"""Slope of the leaky ReLU below 0."""
 
 
 class NeuralNetwork(eqx.Module):

@@ -24,9 +24,8 @@ from crowdnash.policies.base import Policy, check_asked
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.observations import ObservationFeatures
+from crowdnash.policies.plain import NETWORK, Arrays
 from crowdnash.policies.tabular import TabularPolicy
-
-_FORMAT = "crowdnash-neural-policy-1"
 
 
 class NeuralPolicy(Policy):
@@ -149,8 +148,12 @@ class NeuralPolicy(Policy):
             OSError: it cannot be written; an older file is then still there.
         """
         check_path("path", path)
+        write_arrays(Path(path), self._file_arrays())
+
+    def _file_arrays(self) -> Arrays:
+        """See `Policy._file_arrays`."""
         about = {
-            "format": _FORMAT,
+            "format": NETWORK,
             "game": self.game_name,
             "num_actions": self.num_actions,
             "horizon": self.features.horizon,
@@ -170,7 +173,7 @@ class NeuralPolicy(Policy):
         if self.actor.rows is not None:
             arrays["rows"] = self.actor.rows
         arrays |= legal_arrays(self.legal)
-        write_arrays(Path(path), {name: np.asarray(array) for name, array in arrays.items()})
+        return {name: np.asarray(array) for name, array in arrays.items()}
 
     @classmethod
     def load(
@@ -222,7 +225,7 @@ def _tables(policy: NeuralPolicy, agents: Int[Array, " G"]) -> Float[Array, "G H
 
 def _from_arrays(data: dict[str, Any]) -> NeuralPolicy:
     about = json.loads(str(data["about"]))
-    if about["format"] != _FORMAT:
+    if about["format"] != NETWORK:
         raise ValueError("it has another format")
     layers = range(about["num_layers"])
     actor = NeuralNetwork(

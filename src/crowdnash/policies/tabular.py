@@ -22,11 +22,10 @@ from crowdnash.policies.base import (
     Policy,
     check_asked,
     check_sizes,
-    draw_actions,
     illegal_error,
 )
-
-_FORMAT = "crowdnash-tabular-policy-1"
+from crowdnash.policies.drawing import draw_actions
+from crowdnash.policies.plain import TABLES, Arrays
 
 
 class TabularPolicy(Policy):
@@ -178,8 +177,12 @@ class TabularPolicy(Policy):
             OSError: it cannot be written; an older file is then still there.
         """
         check_path("path", path)
-        arrays = {"format": _FORMAT, "probs": self.probs, "groups": self.groups}
-        write_arrays(Path(path), {name: np.asarray(array) for name, array in arrays.items()})
+        write_arrays(Path(path), self._file_arrays())
+
+    def _file_arrays(self) -> Arrays:
+        """See `Policy._file_arrays`."""
+        arrays = {"format": TABLES, "probs": self.probs, "groups": self.groups}
+        return {name: np.asarray(array) for name, array in arrays.items()}
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "TabularPolicy":
@@ -197,7 +200,7 @@ class TabularPolicy(Policy):
                     raise ValueError("it may be a NeuralPolicy")
                 if str(data["format"]).startswith("crowdnash-feature-policy"):
                     raise ValueError("it may be a FeaturePolicy")
-                if str(data["format"]) != _FORMAT:
+                if str(data["format"]) != TABLES:
                     raise ValueError("it has another format")
                 return cls(data["probs"], data["groups"])
             except Exception as error:  # NumPy and zipfile raise many kinds for damaged files

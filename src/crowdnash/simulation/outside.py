@@ -21,13 +21,13 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.games.base import is_distribution
 from crowdnash.policies.base import Policy, row_error
+from crowdnash.policies.drawing import draw_legal
 from crowdnash.policies.features import table_rows
 from crowdnash.simulation.neural import probabilities_of_all
 from crowdnash.simulation.trajectories import MaskedTrajectories
 from crowdnash.simulators.contract import SimulatorError, rebuilt
 from crowdnash.simulators.game import OutsideGame
 from crowdnash.simulators.lanes import Arrays
-from crowdnash.simulators.legal import draw_legal
 
 
 class Situation(NamedTuple):

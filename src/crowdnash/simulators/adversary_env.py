@@ -14,10 +14,10 @@ import numpy as np
 
 from crowdnash.checks import check_count
 from crowdnash.policies.base import check_policy
+from crowdnash.policies.drawing import draw_legal
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulators.as_simulator import as_simulator, stepped_rows
 from crowdnash.simulators.contract import library
-from crowdnash.simulators.legal import draw_legal
 
 
 def best_response_env(game: Any, policy: Any, agent: int = 0) -> Any:

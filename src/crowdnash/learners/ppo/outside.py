@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.policies.agent_networks import evaluate, evaluate_steps
+from crowdnash.policies.drawing import draw_legal
 from crowdnash.simulation.neural import Learners, Play, legal_logits, with_identity
 from crowdnash.simulation.outside import (
     Episode,
@@ -21,7 +22,6 @@ from crowdnash.simulation.outside import (
 )
 from crowdnash.simulation.samplers import draw_index
 from crowdnash.simulators.game import OutsideGame
-from crowdnash.simulators.legal import draw_legal
 
 
 def play_learners_outside(

@@ -1,4 +1,4 @@
-"""Actions drawn among the legal ones. Axes: A actions."""
+"""Actions drawn in NumPy, among the legal ones if others are not. Axes: A actions, n agents."""
 
 from __future__ import annotations
 
@@ -24,3 +24,12 @@ def legal_share(
         return probs
     masked = np.where(legal, probs, 0.0)
     return np.where(masked.sum(-1, keepdims=True) > 0, masked, legal.astype(masked.dtype))
+
+
+def draw_actions(
+    probs: Float[np.ndarray, "n A"],
+    generator: np.random.Generator,
+    legal: Bool[np.ndarray, "n A"] | None = None,
+) -> Int[np.ndarray, " n"]:
+    """An action for every row, none of probability 0; advances the generator."""
+    return draw_legal(probs, generator.random(len(probs)), legal)
