@@ -71,7 +71,7 @@ def test_constant_actions_are_left_where_they_are_illegal():
     for agent in range(3):
         tables = candidates(game, agents.at(np.array([agent])))
         tables = tables.reshape(2, 2, 3, -1)
-        assert tables.shape[-1] > 3
+        assert tables.shape[-1] > 1
         np.testing.assert_array_equal(tables.sum(2), 1)
         for table in np.moveaxis(tables, -1, 0):
             assert is_legal(agent, table.argmax(-1))
@@ -79,12 +79,15 @@ def test_constant_actions_are_left_where_they_are_illegal():
 
 LEARNERS = (
     cn.OptimisticQLearning(num_episodes=400),
-    cn.PPO(
-        num_epochs=25,
-        num_trajectories=32,
-        learning_rate=1e-2,
-        minibatch_size=64,
-        hidden_sizes=(16,),
+    pytest.param(
+        cn.PPO(
+            num_epochs=25,
+            num_trajectories=32,
+            learning_rate=1e-2,
+            minibatch_size=64,
+            hidden_sizes=(16,),
+        ),
+        marks=pytest.mark.slow,
     ),
 )
 

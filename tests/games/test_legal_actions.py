@@ -72,7 +72,7 @@ def test_a_policy_that_plays_what_is_illegal_is_refused(game):
         {},
         {"representation": "features"},
         {"evaluation": "td", "groups": "independent"},
-        {"representation": "tables", "groups": np.arange(20) % 2, "mixing": True},
+        {"representation": "tables", "groups": np.arange(20) % 2, "mixing": True, "step_size": 0.3},
     ],
 )
 def test_mirror_descent_learns_among_legal_actions(settings, tmp_path):
@@ -152,7 +152,7 @@ def test_faults_of_a_game_are_named():
     for broken, rule in faults:
         with pytest.raises(cn.GameError, match=rule):
             cn.check_game(broken())
-    with pytest.raises(ValueError, match=r"shape \[2\] or \[3,2\], not \[2,2\]"):
+    with pytest.raises(ValueError, match=r"shape \[2\] or \[3,2\], not \[2, 2\]"):
         DriversByLaw(starts=np.full((2, 2), 0.5))
     with pytest.raises(ValueError, match=r"not \[0.5, 0.75\] \(agent 1\)"):
         DriversByLaw(starts=np.array([[1, 0], [0.5, 0.75], [1, 0]]))

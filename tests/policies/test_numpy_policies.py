@@ -145,7 +145,6 @@ def test_a_policy_of_ones_own_becomes_a_table():
         (lambda p: p.probabilities([0], 0, [N]), r"agents must lie in 0\.\.5, not 6"),
         (lambda p: p.probabilities([0], 0), r"one entry an agent, \[6\], not \[1\]"),
         (lambda p: p.probabilities(np.zeros(N), 0), "observations must be integers"),
-        (lambda p: p.act(np.zeros(N, int), 0, 7), "rng must be a Generator, not an int"),
         (
             lambda p: p.act([0], 0, np.random.default_rng(0), [0], np.zeros((1, A), bool)),
             r"legal must be bool \[1, 3\] with an action for everybody",

@@ -27,7 +27,7 @@ from crowdnash.simulation.neural import probabilities_of_all
 from crowdnash.simulation.trajectories import MaskedTrajectories
 from crowdnash.simulators.contract import SimulatorError, rebuilt
 from crowdnash.simulators.game import OutsideGame
-from crowdnash.simulators.lanes import Arrays
+from crowdnash.simulators.lanes import Arrays, Lanes
 
 
 class Situation(NamedTuple):
@@ -134,48 +134,60 @@ def play_outside(
         ValueError: as the player.
     """
     lanes = game.source.lanes(game.form, num_trajectories)
+    with lanes.playing():
+        for first in range(0, num_trajectories, lanes.count):
+            rows = slice(first, min(first + lanes.count, num_trajectories))
+            _play_block(game, lanes, player, key, rows, on_step, on_end)
+
+
+def _play_block(
+    game: OutsideGame,
+    lanes: Lanes,
+    player: Player,
+    key: PRNGKeyArray,
+    rows: slice,
+    on_step: Callable[[Episode], Any],
+    on_end: Callable[[slice, PyTree], Any] | None,
+) -> None:
+    """Play the episodes `rows` side by side, in the first lanes."""
     arrays, limited = lanes.arrays, game.form.limited
-    shape = (lanes.count, game.horizon, game.num_agents)
-    for first in range(0, num_trajectories, lanes.count):
-        rows = slice(first, min(first + lanes.count, num_trajectories))
-        count = rows.stop - rows.start
-        seeds, numbers = [], np.zeros(shape, np.float32)
-        for lane, number in enumerate(range(rows.start, rows.stop)):
-            seed, generator = episode_randomness(key, number)
-            seeds.append(seed)
-            numbers[lane] = generator.random(shape[1:], np.float32)
-        lanes.begin(seeds)
-        arrays.alive[count:], arrays.rewards[:] = False, 0
-        everyone_out = np.zeros(shape[::2], bool)
-        _check(game, arrays, everyone_out, seeds, 0)
-        for step in range(game.horizon):
-            seen = tuple(x.copy() for x in arrays.observations)
-            alive, legal = arrays.alive.copy(), arrays.legal.copy() if limited else None
-            if not alive.all():  # what those who are out observe may be anything
-                for array in seen:
-                    array[~alive] = 0
-            arrays.rewards[:] = 0
-            active = np.flatnonzero(alive.any(1))
-            if active.size:
-                observations = rebuilt(game.form.structure, list(seen))
-                actions = player(Situation(observations, step, numbers[:, step], alive, legal))
-                arrays.actions[:] = np.where(alive, actions, 0)
-                lanes.advance(active.tolist())
-                _check(game, arrays, alive, seeds, step + 1)
-            on_step(
-                Episode(
-                    rows,
-                    step,
-                    rebuilt(game.form.structure, [x[:count] for x in seen]),
-                    np.where(alive, arrays.actions, 0)[:count],
-                    arrays.rewards[:count],
-                    alive[:count],
-                    None if legal is None else legal[:count],
-                )
+    count, size = rows.stop - rows.start, (game.horizon, game.num_agents)
+    seeds, numbers = [], np.zeros((lanes.count, *size), np.float32)
+    for lane, number in enumerate(range(rows.start, rows.stop)):
+        seed, generator = episode_randomness(key, number)
+        seeds.append(seed)
+        numbers[lane] = generator.random(size, np.float32)
+    lanes.begin(seeds)
+    arrays.alive[count:], arrays.rewards[:] = False, 0
+    _check(game, arrays, np.zeros((lanes.count, game.num_agents), bool), seeds, 0)
+    for step in range(game.horizon):
+        seen = tuple(x.copy() for x in arrays.observations)
+        alive, legal = arrays.alive.copy(), arrays.legal.copy() if limited else None
+        if not alive.all():  # what those who are out observe may be anything
+            for array in seen:
+                array[~alive] = 0
+        arrays.rewards[:] = 0
+        active = np.flatnonzero(alive.any(1))
+        if active.size:
+            observations = rebuilt(game.form.structure, list(seen))
+            actions = player(Situation(observations, step, numbers[:, step], alive, legal))
+            arrays.actions[:] = np.where(alive, actions, 0)
+            lanes.advance(active.tolist())
+            _check(game, arrays, alive, seeds, step + 1)
+        on_step(
+            Episode(
+                rows,
+                step,
+                rebuilt(game.form.structure, [x[:count] for x in seen]),
+                np.where(alive, arrays.actions, 0)[:count],
+                arrays.rewards[:count],
+                alive[:count],
+                None if legal is None else legal[:count],
             )
-        if on_end is not None:
-            end = [x[:count].copy() for x in arrays.observations]
-            on_end(rows, rebuilt(game.form.structure, end))
+        )
+    if on_end is not None:
+        end = [x[:count].copy() for x in arrays.observations]
+        on_end(rows, rebuilt(game.form.structure, end))
 
 
 def episode_randomness(key: PRNGKeyArray, number: int) -> tuple[int, np.random.Generator]:
@@ -191,11 +203,11 @@ def _check(
 ) -> None:
     """Raise `SimulatorError` unless rewards, observations and legal actions are right."""
 
-    def fail(wrong: np.ndarray, rule: str, step: int) -> None:
+    def fail(wrong: np.ndarray, rule: str, step: int, value: np.ndarray = arrays.rewards) -> None:
         row, agent = (int(k) for k in np.argwhere(wrong)[0])
         raise SimulatorError(
             f"{game.name}: agent {agent} at step {step} of the episode with seed {seeds[row]}: "
-            + rule.format(arrays.rewards[row, agent])
+            + rule.format(value[row, agent])
         )
 
     if (wrong := acted & ~np.isfinite(arrays.rewards)).any():
@@ -203,6 +215,11 @@ def _check(
     if (wrong := ~acted & (arrays.rewards != 0)).any():
         fail(wrong, "the reward of an agent that is out must be 0, not {}", steps_done - 1)
     alive = arrays.alive
+    if game.num_states is not None:
+        (states,) = arrays.observations
+        if (wrong := alive & ((states < 0) | (states >= game.num_states))).any():
+            rule = f"observes {{}}: must lie in 0..{game.num_states - 1}"
+            fail(wrong, rule, steps_done, states)
     for array in arrays.observations:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             wrong = ~np.isfinite(array).reshape(*alive.shape, -1).all(-1) & alive

@@ -52,7 +52,7 @@ class Simulator(Protocol):
 
         Args:
             seed: of the episode, 0 <= seed < 2^31. The global generators of `random` and NumPy are
-                seeded before every call too.
+                seeded by it too.
         """
         ...
 
@@ -161,7 +161,8 @@ def form_of(sim: Any) -> Form:
     check_simulator_sizes(sim)
     name, n = simulator_name(sim), sim.num_agents
     with kept_generators():
-        seed_generators(0, 0)
+        generators = Generators()
+        generators.begin(0)
         observations = called(sim, "reset", 0, 0, lambda: sim.reset(0))
         arrays = arrays_of(observations)
         for array in arrays:
@@ -181,7 +182,8 @@ def form_of(sim: Any) -> Form:
         actions = np.zeros(n, np.int32)
         if legal is not None:
             actions = np.asarray(legal, bool).argmax(-1).astype(np.int32)
-        seed_generators(0, 1)
+        generators.leave()
+        generators.resume(0)
         returned = called(sim, "step", 0, 0, lambda: sim.step(actions))
     limited = legal is not None or (len(returned) == 4 and returned[3] is not None)
     kinds = {"i": "int32", "u": "int32", "b": "bool", "f": "float32"}
@@ -220,22 +222,61 @@ def spawned(sim: Any) -> Any | None:
         return None
 
 
-def seed_generators(seed: int, step: int) -> None:
-    """Seed the global generators of `random` and NumPy for one step of one episode.
+class Generators:
+    """The global generators of `random` and NumPy as one lane has them: seeded once an episode.
 
-    At every step, so that episodes may be played side by side in one process, and in any order.
+    NumPy's are this lane's own, put in place of the global ones before every call. Python's has no
+    such handle, and is seeded at every step: that costs less than to save and restore it. Both so
+    that episodes may be played side by side in one process, and in any order.
     """
-    mixed = (seed * 1_000_003 + step * 7_919) % 2**32
-    random.seed(mixed)
-    np.random.seed(mixed)  # noqa: NPY002 (simulators draw from this one)
+
+    def __init__(self) -> None:
+        self._bits = np.random.MT19937(0)
+        self._state: Any = None
+        self._seed = 0
+
+    def begin(self, seed: int) -> None:
+        """Before `reset`: begin an episode."""
+        self._seed = seed
+        if _SWAPS:
+            _GLOBAL.set_bit_generator(self._bits)
+        np.random.seed(seed)  # noqa: NPY002 (simulators draw from this one)
+        _seed_python(seed)
+
+    def resume(self, step: int) -> None:
+        """Before `step`: go on with it."""
+        if _SWAPS:
+            _GLOBAL.set_bit_generator(self._bits)  # forgets a normal number that was left over
+        else:
+            np.random.set_state((*self._state[:3], 0, 0.0))  # noqa: NPY002
+        _seed_python((self._seed * 1_000_003 + (step + 1) * 7_919) % 2**32)
+
+    def leave(self) -> None:
+        """After either: keep where NumPy's stands, where it is not this lane's anyway."""
+        if not _SWAPS:
+            self._state = np.random.get_state()  # noqa: NPY002
+
+
+_GLOBAL: Any = np.random
+_SWAPS = hasattr(np.random, "set_bit_generator")  # NumPy 1.24 or newer
+_PYTHON: Any = random.random.__self__  # type: ignore[attr-defined]  # the generator of `random`
+_SEED = type(_PYTHON).__mro__[1].seed  # without `random.seed`, which takes three times as long
+
+
+def _seed_python(seed: int) -> None:
+    _SEED(_PYTHON, seed)
+    _PYTHON.gauss_next = None
 
 
 @contextlib.contextmanager
 def kept_generators() -> Iterator[None]:
     """Put the global generators back at the end of a `with` block."""
-    kept = (random.getstate(), np.random.get_state())  # noqa: NPY002
+    kept = (random.getstate(), np.random.get_state(legacy=False))  # noqa: NPY002
+    bits = _GLOBAL.get_bit_generator() if _SWAPS else None
     try:
         yield
     finally:
         random.setstate(kept[0])
+        if _SWAPS:
+            _GLOBAL.set_bit_generator(bits)
         np.random.set_state(kept[1])  # noqa: NPY002

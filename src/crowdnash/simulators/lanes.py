@@ -9,6 +9,7 @@ Axes: B lanes, N agents, A actions.
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,11 +17,11 @@ import numpy as np
 
 from crowdnash.simulators.contract import (
     Form,
+    Generators,
     SimulatorError,
     arrays_of,
     called,
     kept_generators,
-    seed_generators,
     simulator_name,
     spawned,
 )
@@ -97,7 +98,7 @@ class Lane:
         self._observations = [x[row] for x in arrays.observations]
         self._actions, self._rewards = arrays.actions[row], arrays.rewards[row]
         self._alive, self._legal = arrays.alive[row], arrays.legal[row]
-        self._num_states = getattr(sim, "num_states", None)
+        self._generators = Generators()
         self.seed, self.step = 0, 0
 
     def begin(self, seed: int) -> None:
@@ -107,8 +108,9 @@ class Lane:
             SimulatorError: it raises, or returns something of a wrong shape.
         """
         self.seed, self.step = seed, 0
-        seed_generators(seed, 0)
+        self._generators.begin(seed)
         observations = called(self.sim, "reset", 0, seed, lambda: self.sim.reset(seed))
+        self._generators.leave()
         legal = self.sim.legal() if hasattr(self.sim, "legal") else None
         alive = self.sim.alive() if hasattr(self.sim, "alive") else None
         self._rewards[:] = 0
@@ -128,10 +130,11 @@ class Lane:
         Raises:
             SimulatorError: as `begin`.
         """
-        seed_generators(self.seed, self.step + 1)
+        self._generators.resume(self.step)
         observations, rewards, alive, legal = called(
             self.sim, "step", self.step, self.seed, lambda: self.sim.step(self._actions.copy())
         )
+        self._generators.leave()
         self._take("rewards", rewards, self._rewards)
         self._take("alive", alive, self._alive)
         if (legal is not None) != self._form.limited and self._alive.any():
@@ -154,14 +157,6 @@ class Lane:
                     f"observations must have shape {list(target.shape)}, as they had at first, "
                     f"not {list(array.shape)}"
                 )
-            if self._num_states is not None:
-                outside = self._alive & ((array < 0) | (array >= self._num_states))
-                if outside.any():
-                    agent = int(np.argmax(outside))
-                    self._fail(
-                        f"agent {agent} observes {array[agent]}: must lie in "
-                        f"0..{self._num_states - 1}"
-                    )
             target[...] = array
 
     def _take(self, what: str, value: Any, target: np.ndarray) -> None:
@@ -194,6 +189,10 @@ class Lanes(abc.ABC):
     count: int
     can_grow: bool = True
 
+    def playing(self) -> contextlib.AbstractContextManager[None]:
+        """In whose `with` block episodes are played: what that disturbs is then put back."""
+        return contextlib.nullcontext()
+
     @abc.abstractmethod
     def begin(self, seeds: Sequence[int]) -> None:
         """Begin an episode in lane 0, 1, ... for every seed; the other lanes rest.
@@ -223,14 +222,16 @@ class LocalLanes(Lanes):
         self.arrays = Arrays.make(self.count, sim.num_agents, sim.num_actions, form)
         self.lanes = [Lane(one, form, self.arrays, row) for row, one in enumerate(sims)]
 
+    def playing(self) -> contextlib.AbstractContextManager[None]:
+        """See `Lanes.playing`: the global generators are those of the lanes meanwhile."""
+        return kept_generators()
+
     def begin(self, seeds: Sequence[int]) -> None:
         """See `Lanes.begin`."""
-        with kept_generators():
-            for lane, seed in zip(self.lanes, seeds, strict=False):
-                lane.begin(seed)
+        for lane, seed in zip(self.lanes, seeds, strict=False):
+            lane.begin(seed)
 
     def advance(self, active: Sequence[int]) -> None:
         """See `Lanes.advance`."""
-        with kept_generators():
-            for row in active:
-                self.lanes[row].advance()
+        for row in active:
+            self.lanes[row].advance()
