@@ -58,6 +58,7 @@ CANNOT_FAIL = {
 NOT_FROM_THE_PAPER = {
     "crowdnash.EpochMetrics",
     "crowdnash.GameError",
+    "crowdnash.NumpyPolicy",
     "crowdnash.Interval",
     "crowdnash.MaskedTrajectories",
     "crowdnash.NeuralPolicy",

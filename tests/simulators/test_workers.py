@@ -1,10 +1,12 @@
 """Simulators in worker processes: the same play, and clear errors when one goes wrong."""
 
+import multiprocessing
 import os
 import re
 import signal
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import jax
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 import crowdnash as cn
 from crowdnash.simulators import SimulatorError, Workers
-from crowdnash.simulators import workers as worker_processes
+from crowdnash.simulators import processes as worker_processes
 from simulator_toys import Dice, Doors, Drivers, Mortals, uniform
 
 KEY = jax.random.key(0)
@@ -37,6 +39,11 @@ class Lonely:
 def mortal_forever():
     """A function that makes a simulator goes to the workers too."""
     return Mortals()
+
+
+def impossible():
+    """No simulator comes of it."""
+    return 1 / 0
 
 
 class Trap(Drivers):
@@ -89,6 +96,41 @@ def test_learning_in_workers_is_learning_here():
         np.testing.assert_array_equal(workers.agent_features, sim.agent_features)
         there = cn.solve(workers, learner, key=KEY)
     np.testing.assert_array_equal(here.policy.probs, there.policy.probs)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """An executor whose tasks run in fresh processes, as those of a cluster do."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        yield executor
+
+
+@pytest.mark.parametrize("make", [Doors, Dice])
+def test_play_in_tasks_of_an_executor_is_the_play_in_this_process(make, pool):
+    here = cn.simulate(make(), uniform(make()), key=KEY, num_trajectories=5)
+    with Workers(make, num_workers=2, executor=pool) as workers:
+        there = cn.simulate(workers, uniform(make()), key=KEY, num_trajectories=5)
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(here.legal, there.legal)
+
+
+def test_a_task_that_goes_wrong_is_one_line_and_is_started_anew(pool, tmp_path):
+    armed = tmp_path / "armed"
+    with Workers(Trap("raises", armed), num_workers=1, executor=pool) as workers:
+        policy = uniform(workers)
+        armed.write_text("now")
+        with pytest.raises(SimulatorError, match=r"step 2 .*raised OverflowError: of population$"):
+            cn.simulate(workers, policy, key=KEY, num_trajectories=2)
+        armed.unlink()
+        there = cn.simulate(workers, policy, key=KEY, num_trajectories=2)
+    here = cn.simulate(Trap("raises", armed), policy, key=KEY, num_trajectories=2)
+    np.testing.assert_array_equal(here.rewards, there.rewards)
+    rule = "a worker cannot make the simulator: ZeroDivisionError"
+    with pytest.raises(SimulatorError, match=rule):
+        Workers(impossible, executor=pool)
+    with pytest.raises(ValueError, match="python must be None beside executor"):
+        Workers(Drivers(), executor=pool, python=sys.executable)
 
 
 def test_workers_import_neither_jax_nor_crowdnash(tmp_path):
@@ -158,8 +200,8 @@ def test_ctrl_c_leaves_no_late_answer_behind(monkeypatch):
                 raise KeyboardInterrupt
             return receive(self, seconds)
 
-        receive = worker_processes._Process.receive
-        monkeypatch.setattr(worker_processes._Process, "receive", interrupted)
+        receive = worker_processes.Process.receive
+        monkeypatch.setattr(worker_processes.Process, "receive", interrupted)
         with pytest.raises(KeyboardInterrupt):
             cn.simulate(workers, uniform(Drivers()), key=KEY, num_trajectories=3)
         monkeypatch.undo()

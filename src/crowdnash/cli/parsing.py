@@ -54,10 +54,16 @@ def with_canonical_game(arguments: Sequence[str], *, tabular: bool = False) -> l
     """Replace an alias by the game's name, where a game comes first.
 
     Raises:
-        ValueError: an unknown game, or a simulator where only games with tables will do.
+        ValueError: an unknown game, a simulator where only games with tables will do, or one of
+            the user's own.
     """
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
+        if ":" in arguments[0]:
+            raise ValueError(
+                f"{arguments[0]} looks like a simulator of your own, and the command line plays "
+                "the library's games: in Python, crowdnash.solve(simulator, learner, key=key)"
+            )
         arguments[0] = canonical_name(arguments[0], tabular=tabular)
     return arguments
 

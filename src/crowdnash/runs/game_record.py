@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crowdnash.approximate_symmetry.agent_laws import Reader, open_reader
+from crowdnash.approximate_symmetry.alike import check_same_start_and_actions
 from crowdnash.approximate_symmetry.deviation import LawStudy, SearchEffort, study_law
 from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.games.base import DynamicGame, GameError, PopulationGame
@@ -123,10 +124,15 @@ def exact_symmetry(game: DynamicGame) -> ExactSymmetry | None:
         return None
     if "nonlinear" in (game.transition_in_aggregate, game.reward_in_aggregate):
         return None
+    groups = np.zeros(game.num_agents, np.int32)
+    try:
+        check_same_start_and_actions(game, groups)
+    except ValueError:  # agents differ in what alpha and beta do not measure
+        return None
     with jax.enable_x64(True):
         try:
             check_declarations(game)
-            reader = open_reader(game, np.zeros(game.num_agents, np.int32))
+            reader = open_reader(game, groups)
             work = _work(reader, "transition") + _work(reader, "reward")
             if not reader.same_contributions or work > _MAX_WORK:
                 return None

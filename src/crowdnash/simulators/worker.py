@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import mmap
+import multiprocessing.connection
 import os
 import pickle
 import signal
+import socket
 import sys
 import types
 from collections.abc import Callable
@@ -23,15 +25,33 @@ import numpy as np
 
 
 def main() -> None:
-    """Answer commands until the player closes the socket."""
+    """Answer commands of the process that started this one."""
     sys.path.pop(0)  # the folder of this file, whose modules have common names
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the player's to handle
-    connection = Connection(int(sys.argv[1]))
+    _answer_commands(Connection(int(sys.argv[1])))
+
+
+def serve(address: tuple[str, int], password: bytes) -> None:
+    """Answer commands of the player at an address: what a task of an executor runs.
+
+    Raises:
+        OSError: there is nobody.
+    """
+    there = socket.create_connection(address, timeout=60)
+    there.setblocking(True)
+    connection = Connection(there.detach())
+    multiprocessing.connection.answer_challenge(connection, password)
+    multiprocessing.connection.deliver_challenge(connection, password)
+    _answer_commands(connection)
+
+
+def _answer_commands(connection: Connection) -> None:
+    """Until the player closes the socket."""
     worker: Any = None
     while True:
         try:
             command, *rest = pickle.loads(connection.recv_bytes())  # noqa: S301 (from our parent)
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             if command == "load":
@@ -47,9 +67,12 @@ def main() -> None:
 class _Worker:
     """The lanes of one process."""
 
-    def __init__(self, paths: list[str], package: str, is_other: bool, source: tuple) -> None:
+    def __init__(
+        self, paths: list[str], package: str | None, is_other: bool, source: tuple
+    ) -> None:
         sys.path += [path for path in paths if path not in sys.path]
-        _find_package(package, is_other)
+        if package is not None:
+            _find_package(package, is_other)
         self._contract = importlib.import_module("crowdnash.simulators.contract")
         self._lanes = importlib.import_module("crowdnash.simulators.lanes")
         self._make = _maker(*source)
@@ -70,15 +93,20 @@ class _Worker:
             "form": tuple(self._contract.form_of(sim)),
         }
 
-    def open(self, memory: str, count: int, form: tuple, rows: list[int]) -> tuple[str]:
-        """Map the memory, and make a copy of the simulator for every row of this process."""
-        form = self._contract.Form(*form)
-        with open(memory, "r+b") as file:
-            buffer = mmap.mmap(file.fileno(), 0)
-        sim = self._sim
-        arrays = self._lanes.Arrays.make(
-            count, sim.num_agents, sim.num_actions, form, self._lanes.carver(buffer)
-        )
+    def open(self, memory: str | None, count: int, form: tuple, rows: list[int]) -> tuple[str]:
+        """Make a copy of the simulator for every row of this process.
+
+        Their arrays are in the memory, which is mapped, or here (None), and are then sent.
+        """
+        form, sim = self._contract.Form(*form), self._sim
+        sizes = (count, sim.num_agents, sim.num_actions, form)
+        if memory is None:
+            arrays = self._lanes.Arrays.make(*sizes)
+        else:
+            with open(memory, "r+b") as file:
+                buffer = mmap.mmap(file.fileno(), 0)
+            arrays = self._lanes.Arrays.make(*sizes, self._lanes.carver(buffer))
+        self._here: Any = arrays if memory is None else None
         sims = [sim, *(self._make() for _ in rows[1:])]
         self._rows = {
             row: self._lanes.Lane(one, form, arrays, row)
@@ -86,17 +114,25 @@ class _Worker:
         }
         return ("opened",)
 
-    def begin(self, seeds: dict[int, int]) -> tuple[str]:
+    def begin(self, seeds: dict[int, int], actions: None = None) -> tuple:
         """Reset the lanes in these rows."""
         for row, seed in seeds.items():
             self._rows[row].begin(seed)
-        return ("done",)
+        return self._done(list(seeds))
 
-    def advance(self, rows: list[int]) -> tuple[str]:
-        """Play one step in these rows."""
+    def advance(self, rows: list[int], actions: np.ndarray | None) -> tuple:
+        """Play one step in these rows, by actions that are in the memory or sent here."""
+        if actions is not None:
+            self._here.actions[rows] = actions
         for row in rows:
             self._rows[row].advance()
-        return ("done",)
+        return self._done(rows)
+
+    def _done(self, rows: list[int]) -> tuple:
+        if self._here is None:
+            return ("done",)
+        flat = [*self._here.observations, *self._here[2:]]
+        return ("sent", [array[rows] for array in flat])
 
 
 def _find_package(directory: str, is_other: bool) -> None:

@@ -11,26 +11,19 @@ import importlib
 import mmap
 import os
 import pickle
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import weakref
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crowdnash.checks import check_count, check_number, shown
-from crowdnash.simulators import worker as worker_module
+from crowdnash.checks import check_count, check_instance, check_number, shown
 from crowdnash.simulators.contract import Form, SimulatorError, rebuilt
 from crowdnash.simulators.lanes import Arrays, Lanes, bytes_of, carver
-
-_START_SECONDS = 120.0
+from crowdnash.simulators.processes import START_SECONDS, Process, Task
 
 
 class Workers:
@@ -51,6 +44,10 @@ class Workers:
         python: path of the interpreter that runs them (Python 3.10 or newer, with NumPy); by
             default this one. They need neither JAX nor crowdnash.
         time_limit: seconds that a step may take in all lanes of a worker.
+        executor: runs the workers instead, one task each that ends when they are closed: any
+            `concurrent.futures.Executor` whose tasks run in processes of their own, of a whole
+            cluster too. There crowdnash and NumPy must be installed, not JAX.
+        host: the address of this machine at which an executor's tasks reach it.
 
     Raises:
         ValueError: naming the argument, the rule and the value.
@@ -63,9 +60,16 @@ class Workers:
         num_workers: int = 2,
         python: str | os.PathLike[str] | None = None,
         time_limit: float = 60.0,
+        executor: Executor | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         check_count("num_workers", num_workers, 1)
         check_number("time_limit", time_limit, above=0)
+        if executor is not None:
+            check_instance("executor", executor, Executor)
+            if python is not None:
+                raise ValueError("python must be None beside executor, which has its own")
+        self._executor, self._host = executor, host
         self._python = sys.executable if python is None else os.fspath(python)
         self._source = _source(sim, other_interpreter=python is not None)
         self.num_workers, self.time_limit = num_workers, float(time_limit)
@@ -80,7 +84,7 @@ class Workers:
         if described["agent_features"] is not None:
             self.agent_features = np.array(described["agent_features"])
         self.form = Form(*described["form"])
-        self._spare: _Process | None = first
+        self._spare: Process | Task | None = first
         self._lanes: list[_WorkerLanes] = []
 
     def open_lanes(self, form: Form, most: int) -> Lanes:
@@ -94,13 +98,15 @@ class Workers:
         self._lanes.append(lanes)
         return lanes
 
-    def _start(self) -> _Process:
+    def _start(self) -> Process | Task:
         """A process that has made the simulator; raises as the class does."""
         spare, self._spare = self._spare, None
         return spare or self._new_process()
 
-    def _new_process(self) -> _Process:
-        return _Process(self._python, self._source, self.num_workers, self._is_other)
+    def _new_process(self) -> Process | Task:
+        if self._executor is not None:
+            return Task(self._executor, self._source, self._host)
+        return Process(self._python, self._source, self.num_workers, self._is_other)
 
     def close(self) -> None:
         """End all processes; raises nothing."""
@@ -155,7 +161,7 @@ class _WorkerLanes(Lanes):
         self._workers, self._form, self.count = workers, form, count
         rows = [list(range(k, count, workers.num_workers)) for k in range(workers.num_workers)]
         self._rows = [own for own in rows if own]
-        self._processes: list[_Process | None] = [None] * len(self._rows)
+        self._processes: list[Process | Task | None] = [None] * len(self._rows)
         sizes = (count, workers.num_agents, workers.num_actions, form)
         self._memory = _shared_memory(bytes_of(Arrays.make(*sizes)))
         with open(self._memory, "r+b") as file:
@@ -171,8 +177,9 @@ class _WorkerLanes(Lanes):
         for k, rows in enumerate(self._rows):
             if self._processes[k] is None:
                 self._processes[k] = process = self._workers._start()
-                process.send("open", str(self._memory), self.count, tuple(self._form), rows)
-                self._answer(k, rows, _START_SECONDS)
+                memory = str(self._memory) if process.shares_memory else None
+                process.send("open", memory, self.count, tuple(self._form), rows)
+                self._answer(k, rows, START_SECONDS)
         self._all("begin", [{r: seeds[r] for r in rows if r < len(seeds)} for rows in self._rows])
 
     def advance(self, active: Sequence[int]) -> None:
@@ -190,8 +197,10 @@ class _WorkerLanes(Lanes):
                 process = self._processes[k]
                 waiting.add(k)
                 if process is not None:
+                    far = command == "advance" and not process.shares_memory
+                    actions = self.arrays.actions[parts[k]] if far else None
                     with contextlib.suppress(OSError):  # then there is no answer either
-                        process.send(command, parts[k])
+                        process.send(command, parts[k], actions)
             for k in asked:
                 try:
                     self._answer(k, list(parts[k]), self._workers.time_limit)
@@ -221,6 +230,10 @@ class _WorkerLanes(Lanes):
             raise self._died(k, rows) from None
         if answer[0] == "error":
             raise SimulatorError(answer[1])
+        if answer[0] == "sent":  # by a task, which has no part in our memory
+            flat = [*self.arrays.observations, *self.arrays[2:]]
+            for array, part in zip(flat, answer[1], strict=True):
+                array[rows] = part
 
     def _died(self, k: int, rows: list[int]) -> SimulatorError:
         process = self._processes[k]
@@ -281,80 +294,3 @@ def _pickler() -> Any:
         return importlib.import_module("cloudpickle")
     except ModuleNotFoundError:
         return pickle
-
-
-def _own_paths() -> list[str]:
-    """Where this process finds its user's modules, what is installed left out."""
-    installed = tuple({sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)})
-    paths = [os.path.abspath(path or os.getcwd()) for path in sys.path]
-    return [path for path in paths if not path.startswith(installed)]
-
-
-class _Process:
-    """One worker, started and asked to make the simulator."""
-
-    def __init__(
-        self, python: str, source: tuple[str, Any], num_workers: int, is_other: bool
-    ) -> None:
-        ours, theirs = socket.socketpair()
-        arguments = [python, worker_module.__file__, str(theirs.fileno())]
-        # Some libraries use all cores in every process otherwise.
-        threads = str(max(1, (os.cpu_count() or 1) // num_workers))
-        environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads} | os.environ
-        try:
-            self._popen = subprocess.Popen(arguments, pass_fds=(theirs.fileno(),), env=environment)
-        except OSError as error:
-            ours.close()
-            raise SimulatorError(f"python: {python} cannot be started: {error.strerror}") from None
-        finally:
-            theirs.close()
-        self._connection = Connection(ours.detach())
-        self._finalizer = weakref.finalize(self, _kill, self._popen, self._connection)
-        try:
-            self.send("load", _own_paths(), str(Path(__file__).parents[1]), is_other, source)
-            answer = self.receive(_START_SECONDS)
-        except (EOFError, OSError, TimeoutError):
-            how = self.how_it_ended()
-            self.kill()
-            raise SimulatorError(f"a worker of {python} {how} before it had begun") from None
-        if answer[0] == "error":
-            self.kill()
-            raise SimulatorError(f"a worker cannot make the simulator: {answer[1]}")
-        self.described: dict[str, Any] = answer[1]
-
-    def send(self, command: str, *rest: Any) -> None:
-        """Give a command; raises `OSError` if the process is gone."""
-        self._connection.send_bytes(pickle.dumps((command, *rest), 4))
-
-    def receive(self, seconds: float) -> Any:
-        """The answer.
-
-        Raises:
-            TimeoutError: there is none in time.
-            EOFError, OSError: the process is gone.
-        """
-        if not self._connection.poll(seconds):
-            raise TimeoutError
-        return pickle.loads(self._connection.recv_bytes())  # noqa: S301 (from our own worker)
-
-    def how_it_ended(self) -> str:
-        """In words, with exit status or signal."""
-        deadline = time.monotonic() + 1.0
-        while self._popen.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        status = self._popen.poll()
-        if status is None:
-            return "stopped answering"
-        if status < 0:
-            return f"died by {signal.Signals(-status).name}"
-        return f"ended with status {status}"
-
-    def kill(self) -> None:
-        """End it."""
-        self._finalizer()
-
-
-def _kill(popen: subprocess.Popen[bytes], connection: Connection) -> None:
-    connection.close()
-    popen.kill()
-    popen.wait()
