@@ -92,7 +92,7 @@ def with_initial(values: Any) -> Drift:
         (NanFeatures(), "agent_features must be finite"),
         (WrongRange(), "reward_range must be (lowest, highest), both finite, not (1.0, 0.0)"),
         (with_initial([0.5, 0.5]), "initial_distribution must be float of shape [3]"),
-        (with_initial([1, 0, 0]), "initial_distribution must be float of shape [3] or [4, 3], not int32"),
+        (with_initial([1, 0, 0]), "float of shape [3] or [4, 3], not int32"),
         (with_initial([0.5, 0.2, 0.2]), "initial_distribution must be probabilities that sum to 1"),
         (with_initial([1.5, -0.5, 0.0]), "initial_distribution must be probabilities"),
         (with_initial([np.nan, 0.5, 0.5]), "initial_distribution must be probabilities"),

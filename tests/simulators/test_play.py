@@ -145,7 +145,7 @@ BROKEN = {
     r"rewards must be numbers of shape \[20\], not float64 of shape \[3\]": (
         lambda s, r, a, g: (s, r[:3], a, g)
     ),
-    "agent 5 at step 3 .*: observes 2: must lie in 0..1": (
+    "agent 5 at step 2 .*: observes 2: must lie in 0..1": (
         lambda s, r, a, g: (np.where(np.arange(20) == 5, 2, s), r, a, g)
     ),
     r"observations must have shape \[20\], as they had at first, not \[19\]": (

@@ -219,7 +219,7 @@ def _check(
         (states,) = arrays.observations
         if (wrong := alive & ((states < 0) | (states >= game.num_states))).any():
             rule = f"observes {{}}: must lie in 0..{game.num_states - 1}"
-            fail(wrong, rule, steps_done, states)
+            fail(wrong, rule, max(steps_done - 1, 0), states)  # the step that returned them
     for array in arrays.observations:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             wrong = ~np.isfinite(array).reshape(*alive.shape, -1).all(-1) & alive
