@@ -21,7 +21,6 @@ from .games.base import DynamicGame as DynamicGame
 from .games.base import GameError as GameError
 from .games.base import PopulationGame as PopulationGame
 from .games.base import TabularGame as TabularGame
-from .games.conformance.check import check_game as check_game
 from .interval import Interval as Interval
 from .learners.driver import SolveResult as SolveResult
 from .learners.driver import solve_together as solve_together
@@ -39,6 +38,7 @@ from .policies.features import FeaturePolicy as FeaturePolicy
 from .policies.neural import NeuralPolicy as NeuralPolicy
 from .policies.plain import NumpyPolicy as NumpyPolicy
 from .policies.tabular import TabularPolicy as TabularPolicy
+from .simulation.check import check_game as check_game
 from .simulation.rollouts import simulate as simulate
 from .simulation.trajectories import MaskedTrajectories as MaskedTrajectories
 from .simulation.trajectories import Trajectories as Trajectories

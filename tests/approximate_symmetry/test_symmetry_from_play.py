@@ -307,3 +307,40 @@ class Nameless(cn.DynamicGame):
 def test_a_simulator_without_num_states():
     with pytest.raises(ValueError, match=r"game must have num_states.*Nameless has none"):
         cn.symmetry(Nameless())
+
+
+def leaving_play(num_trajectories=600, horizon=4, *, chance=(0.2, 0.2, 0.6, 0.6)):
+    """One state; action 1 ends agent i with its own chance, and pays 1. Zeros after that."""
+    generator = np.random.default_rng(5)
+    shape = (num_trajectories, horizon, len(chance))
+    actions, rewards = np.zeros(shape, int), np.zeros(shape)
+    alive = np.ones(shape, bool)
+    for h in range(horizon):
+        actions[:, h] = generator.integers(0, 2, shape[::2]) * alive[:, h]
+        rewards[:, h] = actions[:, h]
+        dies = (actions[:, h] == 1) & (generator.random(shape[::2]) < np.array(chance))
+        if h + 1 < horizon:
+            alive[:, h + 1] = alive[:, h] & ~dies
+    return cn.MaskedTrajectories(np.zeros(shape, int), actions, rewards, alive)
+
+
+def test_leaving_is_an_outcome_and_the_dead_are_left_out():
+    """Leaving has mean chance 0.4 and no agent's is: alpha = |0.2 - 0.4| + |0.8 - 0.6| = 0.4."""
+    played = leaving_play()
+    sym = cn.symmetry_from_trajectories(played, num_states=1, num_actions=2, num_bins=1)
+    assert abs(sym.alpha.estimate - 0.4) < 4 * sym.alpha.standard_error
+    assert sym.alpha.action == 1
+    assert sym.alpha.interval.lower > 0.25
+    assert sym.visits.sum() == played.alive.sum() < played.alive.size
+    alike = leaving_play(chance=(0.4, 0.4, 0.4, 0.4))
+    none = cn.symmetry_from_trajectories(alike, num_states=1, num_actions=2, num_bins=1)
+    assert none.alpha.interval.lower < 0.1
+    # Without the mask the zeros of the dead would be play, and nobody would ever leave.
+    blind = cn.Trajectories(*played)
+    padded = cn.symmetry_from_trajectories(blind, num_states=1, num_actions=2, num_bins=1)
+    assert padded.alpha.estimate < 0.1
+    with pytest.raises(ValueError, match="trajectories must be of agents that are all alive"):
+        cn.mean_field.estimate_mean_field_game(played, num_states=1, num_actions=2)
+    wrong = cn.MaskedTrajectories(*played, alive=played.alive[:, :2])
+    with pytest.raises(ValueError, match=r"trajectories.alive must be bool of shape \[600, 4, 4\]"):
+        cn.symmetry_from_trajectories(wrong, num_states=1, num_actions=2)

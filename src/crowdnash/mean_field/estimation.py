@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import clarabel
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from crowdnash.checks import as_array, check_count, check_flag, check_number, shown
@@ -28,12 +28,16 @@ _QP_TOLERANCE = 1e-10
 
 
 class Play(NamedTuple):
-    """Checked trajectories as pairs s*A + a, with the populations as counts."""
+    """Checked trajectories as pairs s*A + a, with the populations as counts.
+
+    `num_outcomes` of a move is S, or S + 1 where agents leave (see `checked_play`).
+    """
 
     pairs: Int[np.ndarray, "M H N"]
     next_states: Int[np.ndarray, "M H N"]
     rewards: Float[np.ndarray, "M H N"]
     counts: Float[np.ndarray, "M H X"]
+    num_outcomes: int
 
 
 def estimate_mean_field_game(
@@ -111,8 +115,21 @@ def estimate_mean_field_game(
     )
 
 
-def checked_play(trajectories: Any, num_states: int, num_actions: int) -> Play:
-    """Trajectories of any simulator as arrays of one shape; `ValueError` if they are not that."""
+def checked_play(
+    trajectories: Any, num_states: int, num_actions: int, *, may_leave: bool = False
+) -> Play:
+    """Trajectories of any simulator as arrays of one shape.
+
+    Args:
+        trajectories: with `.states`, `.actions`, `.rewards`, and perhaps `.alive`.
+        num_states: S.
+        num_actions: A.
+        may_leave: whether agents may be out at times: their pair is then X, nobody's, and the
+            state after the step at which they left is S.
+
+    Raises:
+        ValueError: they are not that.
+    """
     check_count("num_states", num_states, 1)
     check_count("num_actions", num_actions, 1)
     names = ("states", "actions", "rewards")
@@ -128,6 +145,7 @@ def checked_play(trajectories: Any, num_states: int, num_actions: int) -> Play:
         raise ValueError(
             f"trajectories.states must be [M,H,N] with H, N >= 2, not {list(states.shape)}"
         )
+    alive = _alive(trajectories, states.shape, may_leave)
     for name, array, size in (("states", states, num_states), ("actions", actions, num_actions)):
         if array.shape != states.shape:
             raise ValueError(
@@ -135,8 +153,9 @@ def checked_play(trajectories: Any, num_states: int, num_actions: int) -> Play:
             )
         if not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"trajectories.{name} must be integers, not {array.dtype}")
-        if array.min() < 0 or array.max() >= size:
-            bad = array.min() if array.min() < 0 else array.max()
+        seen = array if alive is None else array[alive]
+        if seen.min(initial=0) < 0 or seen.max(initial=0) >= size:
+            bad = seen.min() if seen.min() < 0 else seen.max()
             raise ValueError(f"trajectories.{name} must lie in 0..{size - 1}: {bad}")
     if rewards.shape != states.shape or not np.isfinite(rewards).all():
         raise ValueError(
@@ -145,15 +164,40 @@ def checked_play(trajectories: Any, num_states: int, num_actions: int) -> Play:
         )
     pairs = states.astype(np.int64) * num_actions + actions
     num_pairs = num_states * num_actions
+    after = states
+    if alive is not None:
+        pairs, after = np.where(alive, pairs, num_pairs), np.where(alive, states, num_states)
     where = np.arange(states.shape[0] * states.shape[1]).reshape(*states.shape[:2], 1)
-    flat = (where * num_pairs + pairs).ravel()
+    flat = (where * num_pairs + pairs)[... if alive is None else alive].ravel()
     counts = np.bincount(flat, minlength=where.size * num_pairs)
     return Play(
         pairs,
-        np.concatenate([states[:, 1:], np.full_like(states[:, :1], -1)], axis=1),
+        np.concatenate([after[:, 1:], np.full_like(after[:, :1], -1)], axis=1),
         rewards,
         counts.reshape(*states.shape[:2], num_pairs).astype(np.float64),
+        num_states + (alive is not None),
     )
+
+
+def _alive(
+    trajectories: Any, shape: tuple[int, ...], may_leave: bool
+) -> Bool[np.ndarray, "M H N"] | None:
+    """Who acts, None where everybody always does."""
+    alive = getattr(trajectories, "alive", None)
+    if alive is None or np.all(alive):
+        return None
+    alive = np.asarray(alive)
+    if alive.shape != shape or alive.dtype != bool:
+        raise ValueError(
+            f"trajectories.alive must be bool of shape {list(shape)}, not {alive.dtype} of shape "
+            f"{list(alive.shape)}"
+        )
+    if not may_leave:
+        raise ValueError(
+            "trajectories must be of agents that are all alive: a mean-field game has no place for "
+            f"those that are out, and {int((~alive).sum())} agent-steps are"
+        )
+    return alive
 
 
 def _fit_group(

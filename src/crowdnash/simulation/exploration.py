@@ -5,6 +5,7 @@ be played somewhere: hence several policies, none of which rules an action out.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from crowdnash.games.legal import LegalActions
 from crowdnash.policies.base import Policy
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.rollouts import simulate
-from crowdnash.simulation.trajectories import Trajectories
+from crowdnash.simulation.trajectories import MaskedTrajectories, Trajectories
 
 _RANDOM_POLICIES = 7
 _LEAST = 16
@@ -65,8 +66,11 @@ def explore(
         raise ValueError("policy must be a policy or several, not an empty sequence")
     each = 2 * -(-num_trajectories // (2 * len(policies)))
     keys = jax.random.split(jax.random.key(seed), len(policies))
-    parts = [
+    parts: list[Any] = [
         simulate(game, one, key=key, num_trajectories=each)
         for one, key in zip(policies, keys, strict=True)
     ]
-    return Trajectories(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    played = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    if not isinstance(parts[0], MaskedTrajectories):
+        return Trajectories(*played)
+    return MaskedTrajectories(*played, alive=np.concatenate([part.alive for part in parts]))

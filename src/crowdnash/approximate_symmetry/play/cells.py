@@ -22,10 +22,14 @@ from crowdnash.approximate_symmetry.play.moduli import CellLaw
 
 
 class Sizes(NamedTuple):
-    """Numbers of states, actions and bins, and visits that an agent needs to be compared."""
+    """Numbers of states, actions and bins, and visits that an agent needs to be compared.
+
+    `num_outcomes` of a move is S, or S + 1 where agents may leave.
+    """
 
     num_states: int
     num_actions: int
+    num_outcomes: int
     num_bins: int
     min_visits: int
 
@@ -92,7 +96,7 @@ def played_cells(
                     continue
                 r, a, at = row[kept], agent[kept], where[kept]
                 if law == "transition":
-                    values = np.eye(sizes.num_states)[after[at]]
+                    values = np.eye(sizes.num_outcomes)[after[at]]
                 else:
                     values = rewards[at][:, None]
                 weights = np.bincount(r, minlength=len(populations)).astype(float)

@@ -125,6 +125,8 @@ def symmetry_from_trajectories(
         trajectories: With `.states`, `.actions`, `.rewards`, each [M,H,N], M >= 16, H >= 2,
             independent of each other, from `simulate` or any simulator (arrays will do); best of
             several policies that play every action, each with as many even as odd places along M.
+            With `.alive`, bool, if agents leave: only what is done alive counts, leaving is an
+            outcome like any state, and populations are those of the agents that are there.
         num_states: S.
         num_actions: A.
         groups: [N] -> 0..G-1, default one group.
@@ -137,7 +139,7 @@ def symmetry_from_trajectories(
         ValueError: Names the argument, the rule and the value.
     """
     check_flag("time_dependent", time_dependent)
-    play = checked_play(trajectories, num_states, num_actions)
+    play = checked_play(trajectories, num_states, num_actions, may_leave=True)
     num_trajectories, horizon, num_agents = play.pairs.shape
     _check(num_trajectories, num_bins, min_visits, confidence)
     index = np.zeros(num_agents, np.int32)
@@ -149,7 +151,7 @@ def symmetry_from_trajectories(
     choices: dict[tuple[str, int], _Choice] = {}
     noise: dict[tuple[str, int], list[np.ndarray]] = {}
     laws: list[CellLaw] = []
-    sizes = Sizes(num_states, num_actions, num_bins, min_visits)
+    sizes = Sizes(num_states, num_actions, play.num_outcomes, num_bins, min_visits)
     reach = (2 * np.log(num_agents * num_pairs * len(windows) * (num_bins + 1))) ** 0.5
     for step, window in windows:
         for cell in played_cells(play, index, step, window, sizes):
@@ -166,7 +168,8 @@ def symmetry_from_trajectories(
         for law in ("transition", "reward")
     }
     shape = (num_agents, num_states, num_actions)
-    flat = (np.arange(num_agents) * num_pairs + play.pairs).ravel()
+    here = play.pairs < num_pairs
+    flat = (np.arange(num_agents) * num_pairs + play.pairs)[here]
     visits = np.bincount(flat, minlength=num_agents * num_pairs)
     return SymmetryFromPlay(
         alpha=_largest("transition", results["transition"], choices),
@@ -176,7 +179,7 @@ def symmetry_from_trajectories(
         moduli=played_moduli(laws, num_actions, num_bins),
         seen=seen.reshape(shape),
         visits=visits.reshape(shape),
-        reward_range=Interval(float(play.rewards.min()), float(play.rewards.max())),
+        reward_range=Interval(float(play.rewards[here].min()), float(play.rewards[here].max())),
         groups=index,
         confidence=confidence,
         num_trajectories=num_trajectories,
@@ -249,7 +252,7 @@ def _judge(
     estimate, error = float(fresh_gap.value[at]), float(fresh_gap.standard_error[at])
     tail = (1 - confidence) / 2
     lower = estimate - float(scipy.stats.t.ppf(1 - tail, half - 1)) * error
-    columns = 1 if law == "reward" else sizes.num_states
+    columns = 1 if law == "reward" else sizes.num_outcomes
     many = sum(part.shape[1] for (name, _), parts in noise.items() if name == law for part in parts)
     reach = float(scipy.stats.norm.ppf(1 - tail / (2 * columns * many)))
     upper = max(float((apart + reach * se).max()) for apart, se in noise[law, group])

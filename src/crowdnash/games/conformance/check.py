@@ -4,6 +4,7 @@ Axes: P profiles, n agents and h steps that are looked at (see `conformance.laws
 S states, A actions.
 """
 
+import random
 from typing import Any
 
 import jax
@@ -26,20 +27,7 @@ from crowdnash.games.legal import LegalActions, legal_now
 
 
 def check_game(game: DynamicGame, *, key: PRNGKeyArray | None = None) -> None:
-    """Raise unless `game` keeps the contract of its class.
-
-    A `DynamicGame`: sizes; shapes and types of `reset`, `step` and `observe`, at every step; the
-    same key gives the same outcome; rewards are finite. A `TabularGame` as well:
-    `initial_distribution` and every transition are probabilities that sum to 1; rewards are
-    finite and within `reward_range`; `legal` is bool [A] and leaves everybody an action;
-    `joint_law` agrees with `law`; `state_names`, `action_names` and `agent_features` fit. A
-    `PopulationGame` as well: `law` and `joint_law` agree with `transition` and `reward` at the
-    others' mean contribution;
-    `transition_in_aggregate` and `reward_in_aggregate` are true; relabelling the agents relabels
-    the laws (where the arrays of `game.agents` are fields of the game).
-
-    Laws are evaluated for all agents, states, actions and steps at about a dozen populations; for
-    a very large game, for a sample of agents and steps. Passing is strong evidence, not a proof.
+    """`crowdnash.check_game` for a game in JAX, where it says what is checked.
 
     Args:
         game: the game to check.
@@ -146,6 +134,7 @@ def _check_shapes(game: TabularGame) -> None:
 def _check_play(game: DynamicGame, key: PRNGKeyArray) -> None:
     """Play all H steps, twice."""
     _check_play_shapes(game, key)
+    before = _global_generators()
     rewards, end = _play(game, key)
     if not np.isfinite(rewards).all():
         h, agent = (int(k) for k in np.argwhere(~np.isfinite(rewards))[0])
@@ -154,7 +143,20 @@ def _check_play(game: DynamicGame, key: PRNGKeyArray) -> None:
     again, end_again = _play(game, key)
     leaves, leaves_again = (jax.tree_util.tree_leaves(x) for x in (end, end_again))
     if not all(map(_equal, [rewards, *leaves], [again, *leaves_again])):
-        fail(game, "reset and step must give the same outcome for the same key")
+        drawn = [
+            name for name, state in _global_generators().items() if not _same(state, before[name])
+        ]
+        cause = f": they draw from the global generator of {' and '.join(drawn)}" if drawn else ""
+        fail(game, f"reset and step must give the same outcome for the same key{cause}")
+
+
+def _global_generators() -> dict[str, Any]:
+    """The states of generators that no key decides."""
+    return {"random": random.getstate(), "NumPy": np.random.get_state()}  # noqa: NPY002
+
+
+def _same(one: Any, other: Any) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _check_play_shapes(game: DynamicGame, key: PRNGKeyArray) -> None:
