@@ -82,7 +82,7 @@ def state_specs(state: MirrorDescentState, devices: Devices) -> Any:
     if not devices.own_tables:
         return specs
     first, last = PartitionSpec("agents"), PartitionSpec(None, None, "agents")
-    own = dict.fromkeys(("log_probs", "average", "features", "groups"), first)
+    own = dict.fromkeys(("log_probs", "average", "features", "legal", "groups"), first)
     own = {name: spec for name, spec in own.items() if getattr(state, name) is not None}
 
     def parts(tree: Any) -> list[Any]:
