@@ -20,7 +20,7 @@ import crowdnash as cn
 from measurement import describe, environment, measure_in_turn, write_results
 
 MILLISECONDS = (0.03, 0.1, 0.3, 1.0)
-EPISODES, REPEATS = 32, 9
+EPISODES, REPEATS = 32, 5
 
 
 class Busy:
