@@ -1,6 +1,7 @@
 from .beach_bar import BeachBar as BeachBar
 from .congestion import Congestion as Congestion
 from .crowd_modelling import CrowdModelling as CrowdModelling
+from .fleet_charging import FleetCharging as FleetCharging
 from .garnet import Garnet as Garnet
 from .newcomers import join as join
 from .registry import lookup as lookup

@@ -13,6 +13,7 @@ _TABULAR = {
     "beach-bar": "BeachBar",
     "congestion": "Congestion",
     "crowd-modelling": "CrowdModelling",
+    "fleet-charging": "FleetCharging",
     "garnet": "Garnet",
     "rock-paper-scissors": "RockPaperScissors",
     "route-choice": "RouteChoice",
