@@ -98,8 +98,11 @@ class FleetCharging(PopulationGame):
         if start.shape != end.shape:
             raise ValueError(f"departure must have shape [{start.size}], not {list(end.shape)}")
         wanted = np.asarray(agent_array("energy", energy, shape=start.shape), np.float64)
-        power = np.broadcast_to(as_array("power", power), start.shape)
-        most = np.asarray(agent_array("power", power, shape=start.shape), np.float64)
+        most = np.asarray(as_array("power", power), np.float64)
+        if most.shape not in ((), start.shape):
+            expected = f"a number or have shape [{start.size}]"
+            raise ValueError(f"power must be {expected}, not {list(most.shape)}")
+        most = np.broadcast_to(most, start.shape)
         _check_cars(start, end, wanted, most, self.horizon, float(hours))
         need = np.ceil(wanted / (most * hours) - _ROUNDING).astype(np.int32)
         need = np.where(wanted > 0, np.maximum(need, 1), 0)
@@ -248,7 +251,7 @@ def _check_cars(
         ((arrival < 1) | (arrival >= horizon), f"arrival must be in 1..{horizon - 1}", arrival),
         (departure <= arrival, "departure must be after arrival", departure),
         (departure > horizon, f"departure must be at most {horizon}, the number of prices", None),
-        (~(power > 0), "power must be > 0", power),
+        (~((power > 0) & (power < np.inf)), "power must be > 0", power),
         (~(energy >= 0), "energy must be >= 0", energy),
         (energy > room * (1 + _ROUNDING), "energy must fit power and stay", energy),
     ):
