@@ -1,4 +1,7 @@
+from . import ev_charging as ev_charging
 from . import sioux_falls as sioux_falls
+from .charging import learn_charging as learn_charging
+from .charging import solve_charging as solve_charging
 from .routes import Judgement as Judgement
 from .routes import judge as judge
 from .routes import learn_routes as learn_routes

@@ -23,10 +23,11 @@ from crowdnash.cases.routes import (
     solve_routes,
 )
 from crowdnash.cases.sioux_falls_studies import Scene, Study, draw_case, study_roads, study_tolls
+from crowdnash.cases.stages import open_case, stage
 from crowdnash.certificates.certificate import exploitability
 from crowdnash.certificates.result import Exploitability
 from crowdnash.checks import check_choice, check_count
-from crowdnash.files import read_arrays, read_json, write_arrays, write_atomically, write_json
+from crowdnash.files import write_atomically, write_json
 from crowdnash.games.network import Network, checked_network
 from crowdnash.games.route_choice import RouteChoice
 
@@ -154,37 +155,6 @@ def run(
 def on_roads(roads: Network, **options: Any) -> RouteChoice:
     """The small game on other roads, for studies: 36,060 drivers stand for all."""
     return game("small", roads=roads, **options)
-
-
-def open_case(out: Path, settings: dict[str, Any]) -> None:
-    """Claim a directory for a case, or find that it is that case's already.
-
-    Raises:
-        ValueError: it holds something else.
-        OSError: it cannot be written.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    if (out / "case.json").exists():
-        if read_json(out / "case.json") != settings:
-            raise ValueError(f"--out must be new or of the same case, scale and seed: {out}")
-    elif any(out.iterdir()):
-        raise ValueError(f"--out must be new or empty: {out}")
-    write_json(out / "case.json", settings)
-
-
-def stage(
-    out: Path, name: str, tell: Callable[[str], Any], work: Callable[[], np.ndarray]
-) -> np.ndarray:
-    """The array of one stage: read if it is there, else computed and written."""
-    path = out / f"{name}.npz"
-    if path.exists():
-        tell(f"{name}: done before")
-        return read_arrays(path)["probs"]
-    begun = time.perf_counter()
-    probs = work()
-    write_arrays(path, {"probs": probs})
-    tell(f"{name}: {time.perf_counter() - begun:.1f} s")
-    return probs
 
 
 def _certified(

@@ -11,27 +11,31 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from crowdnash.cases import sioux_falls
+from crowdnash.cases import ev_charging, sioux_falls
 from crowdnash.cases.sioux_falls_studies import Study
 from crowdnash.cli.parsing import parse
 
-CASES = ("sioux-falls",)
+CASES = ("sioux-falls", "ev-charging")
+
+Scale = Literal["small", "full"]
 
 
 @dataclass(frozen=True)
 class CaseFlags:
     """A real case: solve it exactly, learn it from play, certify it; a run that stopped goes on."""
 
-    case: Positional[Literal["sioux-falls"]]
-    """sioux-falls: 360,600 drivers choose routes on 76 links"""
-    scale: sioux_falls.Scale = "full"
-    """full: an agent a driver; small: one for ten of them"""
+    case: Positional[Literal["sioux-falls", "ev-charging"]]
+    """sioux-falls: 360,600 drivers choose routes on 76 links; ev-charging: 100,000 electric cars
+    choose when to charge"""
+    scale: Scale = "full"
+    """full: an agent a driver or car; small: a tenth of them"""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: in runs/)")] = None
     """where to save: new, empty, or the directory of the same case"""
     seed: int = 0
     """decides all random draws"""
     study: Study = "none"
-    """tolls: who pays for them; roads: closed and added, one by one; all: both (minutes more)"""
+    """sioux-falls: tolls: who pays for them; roads: closed and added, one by one; all: both
+    (minutes more)"""
     json: bool = False
     """print the summary as JSON"""
 
@@ -40,30 +44,27 @@ def show_case(arguments: Sequence[str]) -> None:
     """Run `crowdnash case` with the arguments after it.
 
     Raises:
-        ValueError: a bad argument, or as `sioux_falls.run`.
-        OSError: as `sioux_falls.run`.
+        ValueError: a bad argument, or as the case's `run`.
+        OSError: as the case's `run`.
     """
     flags = parse(CaseFlags, "case", arguments)
     out = flags.out or Path("runs") / f"{flags.case}-{flags.scale}-seed{flags.seed}"
-    summary = sioux_falls.run(
-        out,
-        scale=flags.scale,
-        seed=flags.seed,
-        study=flags.study,
-        tell=lambda line: print(line, file=sys.stderr),
-    )
+    options: dict[str, Any] = {
+        "scale": flags.scale,
+        "seed": flags.seed,
+        "tell": lambda line: print(line, file=sys.stderr),
+    }
+    if flags.case == "sioux-falls":
+        summary = sioux_falls.run(out, study=flags.study, **options)
+    elif flags.study == "none":
+        summary = ev_charging.run(out, **options)
+    else:
+        raise ValueError(f"--study is for sioux-falls, not for {flags.case}: {flags.study}")
     if flags.json:
         print(json.dumps(summary, indent=2))
         return
-    for name in ("exact", "learned"):
-        print(f"{name}: {_sentence(summary[name])}")
-    low, high = summary["largest_gain_minutes"]
-    mean = summary["mean_gain_minutes"]
-    print(
-        f"a driver of {summary['num_agents']} could save at most {low:.3f} to {high:.3f} minutes, "
-        f"the mean one {mean[0]:.4f} to {mean[1]:.4f}"
-    )
-    print(f"price of anarchy {summary['price_of_anarchy']:.4f}")
+    lines = _of_routes(summary) if flags.case == "sioux-falls" else _of_charging(summary)
+    print("\n".join(lines))
     print(f"saved in {out}")
 
 
@@ -72,3 +73,28 @@ def _sentence(figures: dict[str, Any]) -> str:
         f"Beckmann's objective {figures['objective']:.1f}, {figures['excess']:.2e} above the "
         f"published one; relative gap {figures['relative_gap']:.1e}"
     )
+
+
+def _of_routes(summary: dict[str, Any]) -> list[str]:
+    low, high = summary["largest_gain_minutes"]
+    mean = summary["mean_gain_minutes"]
+    return [
+        *(f"{name}: {_sentence(summary[name])}" for name in ("exact", "learned")),
+        f"a driver of {summary['num_agents']} could save at most {low:.3f} to {high:.3f} minutes, "
+        f"the mean one {mean[0]:.4f} to {mean[1]:.4f}",
+        f"price of anarchy {summary['price_of_anarchy']:.4f}",
+    ]
+
+
+def _of_charging(summary: dict[str, Any]) -> list[str]:
+    nights = [
+        f"{name}: a car pays {night['mean_cost']:.4f} EUR, the peak is {night['peak_kw']:.0f} kW"
+        for name, night in summary["nights"].items()
+    ]
+    gains = [
+        f"{name}: one car of {summary['num_agents']} could save at most {gain['largest']:.4f} EUR, "
+        f"the mean one {gain['mean']:.5f}"
+        for name, gain in summary["gains"].items()
+    ]
+    off = f"the learned load is at most {summary['load_off']:.2%} of the peak off the exact one"
+    return [*nights, *gains, off, f"price of anarchy {summary['price_of_anarchy']:.4f}"]

@@ -14,6 +14,8 @@ from crowdnash.games.tables import component
 
 WAIT, CHARGE = 0, 1
 
+Numbers = Array | np.ndarray
+
 _ROUNDING = 1e-4
 """Of a step: energy that fits a whole number of steps but for float32 needs no further one."""
 
@@ -21,10 +23,10 @@ _ROUNDING = 1e-4
 class Car(NamedTuple):
     """What tells agents apart; each [N] for all agents, a scalar for one."""
 
-    arrival: Array
-    departure: Array
-    need: Array
-    rate: Array
+    arrival: Numbers
+    departure: Numbers
+    need: Numbers
+    rate: Numbers
 
 
 class FleetCharging(PopulationGame):
@@ -83,7 +85,7 @@ class FleetCharging(PopulationGame):
         *,
         prices: Any,
         slope: float | int = 0.02,
-        penalty: float | int = 1.0,
+        penalty: float | int = 0.5,
         hours: float | int = 1.0,
     ):
         size = leading_axis("prices", prices)
@@ -128,7 +130,7 @@ class FleetCharging(PopulationGame):
         mean_price: float = 0.13,
         price_swing: float = 0.05,
         slope: float = 0.02,
-        penalty: float = 1.0,
+        penalty: float = 0.5,
     ) -> "FleetCharging":
         """Draw a fleet over the 24 hours from noon; every quantity is its centre times 1 +- h.
 
