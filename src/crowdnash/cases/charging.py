@@ -32,7 +32,8 @@ class Phase(NamedTuple):
     num_epochs: int
 
 
-PHASES = (Phase(3.0, 0.003, 60), Phase(3.0, 0.001, 140))
+PHASES = (Phase(5.0, 0.002, 40), Phase(10.0, 0.0003, 60), Phase(10.0, 0.0003, 100))
+"""The second reaches the equilibrium, the third goes round it and is averaged."""
 
 _LEAST_TRIED = 0.02
 
@@ -97,7 +98,7 @@ def solve_charging(
     game: FleetCharging,
     types: Int[np.ndarray, " N"],
     *,
-    num_iterations: int = 600,
+    num_iterations: int = 2000,
     tolerance: float = 1e-3,
 ) -> Float[np.ndarray, "T H S A"]:
     """The equilibrium of the game's mean field, a population a type: the white-box route (Def. 6).
