@@ -30,7 +30,7 @@ commands:
   symmetry GAME          measure how symmetric a game is, and Theorem 1's bound
   mean-field GAME        solve the mean-field game that a game induces
   reproduce EXPERIMENT   measure a theorem or figure of the paper again
-  case NAME              solve a real case and judge it: sioux-falls
+  case NAME              solve a real case and judge it: sioux-falls, ev-charging
   sweep FILE             run a grid of settings, also on many machines, and tabulate
   completion SHELL       print a script for completion in bash, zsh or fish
 
