@@ -1,5 +1,6 @@
 """What every test sees: one CPU device, no plotting windows, fixed hypothesis examples."""
 
+import dataclasses
 import os
 import signal
 
@@ -10,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["CROWDNASH_COMPILATION_CACHE"] = "off"
 
 import hypothesis
+import jax
 import jaxtyping
 import pytest
 
@@ -21,6 +23,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # the same examples every time keep a failure reproducible.
 hypothesis.settings.register_profile("crowdnash", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("crowdnash")
+
+
+@pytest.fixture
+def tuned(monkeypatch):
+    """A function that changes what is chosen for speed, as it is on another kind of device."""
+    from crowdnash import tuning
+
+    def change(**numbers):
+        monkeypatch.setattr(tuning, "CPU", dataclasses.replace(tuning.CPU, **numbers))
+        jax.clear_caches()  # it is read while tracing
+
+    yield change
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import crowdnash as cn
 from brute_force import brute_force
 from crowdnash.learners import temporal_difference
 from crowdnash.learners.temporal_difference import StepRule, TDTables, entropy_bonus, td_update
-from crowdnash.simulation import statistics
 from crowdnash.simulation.layout import agent_layout
 from crowdnash.simulation.trajectories import Chunk
 from random_games import (
@@ -120,12 +119,11 @@ def chunk_in_order(layout, pairs, rewards, num_pairs: int) -> Chunk:
 
 @pytest.mark.parametrize("counted", [True, False], ids=["counts", "agents"])
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "segments"])
-def test_td_update_by_hand(masked, counted, monkeypatch):
+def test_td_update_by_hand(masked, counted, monkeypatch, tuned):
     """Three agents in groups (0, 0, 1), two steps, pairs x = 2s + a, two trajectories."""
     monkeypatch.setattr(temporal_difference, "are_counted", lambda layout, num_pairs: counted)
     if not masked:
-        monkeypatch.setattr(temporal_difference, "MAX_MASKED_PAIRS", 0)
-        monkeypatch.setattr(statistics, "MAX_MASKED_PAIRS", 0)
+        tuned(masked_pairs=0)
     layout = agent_layout(np.array([0, 0, 1]), 2)
     pairs = [[[0, 0, 0], [0, 1, 3]], [[2, 3, 1], [2, 2, 1]]]  # [H,B,N]
     rewards = [[[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]], [[10.0, 20.0, 30.0], [40.0, 60.0, 50.0]]]

@@ -67,7 +67,7 @@ def test_bad_arguments():
         cn.simulate(taxi, drift_policy(), key=KEY, num_trajectories=1)
 
 
-def test_a_simulator_that_shows_anything(monkeypatch):
+def test_a_simulator_that_shows_anything(tuned):
     """A-Taxi under a neural policy: what was seen, done and paid is one course of the game."""
     taxi = cn.games.Taxi.sample(KEY, num_agents=6, horizon=9)
     learner = cn.PPO(identity="number", hidden_sizes=(8,))
@@ -80,7 +80,7 @@ def test_a_simulator_that_shows_anything(monkeypatch):
     for m in range(5):
         np.testing.assert_array_equal(played.states[m, 0], start)
     # One chunk or many: the same play.
-    monkeypatch.setattr(simulation, "MAX_LANES", 12)
+    tuned(lanes=12)
     again = cn.simulate(taxi, policy, key=KEY, num_trajectories=5)
     for a, b in zip(played, again, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -119,14 +119,12 @@ def test_an_observation_that_is_no_state():
 
 
 @pytest.mark.slow
-def test_chunks_do_not_matter(monkeypatch):
+def test_chunks_do_not_matter(tuned):
     game = cn.games.SIS.sample(KEY, num_agents=30, horizon=6)
     policy = random_policy(1, [0] * 30, horizon=6, num_states=2, num_actions=2)
     whole = cn.simulate(game, policy, key=KEY, num_trajectories=11)
     for lanes, draws in ((30, 10**6), (100, 2 * 90), (10**6, 3 * 330)):
-        monkeypatch.setattr(simulation, "MAX_LANES", lanes)
-        monkeypatch.setattr(simulation, "_MAX_DRAWS", draws)
-        jax.clear_caches()  # `_MAX_DRAWS` is read while tracing
+        tuned(lanes=lanes, draws=draws)
         parts = cn.simulate(game, policy, key=KEY, num_trajectories=11)
         assert_same_play(whole, parts)
 

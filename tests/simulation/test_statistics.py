@@ -46,8 +46,8 @@ def assert_same(counted: VisitStatistics, visits, rewards, moves):
 
 @pytest.mark.parametrize("most_masked", [6, 0])
 @pytest.mark.parametrize(("num_agents", "num_groups"), [(7, 1), (300, 1), (300, 5), (6, 6)])
-def test_counts_of_arrays_with_agents_that_leave(num_agents, num_groups, most_masked, monkeypatch):
-    monkeypatch.setattr(statistics, "MAX_MASKED_PAIRS", most_masked)
+def test_counts_of_arrays_with_agents_that_leave(num_agents, num_groups, most_masked, tuned):
+    tuned(masked_pairs=most_masked)
     count = eqx.filter_jit(statistics.visit_statistics.__wrapped__)
     rng = np.random.default_rng(num_agents)
     shape, sizes = (3, 4, num_agents), (2, 3, num_groups)

@@ -36,9 +36,10 @@ from crowdnash.games.legal import legal_table, limits_actions
 from crowdnash.policies.base import Policy
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import MAX_LANES, chunk_size, policy_layout, simulate_chunk
+from crowdnash.simulation.rollouts import chunk_size, policy_layout, simulate_chunk
 from crowdnash.simulation.samplers import ActionSampler, action_sampler
 from crowdnash.simulation.trajectories import Chunk, Trajectories, in_order
+from crowdnash.tuning import tuning
 
 _OWN_POLICY = -1
 _MAX_BATCH = 32
@@ -281,7 +282,7 @@ def _learn(
     setting: _Setting, key: PRNGKeyArray, learner: OptimisticQLearning, scale: _Scale
 ) -> QTables:
     game, num_episodes = setting.game, learner.num_episodes
-    size = learner.batch_size or max(1, min(_MAX_BATCH, MAX_LANES // game.num_agents))
+    size = learner.batch_size or max(1, min(_MAX_BATCH, tuning().lanes // game.num_agents))
     size = min(size, num_episodes)
     shape = (game.horizon, setting.num_states, game.num_actions)
     factor = bonus_factor(learner.bonus_scale, *shape, num_episodes)

@@ -15,10 +15,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from crowdnash.games.base import PopulationGame, TabularGame, summed_exactly_as
 from crowdnash.games.checks import check_shape
+from crowdnash.tuning import tuning
 
 Law = Literal["transition", "reward"]
-
-MAX_REDUCE_OPERANDS = 32
 
 
 def contributions(
@@ -49,23 +48,27 @@ def sum_over_agents(contributed: Array) -> Array:
     """
     contributed = contributed.astype(summed_exactly_as(contributed.dtype))
     axes = tuple(range(1, contributed.ndim - 1))
-    if contributed.shape[0] > MAX_REDUCE_OPERANDS:
+    if contributed.shape[0] > tuning().reduced_together:
         return contributed.sum(tuple(range(2, contributed.ndim)))
-    return jnp.stack(sums_in_one_pass([contributed[k] for k in range(len(contributed))], axes))
+    return jnp.stack(sums_together([contributed[k] for k in range(len(contributed))], axes))
 
 
-def sums_in_one_pass(terms: Sequence[Array], axes: tuple[int, ...]) -> tuple[Array, ...]:
+def sums_together(terms: Sequence[Array], axes: tuple[int, ...]) -> tuple[Array, ...]:
     """Every array summed over `axes`; all have one shape and type, and are read together.
 
-    XLA's own reduction of K arrays makes K passes. Not for more than `MAX_REDUCE_OPERANDS`.
+    XLA's own reduction of K arrays makes K passes; here one pass sums `tuning().reduced_together`.
     """
-    zero = jnp.zeros((), terms[0].dtype)
-    return jax.lax.reduce(
-        tuple(terms),
-        (zero,) * len(terms),
-        lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)),
-        axes,
-    )
+    zero, together = jnp.zeros((), terms[0].dtype), tuning().reduced_together
+    sums: list[Array] = []
+    for first in range(0, len(terms), together):
+        some = tuple(terms[first : first + together])
+        sums += jax.lax.reduce(
+            some,
+            (zero,) * len(some),
+            lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)),
+            axes,
+        )
+    return tuple(sums)
 
 
 def aggregates_of_others(total: Array, own: Array, num_agents: int) -> Float[Array, "..."]:

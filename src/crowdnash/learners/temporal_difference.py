@@ -27,7 +27,7 @@ from crowdnash.checks import (
 )
 from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.games.checks import states_for_tables
-from crowdnash.games.vectorised import sums_in_one_pass
+from crowdnash.games.vectorised import sums_together
 from crowdnash.learners.step_rule import StepRule, TDStep, Weighting
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.device_choice import Work, devices_for
@@ -37,11 +37,11 @@ from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import chunk_size, fold_trajectories, policy_layout, simulate
 from crowdnash.simulation.samplers import ActionSampler, action_sampler
 from crowdnash.simulation.statistics import (
-    MAX_MASKED_PAIRS,
     VisitStatistics,
     visit_statistics,
 )
 from crowdnash.simulation.trajectories import Chunk
+from crowdnash.tuning import tuning
 
 
 class TDTables(eqx.Module):
@@ -105,7 +105,9 @@ def are_counted(layout: AgentLayout, num_pairs: int) -> bool:
     Groups of few agents, or many pairs, are cheaper agent by agent: an agent's statistics are its
     pair and its reward.
     """
-    return num_pairs <= MAX_MASKED_PAIRS and num_pairs**2 * layout.num_groups <= layout.agent.size
+    return (
+        num_pairs <= tuning().masked_pairs and num_pairs**2 * layout.num_groups <= layout.agent.size
+    )
 
 
 def replay(
@@ -149,7 +151,7 @@ def _replay_agents(
 ) -> TDTables:
     """`td_update` from every agent's pairs and rewards."""
     num_pairs = tables.values.shape[0]
-    sums = _masked_sums if num_pairs <= MAX_MASKED_PAIRS else _segment_sums
+    sums = _masked_sums if num_pairs <= tuning().masked_pairs else _segment_sums
     num_actions = num_pairs // bonus.shape[0]
 
     # One array a pair: slices of one large array would keep XLA from vectorising.
@@ -184,7 +186,7 @@ def _masked_sums(
     here = [pairs == k for k in range(len(values))]
     terms = [x.astype(jnp.float32) for x in here] + [jnp.where(x, target, 0.0) for x in here]
     alone = layout.shape[0] == 1  # a tile of one agent: nothing to sum
-    tiles = [x[:, 0] for x in terms] if alone else sums_in_one_pass(terms, (1,))
+    tiles = [x[:, 0] for x in terms] if alone else sums_together(terms, (1,))
     groups = tuple(layout.gather(x) for x in tiles)
     return groups[: len(values)], groups[len(values) :]
 

@@ -20,10 +20,6 @@ from crowdnash.games.base import PROBABILITY_TOLERANCE, GameError
 
 Numbers = Array | np.ndarray
 
-MAX_FUSED = 2048
-"""Tables up to this size are contracted by plain sums, not matrix products: XLA compiles a small
-loop into one kernel only if there is no matrix product in it, and that makes it 5 times faster."""
-
 
 class MeanFieldGame(eqx.Module):
     """A finite-horizon mean-field game (Def. 4): laws of one agent against a population mu.

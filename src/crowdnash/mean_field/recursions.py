@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from crowdnash.mean_field.game import MAX_FUSED, MeanFieldGame, grouped_laws, legal_by_step
+from crowdnash.mean_field.game import MeanFieldGame, grouped_laws, legal_by_step
+from crowdnash.tuning import tuning
 
 
 class Population(NamedTuple):
@@ -23,7 +24,7 @@ class Population(NamedTuple):
 
 def moved(mu: Float[Array, "G S A"], moves: Float[Array, "G S A S"]) -> Float[Array, "G S"]:
     """Shares of the next states: sum_{s,a} mu(s,a) P(.|s,a)."""
-    if moves.size > MAX_FUSED:
+    if moves.size > tuning().fused_entries:
         return jnp.einsum("gsa,gsat->gt", mu, moves)
     return (mu[..., None] * moves).sum((1, 2))
 
@@ -32,7 +33,7 @@ def looking_ahead(
     moves: Float[Array, "G S A S"], values: Float[Array, "G S"]
 ) -> Float[Array, "G S A"]:
     """sum_{s'} P(s'|s,a) V(s')."""
-    if moves.size > MAX_FUSED:
+    if moves.size > tuning().fused_entries:
         return jnp.einsum("gsat,gt->gsa", moves, values)
     return (moves * values[:, None, None]).sum(-1)
 

@@ -14,12 +14,12 @@ from jaxtyping import Array, Float
 from crowdnash.checks import as_array, check_count
 from crowdnash.games.base import PROBABILITY_TOLERANCE, GameError
 from crowdnash.mean_field.game import (
-    MAX_FUSED,
     Numbers,
     TwoLawGame,
     checked_distribution,
 )
 from crowdnash.mean_field.meeting import Meeting, OthersOfGroups
+from crowdnash.tuning import tuning
 
 
 class AffineLaw(eqx.Module):
@@ -63,7 +63,7 @@ class AffineLaw(eqx.Module):
         pairs = mu.reshape(mu.shape[0], -1)
         sigma = pairs if mu.shape[0] == 1 else self.meeting @ pairs
         slope = _of_step(self.slope, step)
-        if slope.size > MAX_FUSED:
+        if slope.size > tuning().fused_entries:
             bend = jnp.einsum("gx,xg...->g...", sigma, slope)
         else:
             bend = (sigma.T.reshape(*sigma.T.shape, *(1,) * (slope.ndim - 2)) * slope).sum(0)

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from crowdnash.tuning import tuning
+
 MAX_TILE_AGENTS = 64
 MIN_TILES = 100
 MAX_PADDING = 1.15
-_DENSE_GROUPS = 32
 
 
 class AgentLayout(eqx.Module):
@@ -90,8 +91,8 @@ class AgentLayout(eqx.Module):
             return tiles
         if self.num_groups == 1:
             return tiles.sum(-1, keepdims=True)
-        if self.num_groups <= _DENSE_GROUPS:
-            # A product with the 0/1 membership matrix: scatters are slow on a CPU.
+        if self.num_groups <= tuning().dense_groups:
+            # A product with the 0/1 membership matrix.
             member = jax.nn.one_hot(self.tile_group, self.num_groups, dtype=tiles.dtype)
             return jnp.matmul(tiles, member, precision=jax.lax.Precision.HIGHEST)
         rows = jnp.moveaxis(tiles, -1, 0)

@@ -1,8 +1,8 @@
 """Simulation of N-player games: batched trajectories in chunks that fit the cache.
 
 A fixed policy makes trajectories independent, so B of them advance together. Work goes in chunks
-of about `MAX_LANES` agents x trajectories; memory grows neither with the number of trajectories
-nor (beyond a few words per agent and step) with N. All randomness is a function of
+of about `tuning().lanes` agents x trajectories; memory grows neither with the number of
+trajectories nor (beyond a few words per agent and step) with N. All randomness is a function of
 (key, trajectory, step, agent): see `random_draws`.
 
 Axes: M trajectories, B trajectories of one chunk, H steps, N agents, [L,T] the places of the
@@ -44,12 +44,7 @@ from crowdnash.simulation.samplers import ActionSampler, action_sampler, draw_in
 from crowdnash.simulation.trajectories import Chunk, Trajectories, in_order, pair_dtype
 from crowdnash.simulators.contract import Simulator
 from crowdnash.simulators.game import OutsideGame, as_game
-
-MAX_LANES = 20_480
-_SHARED_LANES = 81_920
-"""Where devices share the agents: a step then waits for a sum, 30 us between GPUs, which is less
-than a tenth of the time of so many lanes."""
-_MAX_DRAWS = 2**20
+from crowdnash.tuning import tuning
 
 
 def policy_layout(policy: Policy, num_agents: int) -> AgentLayout:
@@ -63,7 +58,7 @@ def chunk_size(num_agents: int, num_trajectories: int, devices: Devices = ALONE)
     """B: as many trajectories at once as keep the working set small, dealt out evenly."""
     num_agents = -(-num_agents // devices.size("agents"))
     num_trajectories = -(-num_trajectories // devices.size("trajectories"))
-    lanes = _SHARED_LANES if devices.size("agents") > 1 else MAX_LANES
+    lanes = tuning().shared_lanes if devices.size("agents") > 1 else tuning().lanes
     at_once = max(1, lanes // num_agents)
     chunks = -(-num_trajectories // at_once)
     return -(-num_trajectories // chunks)
@@ -184,8 +179,8 @@ def simulate_chunk(
 
 
 def _blocks_of_steps(horizon: int, lanes: int) -> tuple[int, int]:
-    """How many blocks, of how many steps, so that a block's random numbers fit `_MAX_DRAWS`."""
-    blocks = -(-horizon // max(1, _MAX_DRAWS // lanes))
+    """How many blocks, of how many steps, so that a block's random numbers fit `tuning().draws`."""
+    blocks = -(-horizon // max(1, tuning().draws // lanes))
     return blocks, -(-horizon // blocks)
 
 

@@ -20,14 +20,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from crowdnash.games.base import DynamicGame
-from crowdnash.games.vectorised import MAX_REDUCE_OPERANDS, sums_in_one_pass
+from crowdnash.games.vectorised import sums_together
 from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import fold_trajectories
 from crowdnash.simulation.samplers import ActionSampler
 from crowdnash.simulation.trajectories import Chunk
-
-MAX_MASKED_PAIRS = 16
+from crowdnash.tuning import tuning
 
 
 class VisitStatistics(eqx.Module):
@@ -74,7 +73,7 @@ def visit_statistics(
     ended = jnp.full_like(pairs[:1], num_pairs)
     after = jnp.concatenate([pairs[1:], ended]) // actions_apart
     columns = num_pairs // actions_apart
-    count = _masked_counts if num_pairs <= MAX_MASKED_PAIRS else _scattered_counts
+    count = _masked_counts if num_pairs <= tuning().masked_pairs else _scattered_counts
     return count(chunk, after, layout, num_pairs, columns, summed)
 
 
@@ -139,7 +138,7 @@ def _masked_counts(
     there = [after == k for k in range(columns)]
 
     def total(terms: list[Array]) -> Array:
-        tiles = jnp.stack(_sums_over_agents(terms, summed))
+        tiles = jnp.stack(sums_together(terms, (1, 2) if summed else (2,)))
         sums = layout.gather(tiles.astype(jnp.float32))
         return sums if summed else sums.swapaxes(1, 2)
 
@@ -149,15 +148,6 @@ def _masked_counts(
     moves = counted[num_pairs:].reshape(num_pairs, columns, *counted.shape[1:])
     rewards = total([jnp.where(x, chunk.rewards, 0.0) for x in here])
     return VisitStatistics(counted[:num_pairs], rewards, moves)
-
-
-def _sums_over_agents(terms: list[Array], summed: bool) -> list[Array]:
-    """Every [H,B,L,T] summed over L, and over B if `summed`, in few passes."""
-    sums: list[Array] = []
-    for first in range(0, len(terms), MAX_REDUCE_OPERANDS):
-        batch = terms[first : first + MAX_REDUCE_OPERANDS]
-        sums += sums_in_one_pass(batch, (1, 2) if summed else (2,))
-    return sums
 
 
 def _scattered_counts(

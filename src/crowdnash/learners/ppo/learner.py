@@ -36,8 +36,8 @@ from crowdnash.policies.identity import Identity, IdentityName
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.neural import Learners
+from crowdnash.tuning import tuning
 
-_CHUNK_ROWS_CPU = 2048
 _SUMMARIES = {
     "none": "one policy, agents alike (Symm-NN)",
     "one-hot": "one policy, told who it acts for (OH-NN)",
@@ -313,11 +313,10 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
         return self.learning_rate * (1 - epoch / over if over else 1.0)
 
     def _update_shape(self) -> UpdateShape:
-        on_cpu = jax.default_backend() == "cpu"
         return UpdateShape(
             num_passes=self.num_passes,
             minibatch_size=self.minibatch_size,
-            chunk_rows=_CHUNK_ROWS_CPU if on_cpu else self.minibatch_size,
+            chunk_rows=tuning().ppo_rows or self.minibatch_size,
             normalise_advantages=self.normalise_advantages,
             clip_values=self.clip_values,
             dtype=self.matrix_dtype,

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from crowdnash.learners.ppo.loss import PPOSums, Samples, normalised, ppo_sums
 from crowdnash.policies.agent_networks import ActorCritic
 from crowdnash.policies.identity import Identity
+from crowdnash.tuning import tuning
 
 _ADAM_EPSILON = 1e-5
-_NETWORKS_AT_ONCE_CPU = 16
 
 
 class UpdateSettings(NamedTuple):
@@ -175,8 +175,8 @@ def improve_all(
         networks, moments, inputs, samples = own
         return improve(networks, moments, inputs, None, samples, key, settings, shape)
 
-    # A few networks at a time go through all their minibatches: together they fit the cache.
-    size = _NETWORKS_AT_ONCE_CPU if jax.default_backend() == "cpu" else identity.num_agents
+    # These go through all their minibatches before the next ones begin.
+    size = tuning().ppo_networks or identity.num_agents
     everyone = (networks, moments, inputs, samples)
     networks, moments, means = jax.lax.map(one, everyone, batch_size=size)
     return networks, moments, jax.tree.map(jnp.mean, means)
