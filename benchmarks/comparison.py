@@ -423,7 +423,8 @@ def main() -> None:
     if flags.jaxmarl:
         parts["jaxmarl"] = jaxmarl(flags.jaxmarl, flags.jaxmarl_source, flags.quick)
     if not parts:
-        parser.error("give the interpreter of at least one other library")
+        print("all left out: give the interpreter of at least one other library")
+        return
     where = environment()
     for name, part in parts.items():
         record[name] = part | {"environment": where, "busy": flags.busy}
