@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from crowdnash import cli
+from crowdnash.cli.parsing import parse
+from crowdnash.cli.sweep import SweepFlags, with_address
 from crowdnash.reports.grid_figures import default_axis, metric_against
 from crowdnash.runs import Grid, GridObserver, Processes, RayTasks, RunDirectory, run_grid
 from crowdnash.runs.evaluation import Evaluation
@@ -332,6 +334,21 @@ def test_processes_survive_a_death():
         with pytest.raises(BrokenProcessPool):
             processes.submit(os._exit, 1).result()
         assert processes.submit(max, 2, 3).result() == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        ("--ray", "local"),
+        ("--ray --out o", "local"),
+        ("--ray 10.0.0.1:6379", "10.0.0.1:6379"),
+        ("--ray auto --metric gain", "auto"),
+    ],
+)
+def test_ray_needs_no_address(words, address):
+    for line in (["g.toml", *words.split()], [*words.split(), "g.toml"]):
+        flags = parse(SweepFlags, "sweep", with_address(line))
+        assert (flags.ray, flags.grid) == (address, Path("g.toml"))
 
 
 @pytest.mark.slow

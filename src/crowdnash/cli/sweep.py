@@ -102,7 +102,7 @@ def show_sweep(arguments: Sequence[str]) -> int:
         ValueError: a bad argument or grid, or as `run_grid`.
         OSError: as `run_grid`.
     """
-    flags = parse(SweepFlags, "sweep", _with_address(arguments))
+    flags = parse(SweepFlags, "sweep", with_address(arguments))
     grid = Grid.from_toml(read_text(flags.grid), str(flags.grid))
     out = flags.out or Path("runs") / f"sweep-{flags.grid.stem}"
     if flags.against is not None:
@@ -134,8 +134,8 @@ def show_sweep(arguments: Sequence[str]) -> int:
     return _FAILED if failures else 0
 
 
-def _with_address(arguments: Sequence[str]) -> list[str]:
-    """Write the address of --ray out where it is left out."""
+def with_address(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the address of --ray written out where it is left out."""
     words: list[str] = []
     for word, following in itertools.pairwise([*arguments, "--"]):
         words.append(word)
