@@ -34,7 +34,7 @@ class Busy:
     def reset(self, seed: int) -> np.ndarray:
         """Begin an episode."""
         self.rng = np.random.default_rng(seed)
-        self.alive = np.ones(self.num_agents, bool)
+        self.living = np.ones(self.num_agents, bool)
         return np.zeros(self.num_agents, int)
 
     def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, None]:
@@ -44,7 +44,7 @@ class Busy:
         rewards = self.rng.random(self.num_agents)
         while time.perf_counter() < end:
             pass
-        return states, rewards, self.alive, None
+        return states, rewards, self.living, None
 
 
 def bare_loop(sim: Busy) -> None:

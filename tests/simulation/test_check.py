@@ -57,8 +57,8 @@ def test_good_simulators_pass(make):
 def test_what_a_simulator_does_wrong_is_named():
     with pytest.raises(cn.simulators.SimulatorError, match=r"agent 0 at step 0 .*not inf"):
         cn.check_game(Overpaid())
-    with pytest.raises(ValueError, match="game must be a DynamicGame or a Simulator"):
-        cn.check_game(7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Drivers.num_agents must be at least 2, not 1"):
+        cn.check_game(Drivers(num_agents=1))
 
 
 def test_a_simulator_need_not_repeat_but_it_is_said():

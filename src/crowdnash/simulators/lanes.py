@@ -137,7 +137,7 @@ class Lane:
         self._generators.leave()
         self._take("rewards", rewards, self._rewards)
         self._take("alive", alive, self._alive)
-        if (legal is not None) != self._form.limited and self._alive.any():
+        if (legal is not None) is not self._form.limited and self._alive.any():
             self._fail("step must return legal actions at every step, or None at every step")
         if legal is not None:
             self._take("legal", legal, self._legal)
@@ -145,7 +145,7 @@ class Lane:
         self.step += 1
 
     def _see(self, observations: Any) -> None:
-        arrays = arrays_of(observations)
+        arrays = [observations] if type(observations) is np.ndarray else arrays_of(observations)
         if len(arrays) != len(self._observations):
             self._fail(
                 f"observations must be {len(self._observations)} arrays, as they were at first, "
@@ -161,9 +161,9 @@ class Lane:
 
     def _take(self, what: str, value: Any, target: np.ndarray) -> None:
         array = np.asarray(value)
-        right = array.dtype.kind == "b" if target.dtype == bool else array.dtype.kind in "biuf"
-        if array.shape != target.shape or not right:
-            kind = "bool" if target.dtype == bool else "numbers"
+        kinds = "b" if target.dtype.kind == "b" else "biuf"
+        if array.shape != target.shape or array.dtype.kind not in kinds:
+            kind = "bool" if kinds == "b" else "numbers"
             self._fail(
                 f"{what} must be {kind} of shape {list(target.shape)}, not {array.dtype} of shape "
                 f"{list(array.shape)}"
