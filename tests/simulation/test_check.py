@@ -57,7 +57,7 @@ def test_good_simulators_pass(make):
 def test_what_a_simulator_does_wrong_is_named():
     with pytest.raises(cn.simulators.SimulatorError, match=r"agent 0 at step 0 .*not inf"):
         cn.check_game(Overpaid())
-    with pytest.raises(ValueError, match="Drivers.num_agents must be at least 2, not 1"):
+    with pytest.raises(ValueError, match=r"Drivers\.num_agents must be at least 2, not 1"):
         cn.check_game(Drivers(num_agents=1))
 
 
