@@ -9,6 +9,7 @@ from .approximate_symmetry.measurement import symmetry as symmetry
 from .approximate_symmetry.play.estimate import (
     symmetry_from_trajectories as symmetry_from_trajectories,
 )
+from .certificates.by_label import LabelGains as LabelGains
 from .certificates.certificate import exploitability as exploitability
 from .certificates.origin import Origin as Origin
 from .certificates.q_learning import OptimisticQLearning as OptimisticQLearning

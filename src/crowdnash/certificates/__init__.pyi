@@ -1,3 +1,4 @@
+from .by_label import LabelGains as LabelGains
 from .certificate import exploitability as exploitability
 from .origin import Origin as Origin
 from .result import Exploitability as Exploitability

@@ -105,7 +105,7 @@ def exploitability(
     """
     game = as_game(game)
     check_key("key", key)
-    used = _resolve(game, method)
+    used = method_for(game, method)
     if agents is None and used == "learned":
         agents = evenly_spread(game.num_agents, _AGENTS_THAT_LEARN)
     sampled = _sampled(game, agents, used)
@@ -137,7 +137,7 @@ def exploitability(
             game, policy, key, num_trajectories, index, confidence, own_influence_agents
         )
     else:
-        assert isinstance(game, TabularGame)  # _resolve has seen to it
+        assert isinstance(game, TabularGame)  # method_for has seen to it
         certificate = _without_sampling(game, policy, index, used, confidence)
     return replace(certificate, origin=origin)
 
@@ -219,7 +219,16 @@ def _check(
     return index
 
 
-def _resolve(game: DynamicGame, method: str) -> str:
+def method_for(game: DynamicGame, method: str = "auto") -> str:
+    """By which method a game's certificate is made (Def. 2).
+
+    Args:
+        game: The game.
+        method: What was asked for; see `exploitability`.
+
+    Raises:
+        ValueError: There is no such method, or it does not apply to the game.
+    """
     check_choice("method", method, get_args(Method))
     if not isinstance(game, TabularGame):
         if method in ("auto", "learned"):

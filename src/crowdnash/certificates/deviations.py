@@ -19,6 +19,10 @@ from crowdnash.games.base import PopulationGame
 from crowdnash.games.legal import ILLEGAL_REWARD
 
 _FEW_PLAYS = 64
+LEAST_PLAYS = 8
+_STEPS_PLAYED = 2_000_000_000
+"""Agent-steps for the plays that measure a small influence; fewer plays in a very large crowd."""
+
 _SCREENING_PLAYS = 16
 _FINALISTS = 4
 _STEPS_CHANGED = 16
@@ -33,8 +37,11 @@ class Chosen(NamedTuple):
 
 def number_of_plays(setting: Setting, agents: Prepared) -> int:
     """All paths, or a few where own influence is small and so is the noise in it."""
-    small = bool(agents.first_order.all())
-    return min(setting.num_paths, _FEW_PLAYS) if small else setting.num_paths
+    if not agents.first_order.all():
+        return setting.num_paths
+    one = 3 * setting.game.num_agents * setting.game.horizon * len(agents.agents)
+    few = min(_FEW_PLAYS, max(LEAST_PLAYS, _STEPS_PLAYED // one))
+    return min(setting.num_paths, few)
 
 
 def choose_deviations(setting: Setting, agents: Prepared) -> Chosen:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from crowdnash.certificates.limits import limits
 from crowdnash.certificates.path_values import gains_on_paths
@@ -90,8 +90,14 @@ def gains_along(setting: Setting, agents: Prepared) -> Iterator[Along]:
         yield Along(*(np.asarray(x)[active] for x in gains))
 
 
-def judge(along: Iterable[Along], agents: Prepared, uppers: UpperEnds) -> Judged:
-    """Judge a block of agents on all evaluation paths."""
+def judge(
+    along: Iterable[Along],
+    agents: Prepared,
+    uppers: UpperEnds,
+    counted: Bool[np.ndarray, " n"] | None,
+) -> Judged:
+    """Judge a block of agents on all evaluation paths; sums are over those counted, or all."""
+    some = slice(None) if counted is None else counted
     moments = _Moments(8, len(agents.agents))
     sums: list[np.ndarray] = []
     for gains in along:
@@ -102,7 +108,9 @@ def judge(along: Iterable[Along], agents: Prepared, uppers: UpperEnds) -> Judged
         moments.add(*rows)
         predicted = np.where(agents.first_order, gains.deviation + agents.influence, 0.0)
         sums.append(
-            np.stack([x.sum(1, dtype=np.float64) for x in (*rows[:5], predicted, *rows[6:])])
+            np.stack(
+                [x[:, some].sum(1, dtype=np.float64) for x in (*rows[:5], predicted, *rows[6:])]
+            )
         )
     return Judged(moments.mean, moments.variance, np.concatenate(sums, axis=1))
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from crowdnash.certificates.deviations import (
     choose_deviations,
@@ -48,6 +48,7 @@ from crowdnash.certificates.planning import (
     merged,
     prepare,
     response_of,
+    response_sample,
 )
 from crowdnash.certificates.played import Played
 from crowdnash.certificates.result import (
@@ -106,10 +107,15 @@ def exploitability_on_paths(
     agents: Int[np.ndarray, " n"],
     confidence: float,
     own_influence_agents: int,
+    counted: Bool[np.ndarray, " n"] | None = None,
 ) -> Exploitability:
-    """The certificate by method "paths"; see `certificate.exploitability`."""
+    """The certificate by method "paths"; see `certificate.exploitability`.
+
+    `mean` is about all agents examined, with deviations of random ones played, or about those that
+    are `counted`, with lower ends as predicted.
+    """
     check_declarations(game)
-    setting = Setting.of(game, policy, key, num_paths)
+    setting = Setting.of(game, policy, key, num_paths, counted)
     blocks = _blocks(setting, agents)
     if num_paths * len(agents) <= _MOST_KEPT:
         # If play refutes first order, only what is made of this changes.
@@ -137,13 +143,18 @@ class _Block(NamedTuple):
 
 def _blocks(setting: Setting, agents: Int[np.ndarray, " n"]) -> Iterator[_Block]:
     """Plan, block by block."""
-    response = None
+    response, sample = None, response_sample(setting, agents)
     for first in range(0, len(agents), _AGENTS_AT_ONCE):
         block = agents[first : first + _AGENTS_AT_ONCE]
-        model, totals = mean_model(setting, block)
+        # Agents whom only the response needs are modelled on the same paths.
+        besides = sample if first == 0 and sample is not None else block[:0]
+        model, totals = mean_model(setting, np.concatenate([block, besides]))
         if first == 0:
-            response = response_of(setting, model, block, totals)
-        prepared = prepare(setting, block, model, totals, response)
+            some = slice(0 if sample is None else len(block), None)
+            whose = block if sample is None else sample
+            response = response_of(setting, model.at(some), whose, totals)
+        own = model.at(slice(0, len(block)))
+        prepared = prepare(setting, block, own, totals, response)
         growth = 0.0 if response is None else float(np.max(response.displaced))
         yield _Block(first, prepared, gains_along(setting, prepared), growth)
 
@@ -161,7 +172,10 @@ def _examine(
         relied = prepared.first_order & setting.first_order
         prepared = prepared._replace(first_order=relied)
         uppers = UpperEnds.of(setting, prepared)
-        judged.append(judge(along, prepared, uppers))
+        counted = setting.counted
+        if counted is not None:
+            counted = counted[first : first + len(relied)]
+        judged.append(judge(along, prepared, uppers, counted))
         columns.append([*(getattr(prepared, x) for x in _Agents._fields[:6]), uppers.kind])
         top = np.argsort(-prepared.gain, kind="stable")[:num_played]
         best.append((first + top, prepared.at(top)))
@@ -198,7 +212,7 @@ def _play(
     same = np.array_equal(chosen.probs, planned)
     frozen = own if same else play(setting, agents, planned, every, count)
     row, anybody = DEVIATION, None
-    if len(columns) < len(examined.gain):
+    if len(columns) < len(examined.gain) and setting.counted is None:
         row = _what_anybody_plays(setting, examined, somebody)
         players = somebody.players
         probs = np.asarray(players.deviation if row == DEVIATION else players.planned)
@@ -256,12 +270,13 @@ def _certificate(
     own = None
     game = setting.game
     shape = (game.horizon, game.num_states, game.num_actions)
-    measured = (np.zeros(0, np.int32), np.zeros(0), np.zeros(0), np.zeros((0, *shape)))
+    measured = (np.zeros(0, np.int32), np.zeros(0), np.zeros(0), np.zeros((0, *shape)), 2)
     if plays is not None:
         index = agents[plays.columns]
         own = OwnInfluence(index, *_mean_and_error(plays.frozen.influence))
         probs = np.moveaxis(plays.probs, -1, 0).reshape(-1, *shape)
-        measured = (index, *_mean_and_error(plays.own.influence), probs)
+        num_plays = plays.own.influence.shape[1]
+        measured = (index, *_mean_and_error(plays.own.influence), probs, num_plays)
         lower[plays.columns], lower_error[plays.columns] = _played_gain(setting, examined, plays)
         lower_kind[plays.columns] = "played"
     lowest = _lower_ends(setting, examined, plays, lower, lower_error, confidence)
@@ -311,14 +326,16 @@ def _lower_ends(
     confidence: float,
 ) -> tuple[float, float]:
     """Lower ends of the largest and the mean gain."""
-    sums = examined.judged.sums / len(lower)
+    sums = setting.means(examined.judged.sums, len(lower))
     if plays is None:
         relied = np.where(examined.first_order, examined.gain, -np.inf)
         pick, count = int(np.argmax(relied)), setting.num_paths
         by_path = sums[RETURN]  # the predicted lower ends
     else:
         pick, count = plays.columns[int(np.argmax(plays.gain))], plays.own.influence.shape[1]
-        by_path = _played_means(examined, plays, sums)
+        by_path = sums[RETURN]
+        if setting.counted is None:
+            by_path = _played_means(examined, plays, sums)
     one = lower_end(lower[pick], lower_error[pick], confidence, count)
     return one, mean_interval(by_path, confidence).lower
 
@@ -337,7 +354,8 @@ def _played_means(
 def _frozen(setting: Setting, examined: _Agents, confidence: float) -> FrozenGains:
     """All against frozen paths."""
     mean, variance, sums = examined.judged
-    error, sums = np.sqrt(variance / setting.num_paths), sums / len(examined.gain)
+    error = np.sqrt(variance / setting.num_paths)
+    sums = setting.means(sums, len(examined.gain))
     ends = upper_ends(_estimates(setting, examined, CLAIRVOYANT, PRICED), confidence)
     pick = int(np.argmax(examined.planned_gain))
     largest = lower_end(mean[PLANNED, pick], error[PLANNED, pick], confidence, setting.num_paths)
@@ -360,7 +378,7 @@ def _estimates(setting: Setting, examined: _Agents, *rows: int) -> list[Estimate
         Estimate(
             judged.mean[row],
             np.sqrt(judged.variance[row] / setting.num_paths),
-            judged.sums[row] / len(examined.gain),
+            setting.means(judged.sums[row], len(examined.gain)),
         )
         for row in (rows if setting.prices_foresight else rows[:1])
     ]

@@ -59,16 +59,25 @@ class Setting(NamedTuple):
     planning_key: Array
     evaluation_key: Array
     num_paths: int
+    counted: Bool[np.ndarray, " n"] | None = None
+    """Which of the agents examined the mean is about; None for all of them."""
     first_order: bool = True
     """Whether first order may be relied on at all."""
 
     @classmethod
-    def of(cls, game: PopulationGame, policy: Policy, key: Array, num_paths: int) -> "Setting":
+    def of(
+        cls,
+        game: PopulationGame,
+        policy: Policy,
+        key: Array,
+        num_paths: int,
+        counted: Bool[np.ndarray, " n"] | None = None,
+    ) -> "Setting":
         """Split the key: one half plans, the other judges."""
         layout = policy_layout(policy, game.num_agents)
         sampler = eqx.filter_jit(action_sampler)(policy, layout)
         planning, evaluation = two_keys(key)
-        return cls(game, policy, layout, sampler, planning, evaluation, num_paths)
+        return cls(game, policy, layout, sampler, planning, evaluation, num_paths, counted)
 
     @property
     def felt(self) -> bool:
@@ -92,6 +101,10 @@ class Setting(NamedTuple):
         table = np.asarray(agent_contributions(game, everyone))
         table = table.reshape(game.num_agents, *sizes, -1)
         return np.einsum("hsan,nsak->hskn", acts, table)
+
+    def means(self, sums: np.ndarray, num_examined: int) -> np.ndarray:
+        """Means over the agents that count, of sums over them."""
+        return sums / (num_examined if self.counted is None else int(self.counted.sum()))
 
     @property
     def paths_at_once(self) -> int:
@@ -167,23 +180,32 @@ def mean_model(
     return model, np.concatenate(totals, axis=-1)
 
 
-def response_of(
-    setting: Setting, model: MeanModel, agents: np.ndarray, totals: np.ndarray
-) -> Response | None:
-    """The population's linear response; None if nobody's transitions feel the others.
+def response_sample(
+    setting: Setting, agents: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " r"] | None:
+    """From whom the population's response is estimated: a random sample, or None for `agents`.
 
-    From all agents if `agents` are all and few enough, else from a random sample of them.
+    They serve themselves if they are all N, and these are few enough.
     """
+    game = setting.game
     if not setting.felt:
         return None
-    game = setting.game
-    size = game.horizon * totals.shape[1] * game.num_states
-    most = max(1, min(game.num_agents, _RESPONSE_WORK // size))
-    if len(agents) != game.num_agents or most < game.num_agents:
-        rng = np.random.default_rng(0)
-        agents = np.sort(rng.choice(game.num_agents, most, replace=False))
-        model, totals = mean_model(setting, agents)
-    index = jnp.asarray(agents, jnp.int32)
+    one = jnp.zeros(1, jnp.int32)
+    units = eqx.filter_eval_shape(agent_contributions, game, one).shape[-1]
+    most = _RESPONSE_WORK // (game.horizon * units * game.num_states)
+    most = max(1, min(game.num_agents, most))
+    if len(agents) == game.num_agents == most:
+        return None
+    return np.sort(np.random.default_rng(0).choice(game.num_agents, most, replace=False))
+
+
+def response_of(
+    setting: Setting, model: MeanModel, agents: Int[np.ndarray, " r"], totals: np.ndarray
+) -> Response | None:
+    """The population's linear response, from these agents; None if nobody feels the others."""
+    if not setting.felt:
+        return None
+    game, index = setting.game, jnp.asarray(agents, jnp.int32)
     policy = np.asarray(tabulate(game, setting.policy, index))
     slopes = _slopes(game, index, totals)
     table = np.asarray(agent_contributions(game, index))

@@ -22,6 +22,10 @@ class MeanModel(NamedTuple):
     transition: Float[Numbers, "H X S n"]
     reward: Float[Numbers, "H X n"]
 
+    def at(self, columns: slice) -> "MeanModel":
+        """The laws of some of the agents."""
+        return MeanModel(self.transition[..., columns], self.reward[..., columns])
+
 
 class Plan(NamedTuple):
     """Deterministic or random policies with their values in a `MeanModel`.

@@ -82,19 +82,42 @@ def _simulate(
     game, count, size = setting.game, len(paths), setting.paths_at_once
     place = np.asarray(setting.layout.place)[deviations.agents]
     shape = (game.horizon, game.num_states, game.num_actions, count)
-    tables = [np.moveaxis(x.reshape(shape), -1, 1) for x in (deviations.base, deviations.probs)]
-    pairs, totals = [], []
-    for first in range(0, 3 * count, size):
-        index = np.minimum(np.arange(first, first + size), 3 * count - 1)
+    tables = [np.moveaxis(x.reshape(shape), -1, 1) for x in (deviations.probs, deviations.base)]
+    kept = [_undisturbed(setting, place, key, paths)]
+    for first in range(0, 2 * count, size):
+        index = np.minimum(np.arange(first, first + size), 2 * count - 1)
         which, play = index // count, index % count
-        deviates = (which == 1)[:, None, None]
-        probs = np.where(deviates, tables[1][:, play], tables[0][:, play])
-        watched = Watched(place[play], which > 0, probs)
+        deviates = (which == 0)[:, None, None]
+        probs = np.where(deviates, *(x[:, play] for x in tables))
+        watched = Watched(place[play], np.ones(size, bool), probs)
         played = setting.simulate(key, paths[play], watched)
-        pairs.append(np.asarray(played.watched, np.int32))
+        real = slice(0, 2 * count - first)
+        kept.append((np.asarray(played.watched)[:, real], np.asarray(played.totals)[..., real]))
+    pairs, totals = (np.concatenate(x, -1) for x in zip(*kept, strict=True))
+    three = (3, count)
+    return _Kept(
+        pairs.astype(np.int32).reshape(*pairs.shape[:-1], *three),
+        totals.reshape(*totals.shape[:-1], *three),
+    )
+
+
+def _undisturbed(
+    setting: Setting, place: np.ndarray, key: PRNGKeyArray, paths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The deviators' pairs [H,P] and the totals [H,K,P] where nobody deviates.
+
+    Plays of several deviators on one path share it.
+    """
+    numbers, path = np.unique(paths, return_inverse=True)
+    places, column = np.unique(place, return_inverse=True)
+    size, pairs, totals = setting.paths_at_once, [], []
+    for first in range(0, len(numbers), size):
+        index = np.minimum(np.arange(first, first + size), len(numbers) - 1)
+        played = setting.simulate(key, numbers[index])
+        everybody = np.asarray(played.pairs).reshape(setting.game.horizon, size, -1)
+        pairs.append(everybody[..., places])
         totals.append(np.asarray(played.totals))
-    kept = (np.concatenate(x, -1)[..., : 3 * count] for x in (pairs, totals))
-    return _Kept(*(x.reshape(*x.shape[:-1], 3, count) for x in kept))
+    return np.concatenate(pairs, 1)[:, path, column], np.concatenate(totals, -1)[..., path]
 
 
 @eqx.filter_jit

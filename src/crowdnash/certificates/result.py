@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from crowdnash.certificates.by_label import LabelGains, gains_by_label
 from crowdnash.certificates.origin import Origin
 from crowdnash.certificates.statement import describe
 from crowdnash.files import read_arrays, read_json, write_arrays, write_json
@@ -78,7 +79,7 @@ class Influence:
     share of the others that it displaces at any step. `growth`: how many others one displaced
     agent displaces in turn, at most, at any later step. For the k agents whose deviations were
     really played: these, `deviations`, and `measured` with `standard_error`, the same as
-    `predicted` but of real play.
+    `predicted` but of real play, of `num_plays` plays each.
     """
 
     predicted: Float[np.ndarray, " n"]
@@ -89,6 +90,7 @@ class Influence:
     measured: Float[np.ndarray, " k"]
     standard_error: Float[np.ndarray, " k"]
     deviations: Float[np.ndarray, "k H S A"]
+    num_plays: int = 2
 
     @property
     def is_small(self) -> bool:
@@ -140,6 +142,22 @@ class Exploitability:
     def best_response_value(self) -> Float[np.ndarray, " n"]:
         """Return of the deviation behind `lower`."""
         return self.value + self.lower
+
+    def by(self, labels: Any) -> tuple[LabelGains, ...]:
+        """Gains by group or type: who gains (Def. 2).
+
+        Args:
+            labels: One label an agent of the game [N], numbers or strings, such as a policy's
+                `groups` or a parameter in classes.
+
+        Returns:
+            The largest and the mean gain of the examined agents of each label, in the labels'
+            order. The intervals do not cover jointly.
+
+        Raises:
+            ValueError: There are fewer labels than agents.
+        """
+        return gains_by_label(self, labels)
 
     def numbers(self, arrays: dict[str, np.ndarray] | None = None) -> dict[str, Any]:
         """The fields that are no arrays, ready for JSON; the arrays are put into `arrays`.
@@ -225,6 +243,8 @@ def _restore(cls: type, stored: Any, prefix: str, arrays: dict[str, np.ndarray])
         kinds = (*typing.get_args(hints[item.name]), hints[item.name])
         records: list[Any] = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
         name = f"{prefix}{item.name}"
+        if not (item.name in stored or name in arrays or item.default is dataclasses.MISSING):
+            continue  # an earlier version had no such field
         if name in arrays:
             values[item.name] = arrays[name]
         elif stored[item.name] is not None and Interval in kinds:

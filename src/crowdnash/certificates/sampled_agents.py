@@ -2,13 +2,13 @@
 
 A coarse pass plans for all N agents in blocks, against the aggregates of a few simulated paths,
 which are [H,K] each whatever N is. The agents for whom it promises the largest gains are examined,
-and so is a random sample, whose sampling error goes into the interval of the mean (Def. 2).
+and so is a random sample, whose sampling error goes into the interval of the mean (Def. 2); what
+the coarse pass knows of everybody makes that error small.
 
-Axes: N agents, n of them examined, m of them drawn at random, H steps, K components, p paths.
+Axes: N agents, m of them drawn at random, H steps, K components, p paths.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from crowdnash.certificates.path_values import laws_at_aggregates, tabulate
 from crowdnash.certificates.paths import exploitability_on_paths
 from crowdnash.certificates.planning import Setting, mean_model
 from crowdnash.certificates.plans import best_values, plan_against
-from crowdnash.certificates.result import Exploitability, FrozenGains, Influence
+from crowdnash.certificates.result import Exploitability
 from crowdnash.games.base import PopulationGame
 from crowdnash.games.starts import double_start, mean_at_start
 from crowdnash.interval import Interval
@@ -28,6 +28,7 @@ from crowdnash.policies.base import Policy
 
 _WORST_AGENTS = 32
 _COARSE_PATHS = 4
+_LEAST_TO_REGRESS = 30
 _BLOCK = 65_536
 
 
@@ -46,29 +47,26 @@ def exploitability_of_sample(
     finds worst; `mean` about all N.
     """
     setting = Setting.of(game, policy, key, num_paths)
-    order = np.argsort(-coarse_gains(setting), kind="stable")
+    coarse = coarse_gains(setting)
+    order = np.argsort(-coarse, kind="stable")
     worst = np.sort(order[: min(_WORST_AGENTS, game.num_agents)])
     seed = np.asarray(jax.random.key_data(setting.planning_key)).ravel()
     rng = np.random.default_rng([*seed, num_sampled])
     drawn = np.sort(rng.choice(game.num_agents, num_sampled, replace=False))
-    examine = (game, policy, key, num_paths)
-    some = exploitability_on_paths(*examine, drawn, confidence, 0)
-    largest = exploitability_on_paths(*examine, worst, confidence, own_influence_agents)
-    mean = _with_sampling_error(some.mean, some.lower, some.upper, game.num_agents, confidence)
-    assert some.frozen is not None  # method "paths" has frozen figures
-    assert largest.frozen is not None
-    frozen_mean = _with_sampling_error(
-        some.frozen.mean, some.frozen.lower, some.frozen.upper, game.num_agents, confidence
+    examined = np.union1d(worst, drawn)
+    counted = np.isin(examined, drawn)
+    e = exploitability_on_paths(
+        game, policy, key, num_paths, examined, confidence, own_influence_agents, counted
     )
-    both = _joined(largest, some, np.flatnonzero(~np.isin(drawn, worst)))
-    frozen = dataclasses.replace(
-        both.frozen,
-        maximum=_either(largest.frozen.maximum, some.frozen.maximum),
-        mean=frozen_mean,
+    assert e.frozen is not None  # method "paths" has frozen figures
+    mean, frozen_mean = (
+        Interval(
+            _for_everybody(x.mean.lower, x.lower[counted], coarse, drawn, -confidence),
+            _for_everybody(x.mean.upper, x.upper[counted], coarse, drawn, confidence),
+        )
+        for x in (e, e.frozen)
     )
-    return dataclasses.replace(
-        both, maximum=_either(largest.maximum, some.maximum), mean=mean, frozen=frozen
-    )
+    return dataclasses.replace(e, mean=mean, frozen=dataclasses.replace(e.frozen, mean=frozen_mean))
 
 
 def coarse_gains(setting: Setting) -> Float[np.ndarray, " N"]:
@@ -92,37 +90,28 @@ def coarse_gains(setting: Setting) -> Float[np.ndarray, " N"]:
     return np.concatenate(gains)
 
 
-def _with_sampling_error(
-    interval: Interval, lower: np.ndarray, upper: np.ndarray, num_agents: int, confidence: float
-) -> Interval:
-    """An interval for the sample's mean made one for that of all N agents."""
-    count = len(lower)
-    if count == num_agents:
-        return interval
-    left = (1 - count / num_agents) ** 0.5
-    wide = scipy.stats.t.ppf(0.5 + confidence / 2, count - 1) * left / count**0.5
-    high = upper.std(ddof=1) if np.isfinite(upper).all() else 0.0
-    return Interval(
-        float(interval.lower - wide * lower.std(ddof=1)), float(interval.upper + wide * high)
-    )
+def _for_everybody(
+    end: float,
+    gains: Float[np.ndarray, " m"],
+    coarse: Float[np.ndarray, " N"],
+    drawn: Int[np.ndarray, " m"],
+    confidence: float,
+) -> float:
+    """An end of the interval for the sample's mean gain made one for that of all N agents.
 
-
-def _either(one: Interval, other: Interval) -> Interval:
-    """For the largest over two sets of agents; each upper end holds for its own."""
-    return Interval(one.lower, max(one.upper, other.upper))
-
-
-def _joined(first: Any, second: Any, rows: Int[np.ndarray, " r"]) -> Any:
-    """The first record with some rows of the second's per-agent arrays below its own."""
-    changed = {}
-    for item in dataclasses.fields(first):
-        value, other = getattr(first, item.name), getattr(second, item.name)
-        if isinstance(value, FrozenGains):
-            changed[item.name] = _joined(value, other, rows)
-        elif isinstance(value, Influence):
-            names = ("predicted", "largest", "share")
-            added = {k: np.concatenate([getattr(value, k), getattr(other, k)[rows]]) for k in names}
-            changed[item.name] = dataclasses.replace(value, **added)
-        elif isinstance(value, np.ndarray):
-            changed[item.name] = np.concatenate([value, other[rows]])
-    return dataclasses.replace(first, **changed)
+    What the coarse pass knows of everybody takes most of the sampling error away: the mean is
+    estimated by regression of the sample's gains on its coarse ones. A negative confidence stands
+    for the lower end.
+    """
+    count, num_agents = len(drawn), len(coarse)
+    if count == num_agents or not np.isfinite(gains).all():
+        return end
+    away = coarse[drawn] - coarse[drawn].mean()
+    slope, free = 0.0, count - 1
+    if count >= _LEAST_TO_REGRESS and away.any():
+        slope, free = float(gains @ away / (away @ away)), count - 2
+    rest = gains - gains.mean() - slope * away
+    error = np.sqrt((rest**2).sum() / free / count * (1 - count / num_agents))
+    wide = scipy.stats.t.ppf(0.5 + abs(confidence) / 2, free) * error
+    middle = end + slope * (coarse.mean() - coarse[drawn].mean())
+    return float(middle + np.copysign(wide, confidence))

@@ -22,6 +22,9 @@ def describe(certificate: "Exploitability") -> str:
     """What the certificate says of the largest gain, and on what its upper ends rest."""
     low, high = certificate.maximum
     among = f"{len(certificate.agents)} agents examined"
+    sampled = certificate.origin.sampled_agents if certificate.origin else 0
+    if sampled:
+        among += f" ({sampled} random ones, and the worst by a coarse pass over everybody)"
     says = f"At confidence {certificate.confidence:g}, the largest gain of any of the {among}"
     if np.isfinite(high):
         says += f" lies between {low:.4g} and {high:.4g}, own influence included"

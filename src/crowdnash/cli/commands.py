@@ -33,6 +33,10 @@ class EvaluateFlags:
         int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")
     ] = None
     """simulators: agents that learn how to gain by deviating"""
+    agents: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")] = (
+        None
+    )
+    """random agents to examine, and the worst that a coarse pass finds; 0 for all"""
     confidence: Annotated[
         float | None, arg(metavar="FLOAT", help_behavior_hint="(default: the run's)")
     ] = None
@@ -138,6 +142,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         num_trajectories=flags.num_evaluation_trajectories,
         confidence=flags.confidence,
         best_response_agents=flags.best_response_agents,
+        agents=flags.agents,
         seed=flags.seed,
         observer=experiment.Observer(on_stage=say),
     )

@@ -246,6 +246,11 @@ def _method_note(certificate: Exploitability, evaluation: Evaluation) -> str:
     elif method == "learned":
         text += f"{count} agents, {certificate.num_trajectories} plays, {seconds:.1f} s."
     else:
+        if certificate.origin is not None and certificate.origin.sampled_agents:
+            text += (
+                f"the mean is about all {evaluation.num_agents} agents, from "
+                f"{certificate.origin.sampled_agents} random ones; "
+            )
         text += (
             f"{certificate.num_trajectories} planning and as many evaluation paths of the "
             f"population, {count} agents, {seconds:.1f} s. {certificate.statement}"

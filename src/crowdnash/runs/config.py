@@ -61,6 +61,8 @@ class EvaluationSettings:
             that is only a simulator, at least 2.
         confidence: coverage of the intervals, in (0, 1).
         own_influence_agents: agents whose own influence on the population is measured at the end.
+        agents: of a large game, so many random agents are examined for the mean over all, and for
+            the largest those whom a coarse pass over everybody finds worst; 0: all agents.
         best_response_agents: simulators: agents that learn at the end how to gain by deviating;
             0: none.
         best_response_epochs: simulators: epochs of PPO that each of them gets.
@@ -71,11 +73,14 @@ class EvaluationSettings:
     num_evaluation_trajectories: int = _PATHS
     confidence: float = 0.95
     own_influence_agents: int = 8
+    agents: int = 0
     best_response_agents: int = 0
     best_response_epochs: int = 150
 
     def __post_init__(self) -> None:
         check_types(self, {"num_evaluation_trajectories": 2, "best_response_epochs": 1})
+        if self.agents == 1:
+            raise ValueError("agents must be at least 2, or 0 for all, got 1")
         if not 0.0 < self.confidence < 1.0:
             raise ValueError(f"confidence must lie in (0, 1), got {self.confidence}")
         if not 0.0 <= self.target < math.inf:
@@ -146,6 +151,11 @@ class RunConfig:
             raise ValueError(
                 f"target needs a game whose laws can be queried: {self.game} is only a simulator, "
                 "and has no certificate from above"
+            )
+        if self.evaluation.agents and not self.is_tabular:
+            raise ValueError(
+                "agents is for games whose laws can be queried; of a simulator as many agents "
+                "learn to deviate as best_response_agents says"
             )
         if self.evaluation.best_response_agents and self.is_tabular:
             raise ValueError(
@@ -225,6 +235,10 @@ class RunConfig:
         game_class: Any = games.lookup(self.game)
         game = game_class.sample(self.keys.game, **self.game_parameters)
         self.learner.check_suits(game)
+        if self.evaluation.agents > game.num_agents:
+            raise ValueError(
+                f"agents must be at most N = {game.num_agents}, got {self.evaluation.agents}"
+            )
         if self.evaluation.best_response_agents > game.num_agents:
             raise ValueError(
                 f"best_response_agents must be at most N = {game.num_agents}, "

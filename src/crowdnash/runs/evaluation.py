@@ -19,7 +19,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int, Key
 
-from crowdnash.certificates.certificate import exploitability
+from crowdnash.certificates.certificate import exploitability, method_for
 from crowdnash.certificates.ppo_deviations import (
     agent_steps_to_learn,
     best_response_learner,
@@ -31,7 +31,7 @@ from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.interval import Interval
 from crowdnash.policies.base import Policy
 from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.runs.config import RunConfig
+from crowdnash.runs.config import EvaluationSettings, RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.episode import Episode, Plays, play_episodes
 from crowdnash.runs.seal import read_sealed, write_sealed
@@ -299,6 +299,7 @@ def _evaluate_tabular(
         num_trajectories=config.evaluation.num_evaluation_trajectories,
         confidence=config.evaluation.confidence,
         own_influence_agents=own_influence_agents,
+        agents=agents_to_draw(game, config.evaluation),
     )
     most = _FLOW_DRAWS // (game.num_agents * game.horizon)
     trajectories = simulate(
@@ -316,6 +317,11 @@ def _evaluate_tabular(
         ),
         statistics={},
     )
+
+
+def agents_to_draw(game: TabularGame, settings: EvaluationSettings) -> int | None:
+    """How many random agents to examine; None for all: none were asked for, or all are exact."""
+    return settings.agents if settings.agents and method_for(game) == "paths" else None
 
 
 def _evaluate_simulated(

@@ -24,7 +24,12 @@ from crowdnash.policies.base import Policy
 from crowdnash.runs import checkpoint
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory, config_text
-from crowdnash.runs.evaluation import Evaluation, evaluate_policies, policy_title
+from crowdnash.runs.evaluation import (
+    Evaluation,
+    agents_to_draw,
+    evaluate_policies,
+    policy_title,
+)
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import Row
 from crowdnash.runs.saved_policies import load_policies, save_policies
@@ -142,6 +147,7 @@ def evaluate(
     num_trajectories: int | None = None,
     confidence: float | None = None,
     best_response_agents: int | None = None,
+    agents: int | None = None,
     seed: int | None = None,
     observer: Observer | None = None,
 ) -> Evaluation:
@@ -154,6 +160,7 @@ def evaluate(
         num_trajectories: paths per certificate, or plays; None: the run's.
         confidence: coverage of the intervals; None: the run's.
         best_response_agents: simulators: agents that learn to deviate; None: the run's.
+        agents: random agents to examine, beside the worst, 0 for all; None: the run's.
         seed: for fresh random draws of the evaluation; None: those of the run's own.
         observer: receives progress events.
 
@@ -169,6 +176,7 @@ def evaluate(
             "num_evaluation_trajectories": num_trajectories,
             "confidence": confidence,
             "best_response_agents": best_response_agents,
+            "agents": agents,
         }
         changes = {name: value for name, value in changes.items() if value is not None}
         settings = dataclasses.replace(config.evaluation, **changes)
@@ -291,6 +299,7 @@ def _certify_on_the_way(config: RunConfig, game: TabularGame, policy: Policy, ep
         num_trajectories=settings.num_evaluation_trajectories,
         confidence=goal.confidence_of_a_look(config.num_epochs) if goal else settings.confidence,
         own_influence_agents=0,
+        agents=None if goal else agents_to_draw(game, settings),
     )
     return {
         "exploitability_max_lower": float(certificate.maximum.lower),
