@@ -36,6 +36,7 @@ from .mean_field.induced_from_queries import (
 )
 from .policies.base import Policy as Policy
 from .policies.features import FeaturePolicy as FeaturePolicy
+from .policies.mixture import PolicyMixture as PolicyMixture
 from .policies.neural import NeuralPolicy as NeuralPolicy
 from .policies.plain import NumpyPolicy as NumpyPolicy
 from .policies.tabular import TabularPolicy as TabularPolicy

@@ -21,6 +21,7 @@ from jaxtyping import Int, PRNGKeyArray
 from crowdnash.certificates.enumeration import can_enumerate, enumerate_values, enumeration_size
 from crowdnash.certificates.independent import independent_values, is_exact
 from crowdnash.certificates.learned import learned_exploitability
+from crowdnash.certificates.mixtures import remembering
 from crowdnash.certificates.origin import Origin
 from crowdnash.certificates.outside_plan import plan_outside
 from crowdnash.certificates.path_values import tabulate
@@ -42,6 +43,7 @@ from crowdnash.games.declarations import check_declarations
 from crowdnash.interval import Interval
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy, check_policy
+from crowdnash.policies.mixture import PolicyMixture
 from crowdnash.simulators.contract import Simulator
 from crowdnash.simulators.game import OutsideGame, as_game
 
@@ -53,7 +55,7 @@ _AGENTS_THAT_LEARN = 4
 
 def exploitability(
     game: DynamicGame | Simulator,
-    policy: Policy,
+    policy: Policy | PolicyMixture,
     *,
     key: PRNGKeyArray,
     num_trajectories: int = 256,
@@ -68,7 +70,9 @@ def exploitability(
 
     Args:
         game: The game, or a simulator outside JAX.
-        policy: A `TabularPolicy`, a `NeuralPolicy` or any other `Policy` of the game's agents.
+        policy: A `TabularPolicy`, a `FeaturePolicy`, a `NeuralPolicy` or any other `Policy` of the
+            game's agents; of a `PopulationGame` also a `PolicyMixture`, whose deviations know
+            nothing of what was drawn.
         key: Decides every draw.
         num_trajectories: K >= 2 population paths to evaluate on, and as many again to plan on.
             "learned": trajectories on which each learned deviation is played, as many before to
@@ -105,6 +109,19 @@ def exploitability(
     """
     game = as_game(game)
     check_key("key", key)
+    if isinstance(policy, PolicyMixture):
+        return _of_mixture(
+            game,
+            policy,
+            key=key,
+            num_trajectories=num_trajectories,
+            agents=agents,
+            confidence=confidence,
+            own_influence_agents=own_influence_agents,
+            method=method,
+            learner=learner,
+            budget_steps=budget_steps,
+        )
     used = method_for(game, method)
     if agents is None and used == "learned":
         agents = evenly_spread(game.num_agents, _AGENTS_THAT_LEARN)
@@ -140,6 +157,24 @@ def exploitability(
         assert isinstance(game, TabularGame)  # method_for has seen to it
         certificate = _without_sampling(game, policy, index, used, confidence)
     return replace(certificate, origin=origin)
+
+
+def _of_mixture(game: DynamicGame, mixture: PolicyMixture, **arguments: Any) -> Exploitability:
+    """The certificate of the game in which agents remember what they drew, told of `game`."""
+    if not isinstance(game, PopulationGame):
+        raise ValueError(f"a PolicyMixture needs a PopulationGame; {type(game).__name__} is not")
+    for policy in mixture.policies:
+        check_policy(game, policy)
+    e = exploitability(*remembering(game, mixture), **arguments)
+    influence = e.influence
+    if influence is not None:
+        # Deviations are the same whatever was drawn.
+        own = influence.deviations[:, :, : game.num_states]
+        influence = replace(influence, deviations=own)
+    assert e.origin is not None  # it says of what the certificate is
+    key, played, sampled = arguments["key"], e.origin.own_influence_agents, e.origin.sampled_agents
+    origin = Origin.of(game, mixture, key, played, None, sampled)
+    return replace(e, influence=influence, origin=origin)
 
 
 def _sampled(game: DynamicGame, agents: Any, used: str) -> int:

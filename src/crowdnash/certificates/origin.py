@@ -17,6 +17,7 @@ from jaxtyping import PRNGKeyArray
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import fingerprint
 from crowdnash.policies.base import Policy
+from crowdnash.policies.mixture import PolicyMixture
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Origin:
     def of(
         cls,
         game: DynamicGame,
-        policy: Policy,
+        policy: Policy | PolicyMixture,
         key: PRNGKeyArray,
         own_influence_agents: int,
         learner: Any,
@@ -90,7 +91,7 @@ def arrays_digest(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def policy_digest(policy: Policy) -> str:
+def policy_digest(policy: Policy | PolicyMixture) -> str:
     """SHA-256 of a policy: its class and all its arrays."""
     text = f"{type(policy).__qualname__} {arrays_digest(policy)}"
     return hashlib.sha256(text.encode()).hexdigest()

@@ -4,6 +4,7 @@ from .base import check_policy as check_policy
 from .identity import Identity as Identity
 from .identity import IdentityName as IdentityName
 from .mirror_update import mirror_step as mirror_step
+from .mixture import PolicyMixture as PolicyMixture
 from .network import NeuralNetwork as NeuralNetwork
 from .neural import NeuralPolicy as NeuralPolicy
 from .observations import ObservationFeatures as ObservationFeatures
