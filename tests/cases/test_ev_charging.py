@@ -10,6 +10,7 @@ Twice the slope gives the least cost of all cars together. Clarabel solves it.
 """
 
 import json
+import runpy
 
 import clarabel
 import jax
@@ -21,6 +22,7 @@ import crowdnash as cn
 from crowdnash import cases
 from crowdnash.cases import charging, ev_charging
 from crowdnash.cli import main
+from pages import ROOT
 
 
 def convex_program(sessions, prices, slope, penalty, hours):
@@ -171,3 +173,23 @@ def test_the_case_from_play_alone(tmp_path, capsys):
     assert main(["case", "ev-charging", "--scale", "small", "--out", str(tmp_path)]) == 0
     assert "done before" in capsys.readouterr().err
     assert main(["case", "ev-charging", "--seed", "1", "--out", str(tmp_path)]) == 2
+
+
+@pytest.mark.slow
+def test_the_session_in_the_state():
+    """The example's game: cars move alike, and beta is what their power makes of missing energy."""
+    example = runpy.run_path(str(ROOT / "examples" / "charging_sessions.py"))
+    game = example["ChargingSessions"]([4.0, 8.0], ([1], [3], [2]), [0.3, 0.2, 0.1])
+    cn.check_game(game)
+    sym = cn.symmetry(game)
+    assert sym.alpha.upper == 0
+    # Two steps missing at departure, 0.5 EUR a kWh: 4 and 8 EUR, and 6 for the mean car.
+    assert sym.beta.lower >= 2.0
+    # Both charge in steps 1 and 2: at 0.2 and 0.1, plus 0.02 for each of 6 kW.
+    charges = cn.TabularPolicy.symmetric(np.eye(2)[np.ones((3, 4), int)], num_agents=2)
+    e = cn.exploitability(game, charges, key=jax.random.key(0))
+    np.testing.assert_allclose(e.value, [-4 * 0.54, -8 * 0.54], rtol=1e-5)
+    ways = example["both_ways"](3, 6)
+    assert ways["steps still needed"].alpha.lower > 1
+    assert ways["that, and a policy for each type"].beta.upper < 1e-9
+    assert ways["the whole session, one power for all"].beta.upper < 1e-9
