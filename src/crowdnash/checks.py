@@ -5,11 +5,10 @@ They import no JAX, so that what only parses and prints may use them too.
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,6 @@ def shown(value: object) -> str:
     except Exception:  # an object whose repr fails must not hide the error that it is shown in
         text = f"a {type(value).__name__}"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that names the known word closest to a misspelt one, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def check_count(argument: str, value: Any, least: int, most: int | None = None) -> None:

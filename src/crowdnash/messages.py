@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import dis
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question that names the known word closest to a misspelt one, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def user_message(error: Exception) -> str | None:

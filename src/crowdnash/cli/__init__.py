@@ -123,7 +123,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print(f"crowdnash {metadata.version('crowdnash')}")
         return 0
     if command not in COMMANDS:
-        from crowdnash.checks import nearest
+        from crowdnash.messages import nearest
 
         hint = nearest(command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
         raise ValueError(f"no command {command!r}{hint}")

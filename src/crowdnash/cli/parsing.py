@@ -13,8 +13,8 @@ import tyro
 from tyro import _errors as events
 from tyro.conf import CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from crowdnash.checks import nearest
 from crowdnash.games.registry import canonical_name
+from crowdnash.messages import nearest
 
 _Flags = TypeVar("_Flags")
 STYLE = (CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from crowdnash.checks import nearest
+from crowdnash.messages import nearest
 from crowdnash.reports.chart import COLOURS, DASHES, Axis, Chart, Dash, Marker, Panels, Series
 
 _MARKERS: tuple[Marker, ...] = ("circle", "square", "triangle-up", "diamond", "x")

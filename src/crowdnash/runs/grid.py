@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from crowdnash import games
-from crowdnash.checks import nearest, shown
+from crowdnash.checks import shown
 from crowdnash.games.registry import sample_parameters
 from crowdnash.learners import registry
+from crowdnash.messages import nearest
 from crowdnash.runs.config import (
     SECTIONS,
     CheckpointSettings,
