@@ -26,7 +26,7 @@ REFUSED = {
     "solve .": "game must be one of",
     "solve a_file": "not 'a_file'",
     "solve mine.py:make": "mine.py:make looks like a simulator of your own",
-    "solve tax": "rock-paper-scissors, sis, taxi, not 'tax'",
+    "solve tax": "rock-paper-scissors, route-choice, sis, taxi, not 'tax'",
     "symmetry": "game must come first: one of beach-bar,",
     "symmetry nosuch": "not 'nosuch'",
     "symmetry taxi": "taxi is only a simulator",
