@@ -274,7 +274,9 @@ def test_more_epochs_are_run(copy, capsys):
 
 def test_user_errors_are_one_line(finished, copy, tmp_path, capsys):
     assert "no command 'solv'; did you mean solve?" in fails(capsys, "solv")
-    assert "rock-paper-scissors, route-choice, sis" in fails(capsys, "solve", "chess", "--out", tmp_path / "x")
+    assert "rock-paper-scissors, route-choice, sis" in fails(
+        capsys, "solve", "chess", "--out", tmp_path / "x"
+    )
     assert str(finished) in fails(capsys, "solve", *TINY.split(), "--out", finished)
     for command in (["evaluate"], ["report"], ["solve", "sis", "--resume"]):
         assert "not a run directory" in fails(capsys, *command, tmp_path)
