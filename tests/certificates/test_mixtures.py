@@ -9,6 +9,7 @@ import pytest
 import crowdnash as cn
 from brute_force import brute_force
 from influence_games import AUDITED, neighbours
+from limited_games import Drivers
 
 KEY = jax.random.key(0)
 WEIGHTS = np.array([0.3, 0.7])
@@ -68,6 +69,19 @@ def test_one_policy_is_its_own_mixture(case):
     game, policies, _, _ = case
     alone = cn.exploitability(game, cn.PolicyMixture(policies[:1]), key=KEY)
     np.testing.assert_allclose(alone.lower, cn.exploitability(game, policies[0], key=KEY).lower)
+
+
+@pytest.mark.parametrize("method", ["enumerate", "paths"])
+def test_deviations_from_a_mixture_are_legal_and_start_where_the_agents_do(method):
+    """Two halves of a policy mixed are that policy: illegal deviations would gain 0.3 more."""
+    game = Drivers()
+    uniform = cn.TabularPolicy.uniform(game)
+    settings = {"key": KEY, "method": method, "num_trajectories": 64}
+    e = cn.exploitability(game, cn.PolicyMixture([uniform, uniform]), **settings)
+    alone = cn.exploitability(game, uniform, **{**settings, "method": "enumerate"})
+    close = 1e-5 if method == "enumerate" else 0.15
+    np.testing.assert_allclose(e.lower, alone.lower, atol=close)
+    np.testing.assert_allclose(e.value, alone.value, atol=close)
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,16 @@ class RememberingGame(PopulationGame):
 
     @property
     def initial_distribution(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """m and s are drawn independently."""
-        return jnp.outer(self.weights, self.game.initial_distribution).reshape(-1)
+        """m and s are drawn independently, [MS], or [N,MS] where each agent has its own start."""
+        own = self.game.initial_distribution
+        return (self.weights[:, None] * own[..., None, :]).reshape(*own.shape[:-1], -1)
+
+    @property
+    def legal(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The game's own, whatever was drawn; None where it limits nobody."""
+        if self.game.legal is None:
+            return None
+        return lambda agent, state, step: self.game.legal(agent, state % self.game.num_states, step)
 
     @property
     def transition_in_aggregate(self) -> InAggregate:  # pyright: ignore
