@@ -198,6 +198,22 @@ def as_array(argument: str, value: Any, *, integers: bool = False) -> Any:
     return array
 
 
+def check_below(argument: str, numbers: Any, size: int) -> None:
+    """Check that all numbers of an array are in 0..size-1.
+
+    Args:
+        argument: its name, for the message.
+        numbers: a NumPy array of integers.
+        size: how many there are.
+
+    Raises:
+        ValueError: one is not; the message names the first.
+    """
+    wrong = (numbers < 0) | (numbers >= size)
+    if wrong.any():
+        raise ValueError(f"{argument} must lie in 0..{size - 1}, not {numbers[wrong].flat[0]}")
+
+
 def check_indices(argument: str, value: Any, size: int) -> Any:
     """Different indices of 0..size-1, as a NumPy array [n] with n >= 1.
 

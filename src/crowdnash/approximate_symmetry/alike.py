@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 from jaxtyping import Int
 
 from crowdnash.games.base import DynamicGame, TabularGame
+from crowdnash.games.grouping import first_unlike
 from crowdnash.games.legal import LegalActions
 
 
@@ -24,22 +24,15 @@ def check_same_start_and_actions(game: DynamicGame, groups: Int[Any, " N"]) -> N
     """
     if not isinstance(game, TabularGame):
         return
-    groups = np.asarray(groups)
-    _, first = np.unique(groups, return_index=True)
+    differences: dict[str, Any] = {}
     if (legal := LegalActions.of(game)) is not None:
-        kinds = np.asarray(legal.kinds)
-        _refuse_where(kinds != kinds[first][groups], "legal actions", groups, first)
-    initial = np.asarray(game.initial_distribution)
-    if initial.ndim == 2:
-        differs = (initial != initial[first][groups]).any(1)
-        _refuse_where(differs, "initial distributions", groups, first)
-
-
-def _refuse_where(wrong: np.ndarray, what: str, groups: np.ndarray, first: np.ndarray) -> None:
-    if wrong.any():
-        agent = int(np.argmax(wrong))
-        raise ValueError(
-            f"groups must put agents together that have the same {what}, which alpha and beta do "
-            f"not measure: agents {int(first[groups[agent]])} and {agent} of group "
-            f"{int(groups[agent])} have not"
-        )
+        differences["legal actions"] = legal.kinds
+    if game.initial_distribution.ndim == 2:
+        differences["initial distributions"] = game.initial_distribution
+    for what, values in differences.items():
+        if (unlike := first_unlike(groups, values)) is not None:
+            one, other, group = unlike
+            raise ValueError(
+                f"groups must put agents together that have the same {what}, which alpha and beta "
+                f"do not measure: agents {one} and {other} of group {group} have not"
+            )

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from crowdnash.certificates.outside import LearnedDeviations, total_rewards_outside
 from crowdnash.games.base import DynamicGame, GameError
 from crowdnash.games.checks import named
-from crowdnash.games.legal import legal_now, limits_actions
+from crowdnash.games.legal import legal_logits, legal_now, limits_actions
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.agent_networks import ActorCritic, network_of_agent
 from crowdnash.policies.base import Policy
@@ -27,7 +27,7 @@ from crowdnash.policies.identity import Identity
 from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
-from crowdnash.simulation.neural import Learners, actions_of_all, legal_logits
+from crowdnash.simulation.neural import Learners, actions_of_all
 from crowdnash.simulation.samplers import draw_index
 from crowdnash.simulators.game import OutsideGame
 

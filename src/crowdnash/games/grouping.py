@@ -55,6 +55,21 @@ def check_group_map(groups: Any, num_agents: int) -> Int[np.ndarray, " N"]:
     return array.astype(np.int32)
 
 
+def first_unlike(groups: Any, values: Any) -> tuple[int, int, int] | None:
+    """Two agents of one group with different values [N,...]: both, and the group; None if none are.
+
+    The one is its group's first agent.
+    """
+    groups, values = np.asarray(groups), np.asarray(values)
+    _, first = np.unique(groups, return_index=True)
+    differs = (values != values[first][groups]).reshape(len(groups), -1).any(1)
+    if not differs.any():
+        return None
+    agent = int(np.argmax(differs))
+    group = int(groups[agent])
+    return int(first[group]), agent, group
+
+
 def check_group_numbers(groups: Any, num_groups: int) -> None:
     """Raise `ValueError` unless `groups` [N] are numbers of 0..G-1; a group may be left out."""
     array = groups if isinstance(groups, Tracer) else np.atleast_1d(np.asarray(groups))

@@ -12,13 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from crowdnash.games.base import DynamicGame, GameError, PopulationGame, TabularGame
 from crowdnash.games.checks import check_shape, named
+from crowdnash.games.grouping import first_unlike
 
 ILLEGAL_REWARD = -1e9
 """What an illegal action pays where best responses are sought, so that none takes it."""
+
+_ILLEGAL_LOGIT = -1e9
+"""Not -inf: a loss multiplies logits by probabilities of 0."""
 
 _AT_ONCE = 2**24
 
@@ -74,16 +78,14 @@ class LegalActions(eqx.Module):
         Raises:
             ValueError: two agents of a group have different actions; the message names them.
         """
-        groups, kinds = np.asarray(groups), np.asarray(self.kinds)
-        _, first = np.unique(groups, return_index=True)
-        wrong = kinds != kinds[first][groups]
-        if wrong.any():
-            agent = int(np.argmax(wrong))
+        if (unlike := first_unlike(groups, self.kinds)) is not None:
+            one, other, group = unlike
             raise ValueError(
                 "groups must put agents together that have the same legal actions: agents "
-                f"{int(first[groups[agent]])} and {agent} of group {int(groups[agent])} have not"
+                f"{one} and {other} of group {group} have not"
             )
-        return self.tables[jnp.asarray(kinds[first])]
+        _, first = np.unique(groups, return_index=True)
+        return self.tables[self.kinds[first]]
 
     def allows_no_more_than(self, other: "LegalActions") -> bool:
         """Whether every action that these agents have is also one of `other`'s."""
@@ -95,6 +97,13 @@ class LegalActions(eqx.Module):
 def uniform_over(legal: Any, dtype: Any = np.float32) -> Any:
     """Every legal action [...,A] equally likely."""
     return legal.astype(dtype) / legal.sum(-1, keepdims=True).astype(dtype)
+
+
+def legal_logits(
+    logits: Float[Array, "*lead A"], legal: Bool[Array, "#*lead A"] | None
+) -> Float[Array, "*lead A"]:
+    """Logits of a policy that plays no illegal action; None: all are legal."""
+    return logits if legal is None else jnp.where(legal, logits, _ILLEGAL_LOGIT)
 
 
 def legal_of_groups(game: DynamicGame, groups: Any) -> Bool[Array, "G H S A"] | None:

@@ -13,7 +13,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from crowdnash.checks import as_array, check_count, check_instance, check_key, shown
+from crowdnash.checks import (
+    as_array,
+    check_below,
+    check_count,
+    check_instance,
+    check_key,
+    shown,
+)
 from crowdnash.games.base import PROBABILITY_TOLERANCE, DynamicGame, is_distribution
 from crowdnash.games.checks import observes_integers
 from crowdnash.games.legal import LegalActions
@@ -205,12 +212,8 @@ def check_asked(
 
 def _check_below(argument: str, numbers: Any, size: int) -> None:
     """Raise `ValueError` unless all numbers are in 0..size-1, if they are known."""
-    if isinstance(numbers, Tracer):
-        return
-    wrong = np.asarray((numbers < 0) | (numbers >= size))
-    if wrong.any():
-        worst = np.asarray(numbers)[wrong].reshape(-1)[0]
-        raise ValueError(f"{argument} must lie in 0..{size - 1}, not {worst}")
+    if not isinstance(numbers, Tracer):
+        check_below(argument, np.asarray(numbers), size)
 
 
 @eqx.filter_jit

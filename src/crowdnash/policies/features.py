@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from crowdnash.files import read_arrays, write_arrays
 from crowdnash.games.base import DynamicGame
-from crowdnash.games.legal import LegalActions, legal_arrays, legal_from
+from crowdnash.games.legal import LegalActions, legal_arrays, legal_from, legal_logits
 from crowdnash.policies.base import Policy, check_sizes
 from crowdnash.policies.plain import FEATURES, Arrays
 from crowdnash.policies.tabular import TabularPolicy
@@ -177,9 +177,8 @@ class FeaturePolicy(Policy):
     ) -> Float[Array, " A"]:
         """See `Policy.probabilities`; `observation` is the agent's state."""
         scores = self.weights[step, observation] @ self.features[agent_index]
-        if self.legal is not None:
-            scores = jnp.where(self.legal(agent_index, observation, step), scores, -jnp.inf)
-        return jax.nn.softmax(scores)
+        may = None if self.legal is None else self.legal(agent_index, observation, step)
+        return jax.nn.softmax(legal_logits(scores, may))
 
     def for_agents(self, features: Any) -> TabularPolicy:
         """The policy of any n agents, given their parameters.
@@ -283,7 +282,7 @@ def log_linear_tables(
 ) -> Float[Array, "N H S A"]:
     """Probabilities of N agents as tables, over the actions that they have."""
     scores = jnp.einsum("hsad,nd->nhsa", weights, features, precision=jax.lax.Precision.HIGHEST)
-    return jax.nn.softmax(scores if legal is None else jnp.where(legal, scores, -jnp.inf))
+    return jax.nn.softmax(legal_logits(scores, legal))
 
 
 def _checked_parameters(parameters: Any) -> Float[np.ndarray, "n k"]:

@@ -17,14 +17,14 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.checks import check_instance, check_path
-from crowdnash.files import read_archive, write_arrays
+from crowdnash.files import write_arrays
 from crowdnash.games.base import DynamicGame
-from crowdnash.games.legal import LegalActions, legal_arrays, legal_from
+from crowdnash.games.legal import LegalActions, legal_arrays, legal_from, legal_logits
 from crowdnash.policies.base import Policy, check_asked
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.observations import ObservationFeatures
-from crowdnash.policies.plain import NETWORK, Arrays
+from crowdnash.policies.plain import NETWORK, Arrays, policy_file
 from crowdnash.policies.tabular import TabularPolicy
 
 
@@ -59,9 +59,8 @@ class NeuralPolicy(Policy):
         inputs = jnp.concatenate([seen, self.identity.features[agent_index]])
         row = self.identity.row[agent_index]
         logits = actor(inputs[None], row[None])[0]
-        if self.legal is not None:
-            logits = jnp.where(self.legal(agent_index, observation, step), logits, -jnp.inf)
-        return jax.nn.softmax(logits)
+        may = None if self.legal is None else self.legal(agent_index, observation, step)
+        return jax.nn.softmax(legal_logits(logits, may))
 
     @eqx.filter_jit
     def all_probabilities(self, observations: PyTree, step: Int[Array, ""]) -> Float[Array, "N A"]:
@@ -190,17 +189,10 @@ class NeuralPolicy(Policy):
                 identity.
             OSError: it cannot be read.
         """
-        check_path("path", path)
-        with open(path, "rb") as file:
-            try:
-                data = read_archive(file)
-                if "probs" in data:
-                    raise ValueError("it may be a TabularPolicy")
-                policy = _from_arrays(data)
-            except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
-                raise ValueError(
-                    f"{os.fspath(path)} is damaged or is not a neural policy file: {error}"
-                ) from None
+        with policy_file(path, "neural") as data:
+            if "probs" in data:
+                raise ValueError("it may be a TabularPolicy")
+            policy = _from_arrays(data)
         try:
             if game is not None:
                 policy.check_fits(game)

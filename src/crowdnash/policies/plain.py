@@ -9,15 +9,17 @@ Axes: N agents, n agents asked, G groups, H steps, S states, A actions, F inputs
 from __future__ import annotations
 
 import abc
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from crowdnash.checks import as_array, check_count, check_instance, check_path
+from crowdnash.checks import as_array, check_below, check_count, check_instance, check_path
 from crowdnash.files import read_archive, write_arrays
 from crowdnash.policies.drawing import draw_actions
 
@@ -78,7 +80,7 @@ class NumpyPolicy(abc.ABC):
             index = np.arange(self.num_agents)
         else:
             index = np.asarray(as_array("agents", agents, integers=True))
-            self._check_below("agents", index, self.num_agents)
+            check_below("agents", index, self.num_agents)
         for leaf in leaves:
             if index.ndim != 1 or leaf.shape[:1] != index.shape:
                 raise ValueError(
@@ -90,7 +92,7 @@ class NumpyPolicy(abc.ABC):
             as_array("observations", states, integers=True)
             if states.ndim != 1:
                 raise ValueError(f"observations must be states [n], not {list(states.shape)}")
-            self._check_below("observations", states, self.num_states)
+            check_below("observations", states, self.num_states)
         return self._rows(leaves, int(step), index)
 
     def act(
@@ -141,26 +143,36 @@ class NumpyPolicy(abc.ABC):
             ValueError: the file is damaged or is not a policy.
             OSError: it cannot be read.
         """
-        check_path("path", path)
-        with open(path, "rb") as file:
-            try:
-                return numpy_policy(read_archive(file))
-            except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
-                raise ValueError(
-                    f"{os.fspath(path)} is damaged or is not a crowdnash policy file: {error}"
-                ) from None
-
-    @staticmethod
-    def _check_below(name: str, numbers: np.ndarray, size: int) -> None:
-        wrong = (numbers < 0) | (numbers >= size)
-        if wrong.any():
-            raise ValueError(f"{name} must lie in 0..{size - 1}, not {numbers[wrong].flat[0]}")
+        with policy_file(path, "crowdnash") as arrays:
+            return numpy_policy(arrays)
 
     def _legal(self, step: int, states: Any, agents: np.ndarray) -> np.ndarray | None:
         """Which actions the policy's game leaves them, [n,A]."""
         if "legal" not in self._arrays:
             return None
         return self._arrays["legal"][self._arrays["legal_kinds"][agents], step, states]
+
+
+@contextlib.contextmanager
+def policy_file(path: str | os.PathLike[str], kind: str) -> Iterator[Arrays]:
+    """The arrays of a policy's file, for a `with` block that makes the policy of them.
+
+    Args:
+        path: of the file.
+        kind: of policy, for the message.
+
+    Raises:
+        ValueError: the file is damaged, or whatever went wrong in the block: it is no such policy.
+        OSError: it cannot be read.
+    """
+    check_path("path", path)
+    with open(path, "rb") as file:
+        try:
+            yield read_archive(file)
+        except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
+            raise ValueError(
+                f"{os.fspath(path)} is damaged or is not a {kind} policy file: {error}"
+            ) from None
 
 
 def numpy_policy(arrays: Arrays) -> NumpyPolicy:
@@ -190,7 +202,7 @@ class NumpyTables(NumpyPolicy):
         sums = self._probs.sum(-1, dtype=np.float64)
         if not ((self._probs >= 0).all() and (np.abs(sums - 1) <= 1e-5).all()):
             raise ValueError("probs must be probabilities that sum to 1 over the last axis")
-        self._check_below("groups", self._groups, len(self._probs))
+        check_below("groups", self._groups, len(self._probs))
 
     def _rows(
         self, leaves: list[np.ndarray], step: int, agents: Int[np.ndarray, " n"]

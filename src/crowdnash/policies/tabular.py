@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from crowdnash.checks import as_array, check_count, check_instance, check_path
-from crowdnash.files import read_archive, write_arrays
+from crowdnash.files import write_arrays
 from crowdnash.games.base import PROBABILITY_TOLERANCE, DynamicGame, is_distribution
 from crowdnash.games.checks import check_integer_observations, states_for_tables
 from crowdnash.games.grouping import check_group_numbers
@@ -25,7 +25,7 @@ from crowdnash.policies.base import (
     illegal_error,
 )
 from crowdnash.policies.drawing import draw_actions
-from crowdnash.policies.plain import TABLES, Arrays
+from crowdnash.policies.plain import TABLES, Arrays, policy_file
 
 
 class TabularPolicy(Policy):
@@ -192,21 +192,14 @@ class TabularPolicy(Policy):
             ValueError: the file is damaged or is not a policy.
             OSError: it cannot be read.
         """
-        check_path("path", path)
-        with open(path, "rb") as file:
-            try:
-                data = read_archive(file)
-                if "about" in data:
-                    raise ValueError("it may be a NeuralPolicy")
-                if str(data["format"]).startswith("crowdnash-feature-policy"):
-                    raise ValueError("it may be a FeaturePolicy")
-                if str(data["format"]) != TABLES:
-                    raise ValueError("it has another format")
-                return cls(data["probs"], data["groups"])
-            except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
-                raise ValueError(
-                    f"{os.fspath(path)} is damaged or is not a crowdnash policy file: {error}"
-                ) from None
+        with policy_file(path, "crowdnash") as data:
+            if "about" in data:
+                raise ValueError("it may be a NeuralPolicy")
+            if str(data["format"]).startswith("crowdnash-feature-policy"):
+                raise ValueError("it may be a FeaturePolicy")
+            if str(data["format"]) != TABLES:
+                raise ValueError("it has another format")
+            return cls(data["probs"], data["groups"])
 
 
 def _check_rows(probs: Array) -> None:

@@ -12,15 +12,13 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.checks import check_shape
-from crowdnash.games.legal import legal_now
+from crowdnash.games.legal import legal_logits, legal_now
 from crowdnash.policies.agent_networks import ActorCritic, evaluate, evaluate_steps
 from crowdnash.policies.base import Policy
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.samplers import draw_index
-
-_ILLEGAL = -1e9
 
 
 class Learners(NamedTuple):
@@ -63,10 +61,9 @@ def probabilities_of_all(
         seen = policy.features.of_all(observations, step)
         inputs = with_identity(seen, policy.identity)
         logits = evaluate(policy.actor, policy.identity, inputs)
-        if policy.legal is not None:
-            tables, kinds = policy.legal.tables, policy.legal.kinds
-            logits = jnp.where(tables[kinds, step, observations], logits, -jnp.inf)
-        return jax.nn.softmax(logits)
+        legal = policy.legal
+        may = None if legal is None else legal.tables[legal.kinds, step, observations]
+        return jax.nn.softmax(legal_logits(logits, may))
     num_agents = jax.tree.leaves(observations)[0].shape[1]
     over_agents = jax.vmap(policy.probabilities, in_axes=(0, 0, None))
     over_states = jax.vmap(over_agents, in_axes=(0, None, None))
@@ -82,13 +79,6 @@ def actions_of_all(
     """Actions of all agents in M joint states, drawn by uniform `numbers`."""
     probs = probabilities_of_all(policy, observations, step)
     return draw_index(jnp.moveaxis(probs, -1, 0), numbers)
-
-
-def legal_logits(
-    logits: Float[Array, "*lead A"], legal: Bool[Array, "*lead A"] | None
-) -> Float[Array, "*lead A"]:
-    """Logits of a policy that plays no illegal action; None: all are legal."""
-    return logits if legal is None else jnp.where(legal, logits, _ILLEGAL)
 
 
 def with_identity(seen: Float[Array, "M K F"], identity: Identity) -> Float[Array, "M K D"]:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from crowdnash.simulation.neural import legal_logits
+from crowdnash.games.legal import legal_logits
 
 _TINY = 1e-8
 

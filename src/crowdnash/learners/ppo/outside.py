@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from crowdnash.games.legal import legal_logits
 from crowdnash.policies.agent_networks import evaluate, evaluate_steps
 from crowdnash.policies.drawing import draw_legal
-from crowdnash.simulation.neural import Learners, Play, legal_logits, with_identity
+from crowdnash.simulation.neural import Learners, Play, with_identity
 from crowdnash.simulation.outside import (
     Episode,
     Situation,
