@@ -315,16 +315,23 @@ def check_initial(game: TabularGame) -> None:
             f"initial_distribution must have shape [{game.num_states}] or "
             f"[{game.num_agents},{game.num_states}], not {list(jnp.shape(initial))}"
         )
-    if isinstance(initial, Tracer):
-        return
-    right = is_distribution(np.atleast_2d(np.asarray(initial, np.float64)))
-    if not right.all():
-        agent = int(np.argmin(right))
-        row = np.atleast_2d(np.asarray(initial))[agent].tolist()
-        raise ValueError(
-            "initial_distribution must be probabilities that sum to 1 within "
-            f"{PROBABILITY_TOLERANCE}, not {row}" + (f" (agent {agent})" * (initial.ndim > 1))
-        )
+    if not isinstance(initial, Tracer) and (wrong := wrong_start(initial)) is not None:
+        rule, where = wrong
+        raise ValueError(rule + (f" ({where})" if where else ""))
+
+
+def wrong_start(initial: Any) -> tuple[str, str] | None:
+    """The rule that an initial distribution, [S] or [N,S], breaks, and whose it is; or None."""
+    rows = np.atleast_2d(np.asarray(initial))
+    right = is_distribution(rows.astype(np.float64))
+    if right.all():
+        return None
+    agent = int(np.argmin(right))
+    rule = (
+        "initial_distribution must be probabilities that sum to 1 within "
+        f"{PROBABILITY_TOLERANCE}, not {rows[agent].tolist()}"
+    )
+    return rule, f"agent {agent}" if np.ndim(initial) > 1 else ""
 
 
 def is_distribution(probs: Any) -> Any:

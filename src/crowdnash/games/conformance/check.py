@@ -14,11 +14,10 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from crowdnash.checks import check_instance, check_key
 from crowdnash.games.base import (
-    PROBABILITY_TOLERANCE,
     DynamicGame,
     PopulationGame,
     TabularGame,
-    is_distribution,
+    wrong_start,
 )
 from crowdnash.games.checks import fail
 from crowdnash.games.conformance.laws import check_laws
@@ -78,15 +77,8 @@ def _check_descriptions(game: TabularGame) -> None:
             f"initial_distribution must be float of shape [{game.num_states}] or "
             f"{list(shapes[1])}, not {initial.dtype} of shape {list(initial.shape)}",
         )
-    right = is_distribution(np.atleast_2d(initial).astype(np.float64))
-    if not right.all():
-        agent = int(np.argmin(right))
-        fail(
-            game,
-            "initial_distribution must be probabilities that sum to 1 within "
-            f"{PROBABILITY_TOLERANCE}, not {np.atleast_2d(initial)[agent].tolist()}",
-            f"agent {agent}" if initial.ndim > 1 else "",
-        )
+    if (wrong := wrong_start(initial)) is not None:
+        fail(game, *wrong)
     LegalActions.of(game)
     for name, size in (("state_names", game.num_states), ("action_names", game.num_actions)):
         if len(getattr(game, name)) != size:
