@@ -1,6 +1,6 @@
 """A fleet of 100,000 electric cars on a winter night's prices in the Netherlands."""
 
-import time
+import functools
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -20,12 +20,13 @@ from crowdnash.cases.charging import (
     solve_charging,
 )
 from crowdnash.cases.charging_pictures import draw_night
-from crowdnash.cases.stages import Tell, open_case, stage, write_table
+from crowdnash.cases.stages import Tell, certified, open_case, stage, write_table
 from crowdnash.certificates.certificate import exploitability
 from crowdnash.checks import check_choice, check_count
 from crowdnash.files import write_json
 from crowdnash.games.fleet_charging import FleetCharging
 from crowdnash.reports.still import draw_picture
+from crowdnash.reports.style import save_figure
 
 Scale = Literal["small", "full"]
 _TYPES = {"small": 100, "full": 400}
@@ -167,16 +168,19 @@ def run(
     nights = {name: judge(fleet, types, policy) for name, policy in probs.items()}
     gains = {}
     for name, file in (("learned", ""), ("on arrival", "-on-arrival")):
-        begun = time.perf_counter()
-        certificate = exploitability(fleet, policy_of(probs[name], types), key=keys[1])
-        certificate.save(out / f"certificate{file}.json")
+        policy = policy_of(probs[name], types)
+        certificate = certified(
+            out / f"certificate{file}.json",
+            tell,
+            f"{name}, {fleet.num_agents} cars",
+            functools.partial(exploitability, fleet, policy, key=keys[1]),
+        )
         gains[name] = np.asarray(certificate.lower)  # exact: the upper ends are the same
-        tell(f"certified {name}, {fleet.num_agents} cars: {time.perf_counter() - begun:.1f} s")
     _write_tables(
         out, seed, fleet, nights, {name: g[: types.max() + 1] for name, g in gains.items()}
     )
     for picture in draw_night(fleet, nights, gains):
-        draw_picture(picture).savefig(out / f"{picture.name}.png")
+        save_figure(draw_picture(picture), out / f"{picture.name}.png")
     summary = {
         **settings,
         "num_agents": fleet.num_agents,

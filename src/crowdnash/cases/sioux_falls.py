@@ -3,15 +3,13 @@
 The network is that of LeBlanc, Morlok and Pierskalla (1975); times are in minutes.
 """
 
-import time
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int
 
 from crowdnash.cases.planning import system_optimum
 from crowdnash.cases.routes import (
@@ -23,9 +21,8 @@ from crowdnash.cases.routes import (
     solve_routes,
 )
 from crowdnash.cases.sioux_falls_studies import Scene, Study, draw_case, study_roads, study_tolls
-from crowdnash.cases.stages import open_case, stage
+from crowdnash.cases.stages import Tell, certified, open_case, stage
 from crowdnash.certificates.certificate import exploitability
-from crowdnash.certificates.result import Exploitability
 from crowdnash.checks import check_choice, check_count
 from crowdnash.files import write_atomically, write_json
 from crowdnash.games.network import Network, checked_network
@@ -93,7 +90,7 @@ def run(
     scale: Scale = "full",
     seed: int = 0,
     study: Study = "none",
-    tell: Callable[[str], Any] = lambda line: None,
+    tell: Tell = lambda line: None,
 ) -> dict[str, Any]:
     """Solve exactly, learn from play, certify what was learned; what is there is not done again.
 
@@ -127,7 +124,18 @@ def run(
     learned = stage(out, "learned", tell, lambda: learn_routes(played, keys[0], _PHASES[scale]))
     judged = judge(played, learned, network=roads)
     _write_links(out / "links.csv", roads, judged)
-    certificate = _certified(out, played, learned, keys[1], tell)
+    certificate = certified(
+        out / "certificate.json",
+        tell,
+        f"{played.num_agents} drivers",
+        lambda: exploitability(
+            played,
+            policy_of(played, learned),
+            key=keys[1],
+            num_trajectories=_PATHS,
+            own_influence_agents=0,
+        ),
+    )
     frozen = certificate.frozen
     assert frozen is not None  # nobody's transitions feel the others
     best_time = float(best @ roads.times(best))
@@ -155,29 +163,6 @@ def run(
 def on_roads(roads: Network, **options: Any) -> RouteChoice:
     """The small game on other roads, for studies: 36,060 drivers stand for all."""
     return game("small", roads=roads, **options)
-
-
-def _certified(
-    out: Path,
-    played: RouteChoice,
-    learned: np.ndarray,
-    key: PRNGKeyArray,
-    tell: Callable[[str], Any],
-) -> Exploitability:
-    if (out / "certificate.json").exists():
-        tell("certificate: done before")
-        return Exploitability.load(out / "certificate.json")
-    begun = time.perf_counter()
-    certificate = exploitability(
-        played,
-        policy_of(played, learned),
-        key=key,
-        num_trajectories=_PATHS,
-        own_influence_agents=0,
-    )
-    certificate.save(out / "certificate.json")
-    tell(f"certified {played.num_agents} drivers in {time.perf_counter() - begun:.1f} s")
-    return certificate
 
 
 def _ends() -> Int[np.ndarray, "2 P"]:

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 
 from crowdnash.cases.planning import (
     GameOn,
@@ -31,7 +30,7 @@ from crowdnash.reports.roads import (
     who_pays,
 )
 from crowdnash.reports.still import draw
-from crowdnash.reports.style import rendered
+from crowdnash.reports.style import save_figure
 
 Study = Literal["none", "tolls", "roads", "all"]
 
@@ -76,13 +75,15 @@ def draw_case(
     """
     places, roads = scene.places, scene.roads
     title = "Learned from play: flow (width) and saturation"
-    _save(out / "flows.png", saturation_map(places, roads, learned.flows, title))
+    save_figure(saturation_map(places, roads, learned.flows, title), out / "flows.png")
     change = scene.optimum - scene.settled.flows
     title = "What the system optimum would change"
-    _save(out / "optimum.png", change_map(places, roads, change, title, "vehicles more or fewer"))
+    figure = change_map(places, roads, change, title, "vehicles more or fewer")
+    save_figure(figure, out / "optimum.png")
     assert certificate.frozen is not None
     lower = np.bincount(pair, certificate.frozen.lower) / np.bincount(pair)
-    _save(out / "gains.png", draw(who_could_gain(lower, ends[0], ends[1], len(places))))
+    panels = who_could_gain(lower, ends[0], ends[1], len(places))
+    save_figure(draw(panels), out / "gains.png")
 
 
 def study_tolls(out: Path, scene: Scene) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def study_tolls(out: Path, scene: Scene) -> dict[str, Any]:
     write_json(out / "tolls.json", figures)
     minutes = (study.minutes_before, study.minutes)
     panels = who_pays(study.value_of_time, study.loss, study.loss_after_refund, *minutes)
-    _save(out / "tolls.png", draw(panels))
+    save_figure(draw(panels), out / "tolls.png")
     return figures
 
 
@@ -131,10 +132,8 @@ def study_roads(
         ]
     write_atomically(out / "roads.csv", "\n".join([*lines, ""]).encode())
     roads = [[x.road for x in study] for study in (closed, added)]
-    _save(
-        out / "roads.png",
-        road_changes(scene.places, roads[0], changes[0], roads[1], changes[1]),
-    )
+    figure = road_changes(scene.places, roads[0], changes[0], roads[1], changes[1])
+    save_figure(figure, out / "roads.png")
     return {
         name: {f"{a + 1}-{b + 1}": float(x) for (a, b), x in zip(ends, shares, strict=True)}
         for name, ends, shares in zip(("close", "add"), roads, changes, strict=True)
@@ -143,7 +142,3 @@ def study_roads(
 
 def _changes(studies: list[RoadStudy], settled: Judgement) -> Float[np.ndarray, " R"]:
     return np.array([study.total_time for study in studies]) / settled.total_time - 1
-
-
-def _save(path: Path, figure: Figure) -> None:
-    write_atomically(path, rendered(figure, path.suffix[1:]))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from crowdnash.certificates.result import Exploitability
 from crowdnash.files import read_arrays, read_json, write_arrays, write_atomically, write_json
 
 Tell = Callable[[str], Any]
@@ -53,6 +54,31 @@ def stage(out: Path, name: str, tell: Tell, work: Callable[[], np.ndarray]) -> n
     write_arrays(path, {"probs": probs})
     tell(f"{name}: {time.perf_counter() - begun:.1f} s")
     return probs
+
+
+def certified(
+    path: Path, tell: Tell, who: str, work: Callable[[], Exploitability]
+) -> Exploitability:
+    """The certificate that `work` makes, kept at `path`, where it is read the next time.
+
+    Args:
+        path: of its file.
+        tell: is called with a line about it.
+        who: is certified, for the line.
+        work: makes the certificate.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read or written.
+    """
+    if path.exists():
+        tell(f"{path.stem}: done before")
+        return Exploitability.load(path)
+    begun = time.perf_counter()
+    certificate = work()
+    certificate.save(path)
+    tell(f"certified {who} in {time.perf_counter() - begun:.1f} s")
+    return certificate
 
 
 def write_table(path: Path, header: str, rows: Any) -> None:

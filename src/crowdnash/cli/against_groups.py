@@ -14,6 +14,7 @@ from rich.table import Table
 from crowdnash.approximate_symmetry.against_groups import GroupCountResult, symmetry_against_groups
 from crowdnash.games.base import PopulationGame, TabularGame
 from crowdnash.reports.group_figures import symmetry_over_groups
+from crowdnash.reports.style import save_figure
 
 _CONFIDENCE = 0.95
 
@@ -58,7 +59,7 @@ def show_against_groups(
         out.mkdir(parents=True, exist_ok=True)
         (out / "against_groups.json").write_text(json.dumps(record, indent=2) + "\n")
         figure = symmetry_over_groups(results, game.name, game.num_agents, _CONFIDENCE)
-        figure.savefig(out / "against_groups.png", dpi=150)
+        save_figure(figure, out / "against_groups.png")
     if as_json:
         print(json.dumps(record, indent=2))
     else:

@@ -21,7 +21,7 @@ from tyro.conf import Positional, arg
 from crowdnash.cli.display import interval_text
 from crowdnash.cli.parsing import parse
 from crowdnash.cli.reproduce import SweepDisplay
-from crowdnash.files import read_text, write_atomically
+from crowdnash.files import read_text
 from crowdnash.reports.grid_figures import (
     check_axis,
     default_axis,
@@ -29,7 +29,7 @@ from crowdnash.reports.grid_figures import (
     metric_against,
 )
 from crowdnash.reports.still import draw
-from crowdnash.reports.style import rendered
+from crowdnash.reports.style import save_figure
 from crowdnash.runs.executors import Processes, RayTasks, made_by
 from crowdnash.runs.grid import Grid
 from crowdnash.runs.grid_runs import GridObserver, GridResults, run_grid
@@ -173,7 +173,7 @@ def _draw(results: GridResults, flags: SweepFlags) -> Path:
     against = flags.against or default_axis(results.rows, results.axes)
     panels = metric_against(rows, results.axes, metric, against)
     path = results.directory / f"{metric}-against-{against}.png"
-    write_atomically(path, rendered(draw(panels), "png"))
+    save_figure(draw(panels), path)
     return path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
@@ -16,6 +17,8 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from crowdnash.files import write_atomically
 
 COLOURS = MappingProxyType(
     {
@@ -67,6 +70,11 @@ def new_figure(
 def heading(figure: Figure, title: str) -> None:
     """The title of a figure with several panels, in the house style."""
     figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture file, .png or .svg, in one step."""
+    write_atomically(path, rendered(figure, path.suffix[1:]))
 
 
 def rendered(figure: Figure, suffix: str) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any, cast, get_args
 from crowdnash import interrupts
 from crowdnash.checks import check_choice, check_count
 from crowdnash.files import read_json, write_atomically, write_json
-from crowdnash.reports.style import rendered
+from crowdnash.reports.style import save_figure
 from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Study, Table
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.executors import InTurn, as_completed, check_executor
@@ -121,7 +121,7 @@ def draw(study: Study, out: str | PathLike[str]) -> tuple[Path, ...]:
     paths = []
     for name, figure in study.draw(results.rows, results.conclusion.facts).items():
         path = results.directory / f"{name}.png"
-        write_atomically(path, rendered(figure, "png"))
+        save_figure(figure, path)
         paths.append(path)
     return tuple(paths)
 
