@@ -39,7 +39,6 @@ from crowdnash.learners.mirror_epoch import (
     epoch_metrics,
     epoch_of_many,
     num_modes,
-    run_epoch,
 )
 from crowdnash.learners.mirror_outside import run_epoch_outside
 from crowdnash.learners.temporal_difference import StepRule, TDStep, Weighting
@@ -302,10 +301,7 @@ class PolicyMirrorDescent(
             after = run_epoch_outside(game, state, numbers, self.td_epochs)
         else:
             size = chunk_size(game.num_agents, self.td_epochs, devices)
-            if devices.mesh is None:
-                after = run_epoch(game, state, numbers, size)
-            else:
-                after = run_epoch_on(devices, game, state, numbers, size)
+            after = run_epoch_on(devices, game, state, numbers, size)
         state_after, *figures = after
         figures = jax.device_get(figures)
         if not np.isfinite(figures[0]):

@@ -15,7 +15,12 @@ from jaxtyping import Array
 
 from crowdnash.games.base import DynamicGame, PopulationGame
 from crowdnash.learners.fitted import ResidualMemory
-from crowdnash.learners.mirror_epoch import EpochNumbers, MirrorDescentState, epoch_in_jit
+from crowdnash.learners.mirror_epoch import (
+    EpochNumbers,
+    MirrorDescentState,
+    epoch_in_jit,
+    run_epoch,
+)
 from crowdnash.simulation.device_choice import Work, devices_for
 from crowdnash.simulation.devices import Devices
 from crowdnash.simulation.layout import AgentLayout
@@ -47,7 +52,6 @@ def mirror_devices(
     return devices_for(mesh, work)
 
 
-@eqx.filter_jit
 def run_epoch_on(
     devices: Devices,
     game: DynamicGame,
@@ -55,7 +59,20 @@ def run_epoch_on(
     numbers: EpochNumbers,
     size: int,
 ) -> tuple[MirrorDescentState, Array, Array, Array]:
-    """`mirror_epoch.run_epoch` on several devices; arrays lie as `state_specs` says."""
+    """`mirror_epoch.run_epoch`, of several devices if there are; as `state_specs` says."""
+    if devices.mesh is None:
+        return run_epoch(game, state, numbers, size)
+    return _run_shared(devices, game, state, numbers, size)
+
+
+@eqx.filter_jit
+def _run_shared(
+    devices: Devices,
+    game: DynamicGame,
+    state: MirrorDescentState,
+    numbers: EpochNumbers,
+    size: int,
+) -> tuple[MirrorDescentState, Array, Array, Array]:
     layout = state.layout
     if devices.shares("agents") and not devices.own_tables:
         layout = layout.dealt(devices.size("agents"))

@@ -31,10 +31,11 @@ from crowdnash.games.base import DynamicGame, TabularGame
 from crowdnash.interval import Interval
 from crowdnash.policies.base import Policy
 from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.runs.config import EvaluationSettings, RunConfig
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.episode import Episode, Plays, play_episodes
 from crowdnash.runs.seal import read_sealed, write_sealed
+from crowdnash.runs.sections import EvaluationSettings
 from crowdnash.simulation.rollouts import simulate
 
 # Enough trajectories for smooth shares; agents x steps x trajectories stays within memory.

@@ -20,11 +20,10 @@ from crowdnash.learners import registry
 from crowdnash.messages import nearest
 from crowdnash.runs.config import (
     SECTIONS,
-    CheckpointSettings,
-    EvaluationSettings,
     RunConfig,
     read_sections,
 )
+from crowdnash.runs.sections import CheckpointSettings, EvaluationSettings
 from crowdnash.runs.setting_types import parsed_settings, setting_types
 
 _LONGEST_NAME = 160

@@ -15,9 +15,10 @@ import numpy as np
 from crowdnash import interrupts
 from crowdnash.files import write_atomically
 from crowdnash.runs import checkpoint
-from crowdnash.runs.config import CheckpointSettings, RunConfig
+from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.metrics_log import MetricsLog, Row, read_metrics
+from crowdnash.runs.sections import CheckpointSettings
 
 
 def _ignore(_: object) -> None:
