@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import norm
 
 from crowdnash.cases.routes import Judgement, judge, solve_routes
 from crowdnash.checks import check_count, check_number
-from crowdnash.games.network import Network
+from crowdnash.games.network import Network, route_times
 from crowdnash.games.route_choice import RouteChoice
 
-_ROUGH: Any = {"num_iterations": 300, "tolerance": 0.05}
-"""For comparisons of whole scenarios: minutes for the largest gain; the mean is far smaller."""
-
+_ROUGH, _ROUGH_ITERATIONS = 0.002, 300
+"""For comparisons of whole scenarios: largest gain, as a share of the mean free-flow time of a
+route; the mean gain is far smaller."""
 
 GameOn = Callable[..., RouteChoice]
 """Makes the same drivers' game on any `Network`; options as for `RouteChoice`."""
@@ -75,7 +75,7 @@ def system_optimum(game_on: GameOn, roads: Network, before: Judgement) -> Judgem
     """
     marginal = roads.with_marginal_times()
     game = game_on(marginal, route_lengths=marginal.times(before.flows))
-    return judge(game, solve_routes(game, **_ROUGH), network=roads)
+    return judge(game, _settled(game), network=roads)
 
 
 def class_means(spread: float, num_classes: int) -> Float[np.ndarray, " K"]:
@@ -127,7 +127,7 @@ def who_pays_tolls(
     lengths = roads.times(optimum) + tolls
     game = game_on(roads, value_of_time=values[number], tolls=tolls, route_lengths=lengths)
     _, groups = np.unique(pair * num_classes + number, return_inverse=True)
-    probs = solve_routes(game, groups=groups, **_ROUGH)
+    probs = _settled(game, groups)
     after = judge(game, probs, network=roads, groups=groups)
     routes = np.asarray(game.routes, np.float64)
     shortest = (routes @ roads.times(before.flows)).min(1)
@@ -148,7 +148,7 @@ def close_roads(
     """Every road closed, one after the other, both directions; drivers settle anew each time."""
     ends = zip(roads.from_node.tolist(), roads.to_node.tolist(), strict=True)
     return [
-        _settled(game_on, roads.without_road(*road), road, tell)
+        _study(game_on, roads.without_road(*road), road, tell)
         for road in sorted({(min(x), max(x)) for x in ends})
     ]
 
@@ -169,7 +169,7 @@ def add_roads(
     """
     capacity = float(np.median(roads.capacity))
     return [
-        _settled(
+        _study(
             game_on,
             roads.with_road(one, other, free_flow_time=minutes, capacity=capacity),
             (one, other),
@@ -199,10 +199,22 @@ def new_roads(
     return candidates
 
 
-def _settled(
+def _study(
     game_on: GameOn, roads: Network, road: tuple[int, int], tell: Callable[[str], Any]
 ) -> RoadStudy:
     game = game_on(roads)
-    total = judge(game, solve_routes(game, **_ROUGH), network=roads).total_time
+    total = judge(game, _settled(game), network=roads).total_time
     tell(f"road {road[0] + 1}-{road[1] + 1}: {total:,.0f} vehicle-minutes")
     return RoadStudy(road, total)
+
+
+def _settled(
+    game: RouteChoice, groups: Int[np.ndarray, " N"] | None = None
+) -> Float[np.ndarray, "G A"]:
+    free = route_times(np.asarray(game.routes, np.float64), np.asarray(game.links.free_flow_time))
+    return solve_routes(
+        game,
+        num_iterations=_ROUGH_ITERATIONS,
+        tolerance=_ROUGH * float(free.min(1).mean()),
+        groups=groups,
+    )
