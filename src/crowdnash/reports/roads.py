@@ -81,7 +81,7 @@ def who_could_gain(
     table = np.full((num_nodes, num_nodes), np.nan)
     table[origins, destinations] = np.maximum(gains, 0)
     chart = HeatMap(
-        "What a driver could still save",
+        "What a driver could still save, from (down) and to",
         Axis("destination", unit="count"),
         [str(node + 1) for node in range(num_nodes)],
         table,
