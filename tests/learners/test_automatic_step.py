@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.learners.automatic_step import MEASURED_EPOCHS, AutomaticStep
+from crowdnash.learners.automatic_step import MEASURED_EPOCHS, AutomaticStep, variation_of
 
 
-def descend(operator, noise=0.0, epochs=200, seed=0):
-    """Follow x <- x + xi (q - operator x), the step measured; the steps, and the last distance."""
+def descend(operator, noise=0.0, epochs=200, seed=0, force=lambda distance: distance):
+    """Follow x <- x + xi operator force(q - x), the step measured; steps, and the last distance."""
     rng = np.random.default_rng(seed)
     size = len(operator)
     target = rng.normal(size=size)
     weight = jnp.full((1, 1, 1, size), 1 / size)
     state, x, steps = AutomaticStep.start(1, 1, 1, size), np.zeros(size), []
     measured = jax.jit(AutomaticStep.measured)
+    before = jnp.zeros_like(weight)
     for epoch in range(epochs):
-        values = operator @ (target - x) + noise * rng.normal(size=size)
-        state = measured(
-            state, epoch, jnp.asarray(values, jnp.float32).reshape(weight.shape), weight, 0.0
-        )
+        values = operator @ force(target - x) + noise * rng.normal(size=size)
+        tables = jnp.asarray(values, jnp.float32).reshape(weight.shape)
+        variation = jnp.full(2, variation_of(tables, before, weight))
+        state, before = measured(state, epoch, tables, weight, 0.0, variation), tables
         move = float(state.size) * values
         state = state.moved(jnp.asarray(move, jnp.float32).reshape(weight.shape))
         x, steps = x + move, [*steps, float(state.size)]
@@ -59,6 +60,19 @@ def test_noise_does_not_shrink_it_much():
     noisy, _ = descend(operator, noise=0.05)
     assert noisy[-1] > 0.5 * quiet[-1]
     assert (noisy[MEASURED_EPOCHS + 1 :] == noisy[-1]).all()
+
+
+def test_what_pushes_back_ever_less_is_measured_anew():
+    """As roads that the first policy jams: the step of the beginning would not get far."""
+
+    def force(x):
+        x = x - x.mean()
+        return x + 300 * x**3
+
+    steps, distance = descend(centred(np.eye(4)), epochs=150, force=force)
+    assert steps[:30].max() < 0.02
+    assert steps[-1] > 0.1
+    assert distance < 1e-3
 
 
 class SISInCents(cn.games.SIS):

@@ -17,7 +17,13 @@ Sampling noise in y makes it too small. Against it, s and y are taken over group
 of the agents, because the crowd answers to what it does together; and from the first epoch on
 instead of from one epoch to the next, because then y grows and its noise does not.
 
-Axes: K groups or features, H steps, S states, A actions.
+Two things are measured beside it. Where advantages have shrunk tenfold, as on roads that the first
+policy jams, values of the first epoch say little about those of now: the measurement begins anew.
+And noise of single tables, sigma a Q-value, moves log pi at random by xi sigma an epoch, which
+leaves a gain of the order of xi sigma^2 where the bias that is left falls as 1 / (xi t): the step
+is at most `_NOISE` / sigma. Noise is seen in what values change by from one epoch to the next.
+
+Axes: K groups or features, G groups or agents, H steps, S states, A actions.
 """
 
 import dataclasses
@@ -27,15 +33,29 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 MEASURED_EPOCHS = 50
-"""After these the step stays what it is."""
+"""After these, since the measurement began, the step stays what it is."""
 
 _DECAY = 0.9
-"""Of the measurement, an epoch."""
+_NOISE_DECAY = 0.8
+"""Of the measurements, an epoch."""
 
 _FIRST = 0.05
 _LARGEST = 0.2
-"""Steps, in 1 / (root mean square advantage under the uniform policy): larger ones only add noise
+"""Steps, in 1 / (root mean square advantage when the measurement began): larger ones only add noise
 (A-SIS at 4 times this step is worse than at 1 / 4)."""
+
+_SHRUNK = 10.0
+"""The measurement begins anew where advantages are this many times smaller than when it began. At
+2, sampling noise sets it off: on A-RPS the step then falls to a half."""
+
+_ABOVE_NOISE = 3.0
+"""And where they are this many times their noise: on noise alone, nothing can be measured."""
+
+_HELD_EPOCHS = 3
+"""So long a measurement that began anew does not count: it is noise at first."""
+
+_NOISE = 0.03
+"""Of the step, times the noise of Q. Half of it is too slow on A-SIS with a table an agent."""
 
 _SHARE = 0.8
 """Of the measured step: a longer one costs more than a shorter one."""
@@ -47,6 +67,9 @@ _MOST_GROWTH = 2.0
 _MOST_DECAY = 0.9
 """Of temperature * step: how much of log pi one step may forget at most."""
 
+_ROUNDING = 1e-12
+"""Of a squared move of log pi: smaller ones say nothing in float32."""
+
 _TINY = 1e-20
 
 
@@ -55,15 +78,19 @@ class AutomaticStep(eqx.Module):
 
     Attributes:
         size: xi.
-        largest: it grows no further.
+        begun: the epoch in which the measurement began.
+        spread: the root mean square advantage then.
         products: sums over epochs of <s,y>, <y,y> and <s,s>.
-        first: Q of the first epoch, under the uniform policy.
+        noise: sums over epochs of the squared noise of Q, by table and over K, and of epochs.
+        first: Q when the measurement began.
         move: s, how log pi has changed since.
     """
 
     size: Float[Array, ""]
-    largest: Float[Array, ""]
+    begun: Int[Array, ""]
+    spread: Float[Array, ""]
     products: Float[Array, "3"]
+    noise: Float[Array, "3"]
     first: Float[Array, "K H S A"]
     move: Float[Array, "K H S A"]
 
@@ -71,7 +98,8 @@ class AutomaticStep(eqx.Module):
     def start(cls, modes: int, horizon: int, states: int, actions: int) -> "AutomaticStep":
         """Nothing measured yet, for K `modes`."""
         zero, tables = jnp.float32(0), jnp.zeros((modes, horizon, states, actions), jnp.float32)
-        return cls(zero, zero, jnp.zeros(3, jnp.float32), tables, tables)
+        sums = jnp.zeros(3, jnp.float32)
+        return cls(zero, jnp.int32(0), zero, sums, sums, tables, tables)
 
     def measured(
         self,
@@ -79,6 +107,7 @@ class AutomaticStep(eqx.Module):
         values: Float[Array, "K H S A"],
         weight: Float[Array, "#K H S A"],
         temperature: Float[Array, ""],
+        variation: Float[Array, "2"],
     ) -> "AutomaticStep":
         """With this epoch's values: the step to take now.
 
@@ -87,27 +116,74 @@ class AutomaticStep(eqx.Module):
             values: Q of the policy before the step.
             weight: how often it visits pairs, summing to H over all K, or for each of them.
             temperature: tau.
+            variation: `variation_of` the values of all tables since the epoch before, and of
+                these.
         """
-        first = jnp.where(epoch == 0, values, self.first)
-        spread = jnp.sqrt((weight * _centred(values, weight) ** 2).sum() / values.shape[1])
-        largest = jnp.where(epoch == 0, _LARGEST / jnp.maximum(spread, _TINY), self.largest)
-        largest = jnp.minimum(largest, _MOST_DECAY / jnp.maximum(temperature, _TINY))
-        move, answer = _centred(self.move, weight), _centred(first - values, weight)
+        spread = jnp.sqrt((weight * centred(values, weight) ** 2).sum() / values.shape[1])
+        noise = _NOISE_DECAY * self.noise + jnp.append(variation, 1.0)
+        seen = spread > _ABOVE_NOISE * jnp.sqrt(noise[1] / noise[2])
+        begins = (epoch == 0) | (seen & (_SHRUNK * spread < self.spread))
+        now = dataclasses.replace(
+            self,
+            begun=jnp.where(begins, epoch, self.begun).astype(jnp.int32),
+            spread=jnp.where(begins, spread, self.spread),
+            products=jnp.where(begins, 0.0, self.products),
+            noise=jnp.where(epoch == 0, 0.0, noise),  # there is no epoch before
+            first=jnp.where(begins, values, self.first),
+            move=jnp.where(begins, 0.0, self.move),
+        )
+        now = now._with_products(values, weight)
+        age = epoch - now.begun
+        counts = (age <= MEASURED_EPOCHS) & ((age >= _HELD_EPOCHS) | (now.begun == 0))
+        size = jnp.where(counts, now._measured_size(epoch, temperature), self.size)
+        return dataclasses.replace(now, size=size)
+
+    def _with_products(
+        self, values: Float[Array, "K H S A"], weight: Float[Array, "#K H S A"]
+    ) -> "AutomaticStep":
+        move, answer = centred(self.move, weight), centred(self.first - values, weight)
         pairs = ((move, answer), (answer, answer), (move, move))
         products = _DECAY * self.products + jnp.stack([(weight * a * b).sum() for a, b in pairs])
-        both, answers, moves = jnp.maximum(products, _TINY)
+        return dataclasses.replace(self, products=products)
+
+    def _measured_size(
+        self, epoch: Int[Array, ""], temperature: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The step that the measurements up to now ask for."""
+        spread = jnp.maximum(self.spread, _TINY)
+        both, answers, moves = jnp.maximum(self.products, 0.0)
+        answers = jnp.maximum(answers, _TINY)
         step = _SHARE * jnp.maximum(both / answers, _SAFE_CHANGE * jnp.sqrt(moves / answers))
         step = jnp.minimum(step, _MOST_GROWTH * self.size)
-        step = jnp.where(epoch == 0, largest * (_FIRST / _LARGEST), step)
-        step = jnp.where(epoch <= MEASURED_EPOCHS, jnp.minimum(step, largest), self.size)
-        return AutomaticStep(step, largest, products, first, self.move)
+        step = jnp.where(moves > _ROUNDING, step, self.size)
+        step = jnp.where(epoch == 0, _FIRST / spread, step)
+        deviation = jnp.sqrt(self.noise[0] / jnp.maximum(self.noise[2], _TINY))
+        quiet = jnp.where(epoch > 1, _NOISE / jnp.maximum(deviation, _TINY), jnp.inf)
+        largest = jnp.minimum(_LARGEST / spread, _MOST_DECAY / jnp.maximum(temperature, _TINY))
+        return jnp.minimum(step, jnp.minimum(largest, quiet))
 
     def moved(self, move: Float[Array, "K H S A"]) -> "AutomaticStep":
         """After the step, which changed log pi by `move`."""
         return dataclasses.replace(self, move=self.move + move)
 
 
-def _centred(x: Float[Array, "K H S A"], weight: Float[Array, "#K H S A"]) -> Array:
+def variation_of(
+    values: Float[Array, "G H S A"],
+    before: Float[Array, "G H S A"],
+    weight: Float[Array, "#G H S A"],
+) -> Float[Array, ""]:
+    """Half the mean square of what advantages changed by: of sampling noise, its variance.
+
+    Args:
+        values: Q.
+        before: Q of the epoch before.
+        weight: shares of visits, summing to 1 over what is seen alike at every step.
+    """
+    change = centred(values - before, weight)
+    return (weight * change**2).sum() / (2 * values.shape[1])
+
+
+def centred(x: Float[Array, "K H S A"], weight: Float[Array, "#K H S A"]) -> Array:
     """Without its mean over actions."""
     total = jnp.maximum(weight.sum(-1, keepdims=True), _TINY)
     return x - (weight * x).sum(-1, keepdims=True) / total

@@ -148,9 +148,7 @@ def fit_tables(num_actions: int, devices: Devices = ALONE) -> Fit:
     return fit
 
 
-def fit_features(
-    features: Float[Array, "N d"], num_actions: int, devices: Devices = ALONE
-) -> Callable[..., Any]:
+def fit_features(features: Float[Array, "N d"], num_actions: int, devices: Devices = ALONE) -> Fit:
     """A regression of targets on the agents' features; its weights come out beside Q."""
 
     def fit(seen: Visited, kept: None) -> tuple[Array, Array]:

@@ -31,16 +31,16 @@ from crowdnash.learners.automatic_step import AutomaticStep
 from crowdnash.learners.base import Metrics, SharedLearner, StackedLearner, game_fingerprint
 from crowdnash.learners.fitted import ResidualMemory
 from crowdnash.learners.mirror_devices import mirror_devices, run_epoch_on, state_specs
-from crowdnash.learners.mirror_epoch import (
+from crowdnash.learners.mirror_epoch import epoch_of_many
+from crowdnash.learners.mirror_outside import run_epoch_outside
+from crowdnash.learners.mirror_state import (
     EpochMetrics,
     EpochNumbers,
     MirrorDescentState,
     epoch_key,
     epoch_metrics,
-    epoch_of_many,
-    num_modes,
 )
-from crowdnash.learners.mirror_outside import run_epoch_outside
+from crowdnash.learners.step_measurement import num_modes
 from crowdnash.learners.temporal_difference import StepRule, TDStep, Weighting
 from crowdnash.policies.base import Policy
 from crowdnash.policies.features import (
@@ -81,7 +81,7 @@ class PolicyMirrorDescent(
             policy log-linear in functions of the agents' parameters; or "mixed", the same for Q
             with what each agent differs by, and a table for each agent.
         features: those functions: "linear", "quadratic" (for at most 8 parameters, else linear) or
-            a callable from `game.agents` to an array [N,d].
+            a function -> [N,d] of `game.agents`, or of these and the step.
         iterate: the policy that is recommended: the "average" of all iterates (the output of
             Algorithm 2), the "last" one, or "auto": the last if evaluation is "fitted".
 
@@ -221,7 +221,7 @@ class PolicyMirrorDescent(
         uniform = weights = kept = None
         if self.representation == "features":
             assert features is not None
-            weights = jnp.zeros((*by_step, features.shape[1]), jnp.float32)
+            weights = jnp.zeros((*by_step, features.shape[-1]), jnp.float32)
         else:
             uniform = jnp.full((num_groups, *by_step), 1.0 / game.num_actions, jnp.float32)
             uniform = uniform_over(legal) if legal is not None else uniform
@@ -229,10 +229,11 @@ class PolicyMirrorDescent(
             kept = ResidualMemory.empty(*by_pair)
         elif self.representation == "tables" and self.evaluation == "fitted":
             kept = jnp.zeros(by_pair, jnp.float32)
-        automatic = None
+        automatic = before = None
         if self.step_size == "auto":
             modes = num_modes(features, num_groups, game.num_agents)
             automatic = AutomaticStep.start(modes, *by_step)
+            before = weights if uniform is None else jnp.zeros_like(uniform)
         return MirrorDescentState(
             epoch=jnp.asarray(0, jnp.int32),
             log_probs=None if uniform is None else jnp.log(uniform),
@@ -241,6 +242,7 @@ class PolicyMirrorDescent(
             features=features,
             kept=kept,
             automatic=automatic,
+            before=before,
             legal=legal,
             groups=jnp.asarray(groups, jnp.int32),
             fingerprint=game_fingerprint(game),
@@ -256,7 +258,7 @@ class PolicyMirrorDescent(
             key_impl=str(jax.random.key_impl(key)),
         )
 
-    def _features(self, game: DynamicGame) -> Float[Array, "N d"] | None:
+    def _features(self, game: DynamicGame) -> Float[Array, "*H N d"] | None:
         """phi of the agents, None for tables."""
         if self.representation == "tables":
             return None

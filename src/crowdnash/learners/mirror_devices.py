@@ -15,12 +15,8 @@ from jaxtyping import Array
 
 from crowdnash.games.base import DynamicGame, PopulationGame
 from crowdnash.learners.fitted import ResidualMemory
-from crowdnash.learners.mirror_epoch import (
-    EpochNumbers,
-    MirrorDescentState,
-    epoch_in_jit,
-    run_epoch,
-)
+from crowdnash.learners.mirror_epoch import epoch_in_jit, run_epoch
+from crowdnash.learners.mirror_state import EpochNumbers, MirrorDescentState
 from crowdnash.simulation.device_choice import Work, devices_for
 from crowdnash.simulation.devices import Devices
 from crowdnash.simulation.layout import AgentLayout
@@ -99,7 +95,11 @@ def state_specs(state: MirrorDescentState, devices: Devices) -> Any:
     if not devices.own_tables:
         return specs
     first, last = PartitionSpec("agents"), PartitionSpec(None, None, "agents")
-    own = dict.fromkeys(("log_probs", "average", "features", "legal", "groups"), first)
+    own = dict.fromkeys(("log_probs", "average", "before", "features", "legal", "groups"), first)
+    if state.weights is not None:
+        own.pop("before")  # weights, too
+    if state.features is not None and state.features.ndim == 3:  # a leading axis H
+        own["features"] = PartitionSpec(None, "agents")
     own = {name: spec for name, spec in own.items() if getattr(state, name) is not None}
 
     def parts(tree: Any) -> list[Any]:
@@ -108,8 +108,8 @@ def state_specs(state: MirrorDescentState, devices: Devices) -> Any:
             return [*leaves, tree.kept.sums, tree.kept.visits]
         return leaves if state.kept is None else [*leaves, tree.kept]
 
-    count = len(own) + 2
-    return eqx.tree_at(parts, specs, [first] * count + [last] * (len(parts(state)) - count))
+    lie = [*own.values(), first, first]
+    return eqx.tree_at(parts, specs, lie + [last] * (len(parts(state)) - len(lie)))
 
 
 def _layout_specs(layout: AgentLayout, devices: Devices) -> Any:

@@ -1,138 +1,40 @@
-"""One epoch of policy mirror descent: the run state, the evaluation of its policy, the mirror step.
+"""One epoch of policy mirror descent: the evaluation of its policy, and the mirror step.
 
 Axes: G groups, H steps, S states, A actions, N agents, X = S*A pairs, d features.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float
 
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.legal import uniform_over
-from crowdnash.learners.automatic_step import AutomaticStep
-from crowdnash.learners.base import Metrics
 from crowdnash.learners.fitted import (
-    ResidualMemory,
+    Fit,
+    Visited,
     fit_features,
     fit_mixed,
     fit_tables,
     sweep,
 )
+from crowdnash.learners.mirror_state import EpochNumbers, MirrorDescentState, epoch_key
+from crowdnash.learners.step_measurement import measure, record_move
 from crowdnash.learners.temporal_difference import (
-    StepRule,
     entropy_bonus,
     learn_values,
     tables_by_group,
 )
-from crowdnash.policies.features import log_linear_tables
 from crowdnash.policies.mirror_update import mirror_step
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.samplers import ActionSampler, action_sampler
 from crowdnash.simulation.statistics import VisitStatistics, simulate_statistics
-
-
-class MirrorDescentState(eqx.Module):
-    """Run state of Algorithm 2 before epoch t = `epoch`; arrays only, enough to continue exactly.
-
-    Attributes:
-        epoch: epochs done.
-        log_probs: log pi_t; None for "features".
-        average: the mean of pi_0..pi_t; None for "features".
-        weights: W of a log-linear policy pi_t ~ exp(phi . W); None but for "features".
-        features: phi of the agents; None for "tables".
-        kept: what fitted evaluation remembers; None if that is nothing.
-        automatic: the step and its measurement; None for a step that is given.
-        legal: the actions of every group, of every agent for "features"; None where all are legal.
-        groups: the agents' groups.
-        fingerprint: of the game.
-        key: the raw words of the run's key.
-        layout: where agents lie while they play.
-        rule: step sizes of Algorithm 1.
-        key_impl: the kind of `key`.
-    """
-
-    epoch: Int[Array, ""]
-    log_probs: Float[Array, "G H S A"] | None
-    average: Float[Array, "G H S A"] | None
-    weights: Float[Array, "H S A d"] | None
-    features: Float[Array, "N d"] | None
-    kept: ResidualMemory | Float[Array, "H X G"] | None
-    automatic: AutomaticStep | None
-    legal: Bool[Array, "G H S A"] | None
-    groups: Int[Array, " N"]
-    fingerprint: UInt32[Array, " 8"]
-    key: UInt32[Array, "..."]
-    layout: AgentLayout
-    rule: StepRule
-    key_impl: str = eqx.field(static=True)
-
-    @property
-    def scores(self) -> Float[Array, "..."]:
-        """What a mirror step adds to: log pi_t [G,H,S,A], or W [H,S,A,d]."""
-        scores = self.log_probs if self.weights is None else self.weights
-        assert scores is not None
-        return scores
-
-    @property
-    def probs(self) -> Float[Array, "G H S A"]:
-        """The last iterate pi_t; for "features" a table for each agent, [N,H,S,A]."""
-        if self.weights is not None:
-            assert self.features is not None
-            return log_linear_tables(self.weights, self.features, self.legal)
-        assert self.log_probs is not None
-        return jnp.exp(self.log_probs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochMetrics(Metrics):
-    """What one epoch of policy mirror descent did, in Python numbers.
-
-    Attributes:
-        policy_change: the largest total-variation distance between the old and the new policy,
-            over groups, steps and states.
-        step_size: xi_t, in 1 / reward.
-    """
-
-    policy_change: float
-    step_size: float
-
-
-def epoch_metrics(
-    epoch: int, figures: Sequence[Any], agent_steps: int, seconds: float
-) -> EpochMetrics:
-    """From mean return, largest change of policy and step size, as an epoch returns them."""
-    mean_return, policy_change, step_size = map(float, figures)
-    return EpochMetrics(
-        epoch=epoch,
-        mean_return=mean_return,
-        agent_steps=agent_steps,
-        seconds=seconds,
-        policy_change=policy_change,
-        step_size=step_size,
-    )
-
-
-def epoch_key(state: MirrorDescentState) -> PRNGKeyArray:
-    """The key of the epoch that comes next."""
-    key = jax.random.wrap_key_data(state.key, impl=state.key_impl)
-    return jax.random.fold_in(key, state.epoch)
-
-
-class EpochNumbers(NamedTuple):
-    """Scalars that decide an epoch, on the device."""
-
-    td_epochs: Int[Array, ""]
-    temperature: Float[Array, ""]
-    step_size: Float[Array, ""]
-    uniform_weight: Float[Array, ""]
 
 
 class PolicyValues(NamedTuple):
@@ -185,25 +87,22 @@ def finish_epoch(
     automatic, (values, kept, visits) = state.automatic, evaluated
     if automatic is not None:
         assert visits is not None
-        automatic = automatic.measured(
-            state.epoch,
-            _modes(state, values, devices),
-            _weight(state, visits, devices),
-            numbers.temperature,
-        )
+        automatic = measure(state, values, visits, numbers.temperature, devices)
         numbers = numbers._replace(step_size=automatic.size)
     after = _improved(state, values, numbers)
     if automatic is not None:
-        move = after.scores - state.scores
-        if state.legal is not None and state.weights is None:
-            move = jnp.where(state.legal, move, 0.0)  # of an illegal action both are -inf
-        automatic = automatic.moved(_modes(state, move, devices))
+        automatic = record_move(automatic, state, after, devices)
     old, new = state.probs, after.probs
     average = state.average
     if average is not None:
         average = average + (new - average) / (state.epoch + 2)
     after = dataclasses.replace(
-        after, epoch=state.epoch + 1, average=average, kept=kept, automatic=automatic
+        after,
+        epoch=state.epoch + 1,
+        average=average,
+        kept=kept,
+        automatic=automatic,
+        before=None if automatic is None else values,
     )
     change = devices.max_over_tables((0.5 * jnp.abs(new - old).sum(-1)).max())
     return after, change, numbers.step_size
@@ -280,48 +179,36 @@ def fit_statistics(
     visits = jnp.moveaxis(statistics.visits, -1, 0).swapaxes(1, 2).reshape(probs.shape)
     if state.weights is not None:
         assert state.features is not None
-        fit = fit_features(state.features, num_actions, devices)
-        _, weights = sweep(statistics, probs, numbers.temperature, fit, None)
+        fit, kept = _with_features(fit_features, state.features, num_actions, devices, None)
+        _, weights = sweep(statistics, probs, numbers.temperature, fit, kept)
         return PolicyValues(weights.reshape(horizon, num_states, num_actions, -1), None, visits)
     if state.features is not None:
-        fit = fit_mixed(state.features, num_actions, devices)
+        fit, kept = _with_features(fit_mixed, state.features, num_actions, devices, state.kept)
     else:
-        fit = fit_tables(num_actions, devices)
-    values, kept = sweep(statistics, probs, numbers.temperature, fit, state.kept)
+        fit, kept = fit_tables(num_actions, devices), state.kept
+    values, kept = sweep(statistics, probs, numbers.temperature, fit, kept)
     return PolicyValues(values, kept, visits)
 
 
-def num_modes(features: Any, num_groups: int, num_agents: int) -> int:
-    """Over how many features or groups the automatic step is measured.
+def _with_features(
+    make: Callable[..., Fit],
+    features: Float[Array, "*H N d"],
+    num_actions: int,
+    devices: Devices,
+    kept: Any,
+) -> tuple[Fit, Any]:
+    """A fit on features, and what `sweep` hands it: the step's features too, if they depend on it.
 
-    Over the features, else over the groups; where every agent is a group, over their mean.
+    Features that do not are not repeated H times.
     """
-    if features is not None:
-        return features.shape[1]
-    return num_groups if num_groups < num_agents else 1
+    if features.ndim == 2:
+        return make(features, num_actions, devices), kept
 
+    def fit(seen: Visited, own: tuple[Any, Array]) -> tuple[Array, Any]:
+        kept, features = own
+        return make(features, num_actions, devices)(seen, kept)
 
-def _modes(
-    state: MirrorDescentState, x: Float[Array, "..."], devices: Devices
-) -> Float[Array, "K H S A"]:
-    """Tables by group, or weights, [H,S,A,d], as the automatic step takes them."""
-    if state.weights is not None:
-        return jnp.moveaxis(x, -1, 0)
-    if state.features is not None:
-        sums = jnp.einsum("nd,nhsa->dhsa", state.features, x) / x.shape[0]
-        return devices.mean_over_tables(sums)
-    if x.shape[0] < state.groups.shape[0]:
-        return x
-    return devices.mean_over_tables(x.mean(0, keepdims=True))
-
-
-def _weight(
-    state: MirrorDescentState, visits: Float[Array, "G H S A"], devices: Devices
-) -> Float[Array, "#K H S A"]:
-    """Shares of visits, summing to 1 at every step."""
-    if state.features is not None or visits.shape[0] == state.groups.shape[0]:
-        visits = devices.sum_over_tables(visits.sum(0, keepdims=True))
-    return visits / jnp.maximum(visits.sum((0, 2, 3), keepdims=True), 1)
+    return fit, (kept, features)
 
 
 def _improved(

@@ -12,14 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from crowdnash.learners.mirror_epoch import (
-    EpochNumbers,
-    MirrorDescentState,
-    PolicyValues,
-    epoch_key,
-    finish_epoch,
-    fit_statistics,
-)
+from crowdnash.learners.mirror_epoch import PolicyValues, finish_epoch, fit_statistics
+from crowdnash.learners.mirror_state import EpochNumbers, MirrorDescentState, epoch_key
 from crowdnash.learners.temporal_difference import (
     TDTables,
     entropy_bonus,

@@ -28,7 +28,7 @@ from crowdnash.games import SIS, RockPaperScissors
 from crowdnash.games.base import PopulationGame
 from crowdnash.learners.driver import solve_together
 from crowdnash.learners.mirror_descent import EpochMetrics, PolicyMirrorDescent
-from crowdnash.learners.mirror_epoch import MirrorDescentState
+from crowdnash.learners.mirror_state import MirrorDescentState
 from crowdnash.policies.base import Policy
 from crowdnash.reproduction.fits import number
 from crowdnash.reproduction.learning_curves_pictures import OUTPUTS, curve_of, draw, learner_title
