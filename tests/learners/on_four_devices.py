@@ -68,6 +68,17 @@ def test_a_mixed_model_is_equal_to_rounding(axes):
     assert differences(solve(**MIXED), solve(mesh(*axes), **MIXED)) < REGRESSION_TOLERANCE
 
 
+def test_features_of_the_step_are_equal_to_rounding():
+    """After two epochs, so that what the first left has been used."""
+
+    def by_step(agents, step):
+        return (step + 1.0) * np.stack(agents[:2], axis=1)
+
+    arguments = MIXED | {"features": by_step, "num_epochs": 2}
+    apart = differences(solve(**arguments), solve(mesh("agents"), **arguments))
+    assert apart < 2 * REGRESSION_TOLERANCE
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("axes", MESHES, ids="-".join)
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Fitted evaluation: against a literal sweep, least squares, and shifted rewards."""
 
 import dataclasses
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -216,6 +217,61 @@ def test_a_few_epochs_come_near_equilibrium(settings, kind):
     whole = cn.solve(GAME, learner(**settings), key=jax.random.key(9), state=half.state)
     for one, other in zip(jax.tree.leaves(whole.state), jax.tree.leaves(result.state), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+class Taste(NamedTuple):
+    level: Any
+
+
+class Thresholds(cn.PopulationGame):
+    """One state; action 1 pays at step h where the agent's level is above h / 4, else action 0."""
+
+    transition_in_aggregate: ClassVar = "free"
+    reward_in_aggregate: ClassVar = "free"
+    num_states: ClassVar[int] = 1
+    num_actions: ClassVar[int] = 2
+    agents: Taste
+    initial_distribution: Any
+    horizon: int = eqx.field(static=True)
+
+    def __init__(self):
+        self.agents = Taste(jnp.linspace(0.0, 1.0, 40))
+        self.initial_distribution = jnp.ones(1)
+        self.horizon = 4
+
+    def transition(self, agent, state, action, aggregate, step):
+        return jnp.ones(1)
+
+    def reward(self, agent, state, action, aggregate, step):
+        return jnp.where((agent.level > step / 4) == (action == 1), 1.0, 0.0)
+
+
+def right_answers(game):
+    """[N,H]: whether action 1 is the one that pays."""
+    return np.asarray(game.agents.level)[:, None] > np.arange(game.horizon) / 4
+
+
+def mean_return(game, policy):
+    """Exactly, from the tables."""
+    ones = np.asarray(policy.probs)[:, :, 0, 1]
+    return np.where(right_answers(game), ones, 1 - ones).sum(1).mean()
+
+
+@pytest.mark.parametrize("representation", ["features", "mixed"])
+def test_features_that_depend_on_the_step(representation):
+    """What pays at a step is a function of agent and step that is of no use at another step."""
+    game = Thresholds()
+
+    def above(agents, step):
+        return right_answers(game)[:, [step]]
+
+    settings = {"representation": representation, "num_epochs": 30, "step_size": "auto"}
+    policy = cn.solve(game, learner(**settings, features=above), key=KEY).policy
+    if representation == "features":
+        fixed = learner(**settings, features=lambda agents: above(agents, 1))
+        assert mean_return(game, cn.solve(game, fixed, key=KEY).policy.tabular()) < 3.7
+        policy = policy.tabular()
+    assert mean_return(game, policy) > 3.9  # of 4
 
 
 def test_runs_of_mixed_models_together_are_runs_apart():

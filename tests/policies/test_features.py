@@ -54,6 +54,64 @@ def test_a_function_of_the_agents():
         game_basis(GAME, lambda agents: np.zeros(30))
 
 
+def by_hand(agents, step):
+    """What agents differ by at a step; at step 1 all are alike in the second column."""
+    recovery = np.asarray(agents.recovery)
+    return np.stack([recovery * (step + 1), np.asarray(agents.susceptibility) * (step != 1)], 1)
+
+
+def policy_by_step():
+    basis, parameters = game_basis(GAME, by_hand)
+    weights = jax.random.normal(jax.random.key(1), (3, 2, 2, basis.size))
+    return cn.FeaturePolicy(weights, jnp.asarray(basis(parameters)), basis)
+
+
+def test_a_function_of_the_agents_and_the_step():
+    basis, parameters = game_basis(GAME, by_hand)
+    assert parameters.shape == (3, 30, 2)
+    assert (basis.num_steps, basis.size) == (3, 3)
+    features = basis(parameters)
+    for step in (0, 2):
+        own = by_hand(GAME.agents, step)
+        np.testing.assert_allclose(features[step], FeatureBasis.of(own, 0)(own), atol=1e-6)
+    # One column says nothing at step 1: its feature is 0 there.
+    np.testing.assert_array_equal(features[1, :, 2], 0.0)
+    np.testing.assert_allclose(features[1].T @ features[1] / 30, np.diag([1, 1, 0]), atol=1e-5)
+    with pytest.raises(ValueError, match=r"features\(agents, step\) must .* \[30,d\] at all steps"):
+        game_basis(GAME, lambda agents, step: np.zeros((30, step + 1)))
+
+
+def test_an_argument_with_a_default_is_not_the_step():
+    def scaled(agents, factor=2.0):
+        return factor * np.asarray(agents.recovery)[:, None]
+
+    assert game_basis(GAME, scaled)[1].shape == (30, 1)
+
+
+def test_a_policy_of_features_that_depend_on_the_step(tmp_path):
+    learned = policy_by_step()
+    assert learned.num_agents == 30
+    basis, parameters = game_basis(GAME, by_hand)
+    scores = np.asarray(learned.weights)[2, 1] @ basis(parameters)[2, 7]
+    expected = np.exp(scores) / np.exp(scores).sum()
+    one = learned.probabilities(jnp.asarray(1), jnp.asarray(7), jnp.asarray(2))
+    np.testing.assert_allclose(one, expected, rtol=1e-5)
+    np.testing.assert_allclose(learned.tabular().probs[7, 2, 1], expected, rtol=1e-5)
+    learned.save(tmp_path / "p.npz")
+    again = cn.FeaturePolicy.load(tmp_path / "p.npz")
+    newcomers = parameters[:, 5:9] + 0.01
+    some = again.for_agents(newcomers)
+    assert some.probs.shape == (4, 3, 2, 2)
+    np.testing.assert_array_equal(some.probs, learned.for_agents(newcomers).probs)
+    with pytest.raises(ValueError, match=r"features must have shape \[3,n,k\], not \[4, 2\]"):
+        again.for_agents(newcomers[0])
+    with pytest.raises(ValueError, match=r"features must have shape \[3,N,3\], not \[30, 3\]"):
+        cn.FeaturePolicy(learned.weights, learned.features[0], learned.basis)
+    newcomers[1, 2, 0] = np.nan
+    with pytest.raises(ValueError, match="those of agent 2 at step 1 are"):
+        again.for_agents(newcomers)
+
+
 def test_probabilities_are_the_softmax_of_weighted_features():
     learned = policy()
     basis, parameters = game_basis(GAME, "quadratic")

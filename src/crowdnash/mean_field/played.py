@@ -132,7 +132,8 @@ def game_from_play(
         key: decides the simulation in the absence of `trajectories`.
         num_rounds: of that simulation, >= 1.
         num_trajectories: of each round.
-        features: phi, as for `PolicyMirrorDescent`. Laws are often simpler than policies.
+        features: phi, as for `PolicyMirrorDescent`, but not of the step. Laws are often simpler
+            than policies.
         contribution: [X,K], what an agent in a pair adds to the mean that others meet, where that
             is known; by default pairs themselves (K = X). Fewer columns need less play.
         time_dependent: fit each step by itself, drawn to the fit of all steps together.
@@ -140,12 +141,16 @@ def game_from_play(
 
     Raises:
         ValueError: Shapes or values are wrong, the game's agents have no parameters, neither key
-            nor trajectories are there, or a cell was never visited.
+            nor trajectories are there, features depend on the step, or a cell was never visited.
     """
     check_number("shrinkage", shrinkage, above=0)
     check_flag("time_dependent", time_dependent)
     num_states = states_for_tables(game)
     basis, parameters = game_basis(game, features)
+    if basis.num_steps is not None:
+        raise ValueError(
+            "features must not depend on the step here; time_dependent=True is for that"
+        )
     table = _contributions(contribution, num_states * game.num_actions)
     regression = _Regression(
         basis(parameters).astype(np.float64), table, time_dependent, float(shrinkage)

@@ -4,11 +4,14 @@
 
 One array of weights serves any number of agents, also agents that were never trained on. phi is a
 `FeatureBasis` of `game.agent_features`, standardised and made uncorrelated over the agents that
-were trained on, so that regressions on it are well conditioned.
+were trained on, so that regressions on it are well conditioned. Where phi depends on the step (time
+left to a departure, a price of the hour), parameters and features have a leading axis H, and every
+step has a basis of its own.
 
 Axes: N or n agents, k parameters, d features, H steps, S states, A actions.
 """
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +31,8 @@ from crowdnash.policies.plain import FEATURES, Arrays
 from crowdnash.policies.tabular import TabularPolicy
 
 Features = Literal["linear", "quadratic"] | Callable[[Any], Any]
-"""Which functions of the parameters: polynomials, or `game.agents -> [N,d]` by hand."""
+"""Which functions of the parameters: polynomials, or by hand a function (agents) or (agents, step)
+-> [N,d], with `game.agents`."""
 
 MOST_QUADRATIC = 8
 """Parameters up to which "quadratic" means it; with more of them it means "linear"."""
@@ -45,21 +49,24 @@ class FeatureBasis(eqx.Module):
         scale: they are divided by it.
         column_centre: subtracted from the columns made of them.
         rotation: from centred columns to features of mean 0 and variance 1, uncorrelated over the
-            agents that it was made of. Columns that depend on others are left out.
+            agents that it was made of. Columns that depend on others are left out (are 0, where
+            steps differ in how many do).
+
+    All arrays have a leading axis H if the parameters depend on the step.
     """
 
     degree: int = eqx.field(static=True)
-    centre: Float[np.ndarray, " k"]
-    scale: Float[np.ndarray, " k"]
-    column_centre: Float[np.ndarray, " p"]
-    rotation: Float[np.ndarray, "p e"]
+    centre: Float[np.ndarray, "*H k"]
+    scale: Float[np.ndarray, "*H k"]
+    column_centre: Float[np.ndarray, "*H p"]
+    rotation: Float[np.ndarray, "*H p e"]
 
     @classmethod
     def of(cls, parameters: Any, degree: int) -> "FeatureBasis":
         """A basis fitted to the parameters of all agents.
 
         Args:
-            parameters: [N,k], finite.
+            parameters: [N,k], or [H,N,k] if they depend on the step; finite.
             degree: 1, 2, or 0 to take the columns as they are.
 
         Raises:
@@ -68,6 +75,8 @@ class FeatureBasis(eqx.Module):
         raw = _checked_parameters(parameters)
         if degree not in (0, 1, 2):
             raise ValueError(f"degree must be 0, 1 or 2, not {degree!r}")
+        if raw.ndim == 3:
+            return _stacked([cls.of(at_step, degree) for at_step in raw])
         spread = raw.std(0)
         varies = spread > 1e-12 * np.maximum(np.abs(raw).max(0, initial=0.0), 1e-300)
         scale = np.where(varies, spread, np.inf)  # a constant says nothing: it becomes 0
@@ -82,43 +91,61 @@ class FeatureBasis(eqx.Module):
     @property
     def size(self) -> int:
         """d, the constant counted."""
-        return self.rotation.shape[1] + 1
+        return self.rotation.shape[-1] + 1
 
-    def __call__(self, parameters: Any) -> Float[np.ndarray, "n d"]:
-        """Features of agents with these parameters, [n,k].
+    @property
+    def num_steps(self) -> int | None:
+        """H if the parameters depend on the step, else None."""
+        return len(self.centre) if self.centre.ndim == 2 else None
+
+    def __call__(self, parameters: Any) -> Float[np.ndarray, "*H n d"]:
+        """Features of agents with these parameters, [n,k], or [H,n,k] if they depend on the step.
 
         Raises:
-            ValueError: `parameters` is no finite array with k columns.
+            ValueError: `parameters` is no finite array of that shape.
         """
         raw = _checked_parameters(parameters)
-        if raw.shape[1] != len(self.centre):
+        if raw.shape[-1] != self.centre.shape[-1]:
             raise ValueError(
-                f"features must have {len(self.centre)} columns, as the agents trained on, "
-                f"not {raw.shape[1]}"
+                f"features must have {self.centre.shape[-1]} columns, as the agents trained on, "
+                f"not {raw.shape[-1]}"
             )
-        columns = _polynomials((raw - self.centre) / self.scale, self.degree)
-        rest = (columns - self.column_centre) @ self.rotation
-        return np.concatenate([np.ones((len(raw), 1)), rest], axis=1).astype(np.float32)
+        if raw.shape[:-2] != self.centre.shape[:-1]:
+            form = "[n,k]" if self.num_steps is None else f"[{self.num_steps},n,k]"
+            raise ValueError(f"features must have shape {form}, not {list(raw.shape)}")
+        standard = (raw - self.centre[..., None, :]) / self.scale[..., None, :]
+        columns = _polynomials(standard, self.degree)
+        rest = (columns - self.column_centre[..., None, :]) @ self.rotation
+        return np.concatenate([np.ones((*raw.shape[:-1], 1)), rest], axis=-1).astype(np.float32)
+
+
+def _stacked(bases: list[FeatureBasis]) -> FeatureBasis:
+    """One basis of those of all steps: features that a step lacks are 0 there."""
+    most = max(basis.size for basis in bases)
+    rotations = [np.pad(b.rotation, ((0, 0), (0, most - b.size))) for b in bases]
+    return FeatureBasis(
+        bases[0].degree,
+        np.stack([basis.centre for basis in bases]),
+        np.stack([basis.scale for basis in bases]),
+        np.stack([basis.column_centre for basis in bases]),
+        np.stack(rotations),
+    )
 
 
 def game_basis(game: DynamicGame, features: Features | str) -> tuple[FeatureBasis, Any]:
-    """The basis for a game, and the parameters that it takes, [N,k].
+    """The basis for a game, and the parameters that it takes, [N,k] or [H,N,k].
 
     Args:
         game: the game.
         features: "linear"; "quadratic", which means "linear" for more than `MOST_QUADRATIC`
-            parameters; or a function of `game.agents` (of the game, if it has none) -> [N,k].
+            parameters; or a function -> [N,k] of `game.agents` (of the game, if it has none), or
+            of these and the step, 0 to H-1.
 
     Raises:
         ValueError: `features` is none of these, or the game has no `agent_features`.
     """
     if callable(features):
-        parameters = np.asarray(features(getattr(game, "agents", game)), np.float64)
-        if parameters.ndim != 2 or parameters.shape[0] != game.num_agents:
-            raise ValueError(
-                f"features(agents) must have shape [{game.num_agents},d], not "
-                f"{list(parameters.shape)}"
-            )
+        parameters = _by_hand(features, game)
         return FeatureBasis.of(parameters, 0), parameters
     check_features(features)
     if game.agent_features is None:
@@ -128,6 +155,32 @@ def game_basis(game: DynamicGame, features: Features | str) -> tuple[FeatureBasi
     parameters = np.asarray(game.agent_features, np.float64)
     quadratic = features == "quadratic" and parameters.shape[1] <= MOST_QUADRATIC
     return FeatureBasis.of(parameters, 2 if quadratic else 1), parameters
+
+
+def _by_hand(features: Callable[..., Any], game: DynamicGame) -> Float[np.ndarray, "*H N k"]:
+    agents = getattr(game, "agents", game)
+    by_step = _takes_steps(features)
+    calls = [(agents, step) for step in range(game.horizon)] if by_step else [(agents,)]
+    tables = [np.asarray(features(*call), np.float64) for call in calls]
+    for table in tables:
+        if table.ndim != 2 or len(table) != game.num_agents or table.shape != tables[0].shape:
+            raise ValueError(
+                f"features(agents{', step' if by_step else ''}) must have shape "
+                f"[{game.num_agents},d]{' at all steps' if by_step else ''}, not "
+                f"{list(table.shape)}"
+            )
+    return np.stack(tables) if by_step else tables[0]
+
+
+def _takes_steps(features: Callable[..., Any]) -> bool:
+    """Whether the function has a second argument without a default: the step."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        arguments = inspect.signature(features).parameters.values()
+    except (TypeError, ValueError):  # written in C, and silent about it
+        return False
+    needed = [x for x in arguments if x.kind in positional and x.default is x.empty]
+    return len(needed) == 2
 
 
 def check_features(features: Any) -> None:
@@ -147,13 +200,14 @@ class FeaturePolicy(Policy):
 
     Attributes:
         weights: W.
-        features: phi of the N agents that play it in the game it was learned in.
+        features: phi of the N agents that play it in the game it was learned in; [H,N,d] if phi
+            depends on the step.
         basis: makes phi of other agents' parameters.
         legal: the actions that agents have, None for all: of the others, none is played.
     """
 
     weights: Float[Array, "H S A d"]
-    features: Float[Array, "N d"]
+    features: Float[Array, "*H N d"]
     basis: FeatureBasis
     legal: LegalActions | None = None
 
@@ -162,21 +216,25 @@ class FeaturePolicy(Policy):
             raise ValueError(
                 f"weights must have shape [H,S,A,{self.basis.size}], not {list(self.weights.shape)}"
             )
-        if self.features.ndim != 2 or self.features.shape[1] != self.basis.size:
-            raise ValueError(
-                f"features must have shape [N,{self.basis.size}], not {list(self.features.shape)}"
-            )
+        steps, shape = self.basis.num_steps, self.features.shape
+        if steps is not None and steps != len(self.weights):
+            raise ValueError(f"basis must be of {len(self.weights)} steps, not {steps}")
+        ahead = () if steps is None else (steps,)
+        if len(shape) < 2 or (*shape[:-2], shape[-1]) != (*ahead, self.basis.size):
+            form = ",".join(map(str, (*ahead, "N", self.basis.size)))
+            raise ValueError(f"features must have shape [{form}], not {list(shape)}")
 
     @property
     def num_agents(self) -> int:
         """N."""
-        return self.features.shape[0]
+        return self.features.shape[-2]
 
     def probabilities(
         self, observation: Int[Array, ""], agent_index: Int[Array, ""], step: Int[Array, ""]
     ) -> Float[Array, " A"]:
         """See `Policy.probabilities`; `observation` is the agent's state."""
-        scores = self.weights[step, observation] @ self.features[agent_index]
+        features = self.features if self.features.ndim == 2 else self.features[step]
+        scores = self.weights[step, observation] @ features[agent_index]
         may = None if self.legal is None else self.legal(agent_index, observation, step)
         return jax.nn.softmax(legal_logits(scores, may))
 
@@ -184,14 +242,14 @@ class FeaturePolicy(Policy):
         """The policy of any n agents, given their parameters.
 
         Args:
-            features: [n,k], as `game.agent_features` (what the function gives, if the features
-                are a function given by hand).
+            features: [n,k], as `game.agent_features`; where they are a function given by hand,
+                what it returns, stacked to [H,n,k] if it depends on the step.
 
         Returns:
             A table for each of them, [n,H,S,A].
 
         Raises:
-            ValueError: `features` is no finite array with k columns, or agents differ in what is
+            ValueError: `features` is no finite array of that shape, or agents differ in what is
                 legal, so that it is not known for others.
         """
         legal = None if self.legal is None else self.legal.tables
@@ -277,26 +335,30 @@ def table_rows(
 
 def log_linear_tables(
     weights: Float[Array, "H S A d"],
-    features: Float[Array, "N d"],
+    features: Float[Array, "*H N d"],
     legal: Bool[Array, "#N H S A"] | None = None,
 ) -> Float[Array, "N H S A"]:
     """Probabilities of N agents as tables, over the actions that they have."""
-    scores = jnp.einsum("hsad,nd->nhsa", weights, features, precision=jax.lax.Precision.HIGHEST)
+    form = "hsad,nd->nhsa" if features.ndim == 2 else "hsad,hnd->nhsa"
+    scores = jnp.einsum(form, weights, features, precision=jax.lax.Precision.HIGHEST)
     return jax.nn.softmax(legal_logits(scores, legal))
 
 
-def _checked_parameters(parameters: Any) -> Float[np.ndarray, "n k"]:
+def _checked_parameters(parameters: Any) -> Float[np.ndarray, "*H n k"]:
     raw = np.asarray(parameters, np.float64)
-    if raw.ndim != 2 or not len(raw):
+    if raw.ndim not in (2, 3) or 0 in raw.shape[:-1]:
         raise ValueError(f"features must have shape [n,k], n >= 1, not {list(raw.shape)}")
     if not np.isfinite(raw).all():
-        row = int(np.argwhere(~np.isfinite(raw))[0, 0])
-        raise ValueError(f"features must be finite numbers: those of agent {row} are {raw[row]}")
+        *step, row, _ = np.argwhere(~np.isfinite(raw))[0]
+        when = f" at step {step[0]}" if step else ""
+        raise ValueError(
+            f"features must be finite numbers: those of agent {row}{when} are {raw[(*step, row)]}"
+        )
     return raw
 
 
-def _polynomials(standard: Float[np.ndarray, "n k"], degree: int) -> Float[np.ndarray, "n p"]:
+def _polynomials(standard: Float[np.ndarray, "*H n k"], degree: int) -> Float[np.ndarray, "*H n p"]:
     if degree < 2:
         return standard
-    first, second = np.triu_indices(standard.shape[1])
-    return np.concatenate([standard, standard[:, first] * standard[:, second]], axis=1)
+    first, second = np.triu_indices(standard.shape[-1])
+    return np.concatenate([standard, standard[..., first] * standard[..., second]], axis=-1)

@@ -217,16 +217,18 @@ class NumpyFeatures(NumpyPolicy):
         super().__init__(arrays)
         self._weights, self._features = arrays["weights"], arrays["features"]
         self.horizon, self.num_states, self.num_actions, width = self._weights.shape
-        self.num_agents = len(self._features)
-        if self._features.shape != (self.num_agents, width):
-            raise ValueError(f"features must have shape [N,{width}]")
+        self.num_agents = self._features.shape[-2] if self._features.ndim > 1 else 0
+        shape = (self.num_agents, width)
+        if self._features.shape not in (shape, (self.horizon, *shape)):
+            raise ValueError(f"features must have shape [N,{width}] or [{self.horizon},N,{width}]")
         _check_finite(self._weights, self._features)
 
     def _rows(
         self, leaves: list[np.ndarray], step: int, agents: Int[np.ndarray, " n"]
     ) -> Float[np.ndarray, "n A"]:
         (states,) = leaves
-        scores = np.einsum("nad,nd->na", self._weights[step, states], self._features[agents])
+        features = self._features if self._features.ndim == 2 else self._features[step]
+        scores = np.einsum("nad,nd->na", self._weights[step, states], features[agents])
         return _softmax(scores, self._legal(step, states, agents))
 
 
