@@ -45,6 +45,12 @@ def certificate(game, policy):
     )
 
 
+def test_it_shows_itself_in_a_line(certificate):
+    shown = repr(dataclasses.replace(certificate, maximum=Interval(1 / 3, np.inf)))
+    assert shown.startswith("Exploitability(maximum=[0.3333, inf], mean=[")
+    assert shown.endswith("12 agents, method='paths', confidence=0.95)")
+
+
 @pytest.fixture
 def folder(tmp_path, policy, certificate):
     (tmp_path / "my_game.py").write_text(GAME)

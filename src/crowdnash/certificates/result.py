@@ -98,7 +98,7 @@ class Influence:
         return bool((self.share <= SMALL_SHARE).all())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exploitability:
     """How much single agents can gain by deviating in the N-player game, in total reward (Def. 2).
 
@@ -132,6 +132,15 @@ class Exploitability:
     frozen: FrozenGains | None = None
     influence: Influence | None = None
     origin: Origin | None = None
+
+    def __repr__(self) -> str:
+        """A line: arrays of thousands of agents would bury the two intervals."""
+        pair = {"maximum": self.maximum, "mean": self.mean}
+        ends = [f"{name}=[{x.lower:.4g}, {x.upper:.4g}]" for name, x in pair.items()]
+        return (
+            f"Exploitability({', '.join(ends)}, {len(self.agents)} agents, "
+            f"method={self.method!r}, confidence={self.confidence:g})"
+        )
 
     @property
     def statement(self) -> str:
