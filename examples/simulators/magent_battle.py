@@ -8,4 +8,4 @@ import crowdnash as cn
 sim = cn.simulators.pettingzoo(lambda: battle_v4.parallel_env(max_cycles=30), horizon=30)
 learner = cn.PPO(num_epochs=3, num_trajectories=2, minibatch_size=2048, hidden_sizes=(32,))
 result = cn.solve(sim, learner, key=jax.random.key(0))
-gain = cn.exploitability(sim, result.policy, key=jax.random.key(1), budget_steps=1_000)
+gain = cn.exploitability(sim, result.policy, key=jax.random.key(1), budget_steps=4_000)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
+from limited_games import PULL, STARTS, Drivers
 
 FEATURES = cn.PolicyMirrorDescent(
     evaluation="fitted",
@@ -47,6 +48,26 @@ def test_newcomers_meet_the_others():
     assert pay == 0
     _, pay = five.law(jnp.int32(4), jnp.int32(0), jnp.int32(0), others, out, jnp.int32(0))
     assert float(pay) == pytest.approx(-1.2)
+
+
+def test_newcomers_bring_their_own_starts():
+    """Three agents, then one of another start: what all four would be, and what they pay."""
+    late = [[0.6, 0.4]]
+    two = Drivers([0.4, 0.7], (1, 0), np.array([late[0], [0.5, 0.5]]))
+    both = cn.games.join(Drivers(), two)
+    np.testing.assert_allclose(both.initial_distribution, [*STARTS, *late, [0.5, 0.5]], rtol=1e-6)
+    whole = Drivers([*PULL, 0.4, 0.7], (0, 0, 1, 1, 0), [*STARTS, *late, [0.5, 0.5]])
+    policy = cn.TabularPolicy.uniform(whole)
+    joined, at_once = (
+        cn.exploitability(game, policy, key=jax.random.key(0), method="enumerate")
+        for game in (both, whole)
+    )
+    np.testing.assert_array_equal(joined.lower, at_once.lower)
+    alike = Drivers([0.4, 0.7], (1, 0), STARTS[0])
+    with pytest.raises(ValueError, match="newcomers must have initial_distribution of shape"):
+        cn.games.join(Drivers(), alike)
+    with pytest.raises(ValueError, match="newcomers must have the same initial_distribution"):
+        cn.games.join(alike, Drivers())
 
 
 class Computed(cn.games.SIS):

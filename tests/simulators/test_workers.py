@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 
 import jax
 import numpy as np
@@ -131,6 +131,67 @@ def test_a_task_that_goes_wrong_is_one_line_and_is_started_anew(pool, tmp_path):
         Workers(impossible, executor=pool)
     with pytest.raises(ValueError, match="python must be None beside executor"):
         Workers(Drivers(), executor=pool, python=sys.executable)
+
+
+class Ray(Executor):
+    """As `docs/simulators.md` writes it."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        import ray
+
+        return ray.remote(max_retries=0)(fn).remote(*args, **kwargs).future()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Ray on this machine; its tasks find what the tests import."""
+    ray = pytest.importorskip("ray")
+    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ray.init(num_cpus=2, log_to_driver=False, runtime_env={"env_vars": paths})
+    yield Ray()
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_play_and_learning_in_tasks_of_ray(cluster):
+    here = cn.simulate(Doors(), uniform(Doors()), key=KEY, num_trajectories=5)
+    with Workers(Doors, num_workers=2, executor=cluster) as workers:
+        there = cn.simulate(workers, uniform(workers), key=KEY, num_trajectories=5)
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(here.legal, there.legal)
+    sim = Drivers(num_agents=6, horizon=3)
+    learner = cn.PolicyMirrorDescent.practical(num_epochs=3, td_epochs=5, evaluation="td")
+    alone = cn.solve(sim, learner, key=KEY)
+    with Workers(sim, num_workers=2, executor=cluster) as workers:
+        spread = cn.solve(workers, learner, key=KEY)
+    np.testing.assert_array_equal(alone.policy.probs, spread.policy.probs)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+@pytest.mark.parametrize(
+    ("kind", "rule"),
+    [
+        ("raises", r"^Trap: .*step 2 .*raised OverflowError: of population$"),
+        ("leaves", r"^Trap: a worker ended by WorkerCrashedError"),
+        ("hangs", r"^Trap: a worker did not answer within 1 s and was ended, at step 2"),
+    ],
+)
+def test_a_task_of_ray_that_goes_wrong_is_one_line(cluster, kind, rule, tmp_path):
+    armed = tmp_path / "armed"
+    with Workers(Trap(kind, armed), num_workers=1, executor=cluster, time_limit=1.0) as workers:
+        policy = uniform(workers)
+        armed.write_text("now")
+        with pytest.raises(SimulatorError) as raised:
+            cn.simulate(workers, policy, key=KEY, num_trajectories=2)
+        assert re.search(rule, str(raised.value)), str(raised.value)
+        assert "\n" not in str(raised.value)
+        armed.unlink()
+        there = cn.simulate(workers, policy, key=KEY, num_trajectories=2)
+    here = cn.simulate(Trap(kind, armed), policy, key=KEY, num_trajectories=2)
+    np.testing.assert_array_equal(here.rewards, there.rewards)
 
 
 def test_workers_import_neither_jax_nor_crowdnash(tmp_path):

@@ -17,7 +17,8 @@ def join(game: Game, newcomers: Game) -> Game:
     """The game of all N + n agents: those of `game` first, then those of `newcomers`.
 
     Both groups meet one another: the aggregate is the mean over all others (Def. 1). What is no
-    agent's own (horizon, initial distribution, prices, a map) must be the same in both games.
+    agent's own (horizon, prices, a map) must be the same in both games; so must the initial
+    distribution, unless each agent of either game has one of its own, [N,S].
     Agents' arrays are taken as they are: where a game's author made a parameter depend on N (a
     weight of 10/N, say), say whether it still should be what it was.
 
@@ -30,8 +31,8 @@ def join(game: Game, newcomers: Game) -> Game:
 
     Raises:
         ValueError: the classes, a setting or the sizes of the agents' arrays differ; the message
-            names which. Or the game's `agents` are not among its fields: such a game must be
-            constructed anew.
+            names which. Or the game's `agents`, or their starts, are not among its fields: such a
+            game must be constructed anew.
     """
     check_instance("game", game, PopulationGame)
     check_instance("newcomers", newcomers, PopulationGame)
@@ -40,7 +41,7 @@ def join(game: Game, newcomers: Game) -> Game:
             f"newcomers must be a {type(game).__name__}, as game is, not a "
             f"{type(newcomers).__name__}"
         )
-    own = [{id(leaf) for leaf in jax.tree_util.tree_leaves(g.agents)} for g in (game, newcomers)]
+    own = [_own_leaves(g) for g in (game, newcomers)]
     for field in dataclasses.fields(game):
         _check_same(field.name, getattr(game, field.name), getattr(newcomers, field.name), own)
     leaves = zip(*(jax.tree_util.tree_leaves(g) for g in (game, newcomers)), strict=True)
@@ -54,6 +55,14 @@ def join(game: Game, newcomers: Game) -> Game:
             "computes its `agents` from them, so construct the game of all agents instead"
         )
     return whole
+
+
+def _own_leaves(game: PopulationGame) -> set[int]:
+    """The arrays, by `id`, that have a row for every agent."""
+    leaves = jax.tree_util.tree_leaves(game.agents)
+    if np.ndim(game.initial_distribution) == 2:
+        leaves.append(game.initial_distribution)
+    return {id(leaf) for leaf in leaves}
 
 
 def _check_same(name: str, one: Any, other: Any, own: list[set[int]]) -> None:
@@ -75,6 +84,9 @@ def _check_same(name: str, one: Any, other: Any, own: list[set[int]]) -> None:
 
 def _holds_both(whole: PopulationGame, *parts: PopulationGame) -> bool:
     records = [jax.tree_util.tree_leaves(g.agents) for g in (whole, *parts)]
+    starts = [np.asarray(g.initial_distribution) for g in (whole, *parts)]
+    if starts[1].ndim == 2:
+        records = [[*record, start] for record, start in zip(records, starts, strict=True)]
     return all(
         np.array_equal(np.asarray(both), np.concatenate([np.asarray(a), np.asarray(b)]))
         for both, a, b in zip(*records, strict=True)

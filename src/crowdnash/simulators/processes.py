@@ -141,7 +141,11 @@ class Task:
             error = self._future.exception(timeout=1.0)
         except BaseException:  # not done, or cancelled
             return "stopped answering"
-        return "ended" if error is None else f"ended by {type(error).__name__}: {error}"
+        if error is None:
+            return "ended"
+        # Ray's errors hold the task's traceback, in colours; its last line says what it was.
+        name, lines = type(error).__name__.partition("(")[0], str(error).strip().splitlines()
+        return f"ended by {name}: {lines[-1] if lines else ''}"
 
     def kill(self) -> None:
         """Close its connection, upon which it ends; what hangs inside only its executor can end."""
