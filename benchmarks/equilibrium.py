@@ -136,6 +136,7 @@ def run(name: str, seed: int, quick: bool) -> dict[str, Any]:
         "step_size": result.history[-1].step_size,
         "agent_steps": sum(row.agent_steps for row in result.history),
         "seconds": seconds,
+        "commit": environment()["commit"],
     }
 
 
@@ -143,8 +144,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
     """The table: mean and standard error over seeds of the certificates' ends."""
     lines = [
         "| case | seeds | largest, lower end | upper end | mean, lower end | upper end "
-        "| asked | step | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| asked | step | seconds | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, case in CASES.items():
         own = [row for row in rows if row["case"] == name]
@@ -158,7 +159,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
         asked = " / ".join(f"{goal:g}" for goal in case.goal) if case.goal else ""
         step = np.mean([row["step_size"] for row in own])
         seconds = np.mean([row["seconds"] for row in own])
-        cells = [name, str(len(own)), *cells, asked, f"{step:.2f}", f"{seconds:.0f}"]
+        commit = ", ".join(dict.fromkeys(row["commit"] for row in own))
+        cells = [name, str(len(own)), *cells, asked, f"{step:.2f}", f"{seconds:.0f}", commit]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -4,7 +4,8 @@ Axes: N drivers, P origin-destination pairs, A routes, L links, G groups of driv
 alike: those of a pair, or of a pair and a value of time.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
@@ -18,9 +19,13 @@ from crowdnash.mean_field.induced import induced_game
 from crowdnash.mean_field.solvers import solve
 from crowdnash.policies.tabular import TabularPolicy
 
-PHASES = ((0.001, 30), (0.005, 40), (0.02, 90))
+Phases = tuple[tuple[float | Literal["auto"], int], ...]
+"""Steps of a learner, and how many epochs of each."""
+
+PHASES: Phases = (("auto", 100), (0.01, 60))
 """Steps of the learner, in 1 / minute, and epochs of each. Under the first policy, uniform, times
-are a hundred times what they will be: a step for the end would settle everybody on one route."""
+are a hundred times what they will be: a step for the end would settle everybody on one route. The
+measured step grows as times fall; a short one at the end averages the noise of single plays."""
 
 _FICTITIOUS_PLAY = 400
 _MIRROR_STEP = 0.05
@@ -137,14 +142,14 @@ def solve_routes(
 def learn_routes(
     game: RouteChoice,
     key: PRNGKeyArray,
-    phases: tuple[tuple[float, int], ...] = PHASES,
+    phases: Phases = PHASES,
 ) -> Float[np.ndarray, "P A"]:
     """Learn from play alone: one play of all drivers an epoch, a group a pair (Algorithm 2).
 
     Args:
         game: only simulated.
         key: decides the play.
-        phases: step size and number of epochs of each.
+        phases: step size and number of epochs of each; only the first may be "auto".
     """
     state, done = None, 0
     probs = np.zeros(0)
@@ -161,7 +166,7 @@ def learn_routes(
             iterate="last",
         )
         result = learn(game, learner, key=key, state=state)
-        state = result.state
+        state = dataclasses.replace(result.state, automatic=None, before=None)  # of "auto" alone
         assert isinstance(result.policy, TabularPolicy)
         probs = np.asarray(result.policy.probs)[:, 0, 0].astype(np.float64)
     return probs / probs.sum(1, keepdims=True)

@@ -15,6 +15,7 @@ from crowdnash.cases.planning import system_optimum
 from crowdnash.cases.routes import (
     PHASES,
     Judgement,
+    Phases,
     judge,
     learn_routes,
     policy_of,
@@ -38,7 +39,7 @@ SYSTEM_OPTIMUM_TIME = 7_194_256.053
 Scale = Literal["small", "full"]
 _VEHICLES = {"small": 10, "full": 1}
 # Fewer drivers try fewer routes in an epoch, and epochs are cheap.
-_PHASES = {"small": ((0.001, 50), (0.005, 50), (0.02, 200), (0.01, 100)), "full": PHASES}
+_PHASES: dict[Scale, Phases] = {"small": (("auto", 150), (0.01, 150)), "full": PHASES}
 _PATHS = 8
 
 
