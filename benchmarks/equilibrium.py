@@ -166,8 +166,9 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 
 def _mean(values: list[float]) -> str:
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return f"{np.mean(values):.4f} ± {error:.4f}"
+    if len(values) < 2:
+        return f"{np.mean(values):.4f}"
+    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.4f}"
 
 
 def main() -> None:
