@@ -170,7 +170,8 @@ def solve(move, pay, slope, initial, rounds=60):
     return policy, respond(flow_of(policy))[1]
 
 
-@pytest.mark.parametrize("num_agents", [3, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_agents", [3, 300])
 def test_never_violated_where_agents_move_independently(num_agents):
     """50 random games each: exact exploitability of an approximate MFG-NE against the bound."""
     meaningful = 0

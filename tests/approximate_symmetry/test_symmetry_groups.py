@@ -346,6 +346,7 @@ def test_counts_out_of_range():
             symmetry_against_groups(game, counts, key=KEY)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     flags = ["symmetry", "sis", "--num-agents", "30", "--horizon", "3", "--against-groups"]
     out = tmp_path / "groups"

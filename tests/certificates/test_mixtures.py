@@ -54,6 +54,7 @@ def test_a_mixture_is_certified_as_all_draws_together(case):
     assert e.origin.policy == "PolicyMixture"
 
 
+@pytest.mark.slow
 def test_paths_say_the_same(case):
     game, policies, value, gain = case
     mixture = cn.PolicyMixture(policies, WEIGHTS)

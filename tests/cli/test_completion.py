@@ -24,6 +24,7 @@ def scripts(tmp_path_factory):
     return path_of
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes_commands_places_flags_and_choices(scripts, capsys):
     commands = {*cli.COMMANDS, "--help", "-h"}

@@ -133,7 +133,9 @@ def test_congestion_is_affine_where_h_is():
     np.testing.assert_allclose(laws(curved, met)[1][:, 1, 1], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_counts", [2, 4, 6])
+@pytest.mark.parametrize(
+    "num_counts", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 6))]
+)
 def test_congestion_constants_by_brute_force(num_counts):
     """alpha, beta over all profiles; moduli over a fine grid of populations, S=A=2, N=4."""
     rng = np.random.default_rng(num_counts)

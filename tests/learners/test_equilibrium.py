@@ -82,6 +82,7 @@ def lower_end(values):
     return values.mean(0) - 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
 
 
+@pytest.mark.slow
 def test_the_certificate_says_the_same():
     game = cn.games.SIS.sample(jax.random.key(3), num_agents=60, horizon=6, heterogeneity=0.1)
     learner = cn.PolicyMirrorDescent.practical(num_epochs=40, td_epochs=10)

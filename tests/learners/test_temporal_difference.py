@@ -252,9 +252,9 @@ def algorithm_1(played, policy, temperature, rule, weighting, observed=None):
     ("num_groups", "rule", "weighting"),
     [
         (1, "adaptive", "trajectories"),
-        (1, "theorem", "visitors"),
+        pytest.param(1, "theorem", "visitors", marks=pytest.mark.slow),
         (4, "adaptive", "visitors"),
-        (60, "adaptive", "visitors"),
+        pytest.param(60, "adaptive", "visitors", marks=pytest.mark.slow),
         (120, "theorem", "trajectories"),
     ],
 )
@@ -333,7 +333,10 @@ def assert_converged(learned, fixed):
     assert np.median(4 * fixed.standard_error[~never]) < 0.04  # the comparison means something
 
 
-@pytest.mark.parametrize("grouping", ["symmetric", "grouped", "independent"])
+@pytest.mark.parametrize(
+    "grouping",
+    ["grouped", *(pytest.param(x, marks=pytest.mark.slow) for x in ("symmetric", "independent"))],
+)
 def test_td_converges_to_its_fixed_point(grouping):
     game = random_tabular_game(3, num_agents=3, num_states=2, num_actions=2, horizon=3)
     learned, fixed, _ = learned_and_fixed_point(game, groupings(3)[grouping])

@@ -21,7 +21,7 @@ def shuffled_groups(sizes: list[int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).permutation(groups)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(SIZES, st.integers(0, 3))
 def test_everyone_has_one_place_in_a_tile_of_their_group(sizes, seed):
     groups = shuffled_groups(sizes, seed)
@@ -37,7 +37,7 @@ def test_everyone_has_one_place_in_a_tile_of_their_group(sizes, seed):
     assert (np.diff(layout.tile_group) >= 0).all()
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(SIZES)
 def test_padding_and_tiles_are_bounded(sizes):
     layout = agent_layout(shuffled_groups(sizes), len(sizes))

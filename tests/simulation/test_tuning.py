@@ -29,7 +29,8 @@ def results(name):
     return played, np.asarray(probs), np.asarray(flow)
 
 
-@pytest.mark.parametrize("name", ["td", pytest.param("ppo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["td", "ppo"])
 def test_an_accelerator_s_choices_give_the_same_results(name, tuned):
     played, probs, flow = results(name)
     tuned(**(dataclasses.asdict(tuning.ACCELERATOR) | {"fused_entries": 0, "reduced_together": 3}))

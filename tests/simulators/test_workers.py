@@ -207,7 +207,7 @@ def test_workers_import_neither_jax_nor_crowdnash(tmp_path):
     ("kind", "rule"),
     [
         ("dies", r"a worker died by SIGKILL, at step 2 of the episodes? with seeds? \d+"),
-        ("leaves", r"a worker ended with status 7, at step 2"),
+        pytest.param("leaves", r"a worker ended with status 7, at step 2", marks=pytest.mark.slow),
         ("hangs", r"did not answer within 1 s and was ended, at step 2"),
         ("raises", r"step 2 of the episode with seed \d+ raised OverflowError: of population"),
         (
