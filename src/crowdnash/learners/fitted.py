@@ -168,13 +168,12 @@ def regression(
     worth about as much as its state, whatever constant the rewards hold. Where agents' tables lie
     on several `devices`, their normal equations are summed.
     """
-    states = seen.by_state(num_actions)
-    crowd = _crowd(states, devices)
-    dimension = features.shape[1]
-    values = jnp.zeros((crowd.shape[0], dimension)).at[:, 0].set(crowd[:, 0])
-    values = values + _ridge(states, values, features, _STATE_RIDGE, devices)
+    pairs = _moments(seen, features, devices)
+    states = pairs.by_state(num_actions)
+    values = jnp.zeros(states.right.shape).at[:, 0].set(states.crowd())
+    values = values + _ridge(states, values, _STATE_RIDGE)
     values = jnp.repeat(values, num_actions, 0)
-    return values + _ridge(seen, values, features, _LEVEL_RIDGE, devices)
+    return values + _ridge(pairs, values, _LEVEL_RIDGE)
 
 
 def fit_mixed(features: Float[Array, "N d"], num_actions: int, devices: Devices = ALONE) -> Fit:
@@ -231,22 +230,42 @@ def _shrinkage(memory: ResidualMemory, own: Array, devices: Devices) -> Float[Ar
     return jnp.where((memory.noise_count >= _ENOUGH_INNOVATIONS)[:, None], shrunk, 0.0)
 
 
-def _ridge(
-    seen: Visited,
-    prior: Float[Array, "K d"],
-    features: Float[Array, "N d"],
-    level: float,
-    devices: Devices,
-) -> Float[Array, "K d"]:
-    """argmin_D sum_i visits_i (mean_i - phi_i . (prior + D))^2 + |D|^2, the ridge by coordinate."""
+class _Moments(NamedTuple):
+    """What a regression needs of one step's data: of K pairs or states, over all agents.
+
+    Attributes:
+        gram: sums of visits_i phi_i phi_i^T.
+        right: sums of targets_i phi_i.
+    """
+
+    gram: Float[Array, "K d d"]
+    right: Float[Array, "K d"]
+
+    def crowd(self) -> Float[Array, " K"]:
+        """`_crowd`: the sums over agents are here already, for phi begins with 1."""
+        visits, targets = self.gram[:, 0, 0], self.right[:, 0]
+        overall = targets.sum() / jnp.maximum(visits.sum(), 1)
+        return jnp.where(visits > 0, targets / jnp.maximum(visits, 1), overall)
+
+    def by_state(self, num_actions: int) -> "_Moments":
+        """Of states: sums over actions, without a second pass over the agents."""
+        return _Moments(*(x.reshape(-1, num_actions, *x.shape[1:]).sum(1) for x in self))
+
+
+def _moments(seen: Visited, features: Float[Array, "N d"], devices: Devices) -> _Moments:
+    weighted = seen.visits[:, :, None] * features  # [X,N,d]
     high = jax.lax.Precision.HIGHEST
-    weighted = seen.visits[:, :, None] * features  # [K,N,d]
     gram = jnp.matmul(weighted.swapaxes(1, 2), features, precision=high)
     right = jnp.matmul(seen.targets, features, precision=high)
-    gram, right = devices.sum_over_tables((gram, right))
-    right = right - jnp.einsum("kde,ke->kd", gram, prior, precision=high)
-    ridge = jnp.full(features.shape[1], RIDGE).at[0].set(level)
-    return jnp.linalg.solve(gram + jnp.diag(ridge), right[..., None])[..., 0]
+    return _Moments(*devices.sum_over_tables((gram, right)))
+
+
+def _ridge(seen: _Moments, prior: Float[Array, "K d"], level: float) -> Float[Array, "K d"]:
+    """argmin_D sum_i visits_i (mean_i - phi_i . (prior + D))^2 + |D|^2, the ridge by coordinate."""
+    high = jax.lax.Precision.HIGHEST
+    right = seen.right - jnp.einsum("kde,ke->kd", seen.gram, prior, precision=high)
+    ridge = jnp.full(prior.shape[1], RIDGE).at[0].set(level)
+    return jnp.linalg.solve(seen.gram + jnp.diag(ridge), right[..., None])[..., 0]
 
 
 def _mean(seen: Visited, otherwise: Array) -> Array:
