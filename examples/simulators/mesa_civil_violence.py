@@ -22,8 +22,8 @@ rules = {
     "observe": lambda citizen: int(citizen.jail_sentence > 0),
     "reward": lambda one: [0, one.grievance, 0, -one.risk_aversion][one.state.value],
 }
-sizes = {"num_actions": 2, "num_states": 2, "horizon": 10}
-features = ["hardship", "risk_aversion"]
-sim = cn.simulators.mesa(make, agents.Citizen, **rules, **sizes, features=features)
-learner = cn.PolicyMirrorDescent.practical(num_epochs=3, td_epochs=2)
+more = {"num_actions": 2, "num_states": 2, "horizon": 10, "features": ["hardship", "risk_aversion"]}
+sim = cn.simulators.mesa(make, agents.Citizen, **rules, **more)
+learner = cn.PolicyMirrorDescent.practical(num_epochs=15, td_epochs=8)
 result = cn.solve(sim, learner, key=jax.random.key(0))
+gain = cn.exploitability(sim, result.policy, key=jax.random.key(1), budget_steps=5_000)

@@ -12,6 +12,7 @@ from .approximate_symmetry.play.estimate import (
 from .certificates.by_label import LabelGains as LabelGains
 from .certificates.certificate import exploitability as exploitability
 from .certificates.origin import Origin as Origin
+from .certificates.ppo_deviations import LearningProgress as LearningProgress
 from .certificates.q_learning import OptimisticQLearning as OptimisticQLearning
 from .certificates.result import Exploitability as Exploitability
 from .certificates.result import FrozenGains as FrozenGains

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from crowdnash.certificates import LabelGains
 from crowdnash.interval import Interval
 from crowdnash.reports import figures
 from crowdnash.reports import html as html_page
@@ -168,6 +169,26 @@ def test_numbers_in_the_text():
     assert html_page.interval(Interval(0.5, 0.5)) == "0.500"
     assert html_page.interval(Interval(-0.5, 0.5)) == "−0.500 to 0.500"
     assert html_page.interval(Interval(0.25, 0.5)) == "0.250\u2009–\u20090.500"
+
+
+def test_gains_by_label_by_hand():
+    """Bars from a lower to an upper end; words stand in their order, numbers where they belong."""
+    kinds = [
+        LabelGains("cars", 3, Interval(1.0, 2.0), Interval(0.0, 1.0), 5.0),
+        LabelGains("vans", 1, Interval(3.0, 3.0), Interval(3.0, 3.0), 5.0),
+    ]
+    (chart,) = figures.gains_by_label(kinds, "vehicle").charts
+    assert (list(chart.x.ticks), list(chart.x.labels)) == ([0, 1], ["cars", "vans"])
+    largest, mean = chart.series
+    assert (largest.y.tolist(), largest.error.tolist()) == ([1.5, 3.0], [0.5, 0.0])
+    assert (mean.y.tolist(), mean.error.tolist()) == ([0.5, 3.0], [0.5, 0.0])
+    learned = [LabelGains(k, 1, Interval(k, np.inf), Interval(0.0, np.inf), 0.0) for k in (2.5, 4)]
+    panels = figures.gains_by_label(learned, "hardship")
+    (largest, _), x = panels.charts[0].series, panels.charts[0].x
+    assert (list(x.ticks), list(x.labels)) == ([2.5, 4.0], [])
+    assert (largest.x.tolist(), largest.y.tolist(), largest.error) == ([2.5, 4], [2.5, 4], None)
+    for drawn in (figures.gains_by_label(kinds, "vehicle"), panels):
+        assert len(draw(drawn).axes) == 1
 
 
 def test_gain_quantiles_by_hand():

@@ -230,6 +230,9 @@ def test_groups_are_shown_with_their_spread(tmp_path):
     charts = page_content(page)["figures"]["policy"]["charts"]
     assert len({chart["choice"] for chart in charts}) == 5
     assert charts[-1]["choice"] == "spread over agents"
+    (gains,) = page_content(page)["figures"]["gains_by_group"]["charts"]
+    assert [trace["x"] for trace in gains["figure"]["data"]] == [[0, 1, 2, 3]] * 2
+    assert (out / "gains_by_group.png").stat().st_size > 5000
 
 
 def test_charts_hold_what_the_run_saved(reported):

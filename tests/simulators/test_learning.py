@@ -152,6 +152,46 @@ def test_what_single_agents_gain_is_learned_within_a_budget():
     assert abs(e.value.mean() - (6.5 - gain)) < 4 * e.standard_error.max()
 
 
+def test_what_a_certificate_costs_is_said_before_it_begins():
+    """Against a count of the simulator's own steps; one is played to see what it is."""
+    calls, told = [], []
+
+    class Counted(Drivers):
+        def step(self, actions):
+            calls.append(0)
+            return super().step(actions)
+
+    def note(progress):
+        told.append((*progress, len(calls)))
+
+    sim = Counted(num_agents=4, horizon=3)
+    policy = uniform(sim)
+    arguments = {"key": KEY, "agents": [0, 2], "budget_steps": 150}
+    cn.exploitability(sim, policy, **arguments, callback=note)
+    before = told[0][2]
+    assert told[0][:2] == (0, told[-1][1])
+    assert told[-1][0] == told[-1][1] <= 150
+    assert [steps for steps, *_ in told] == [played - before for *_, played in told]
+    assert len(told) > 5
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cn.exploitability(sim, policy, **arguments, callback=stop)
+    assert len(calls) <= told[-1][2] + 1  # nothing was played but what tells its form
+    tables = cn.games.SIS.sample(KEY, num_agents=3, horizon=2)
+    with pytest.raises(ValueError, match="callback is for method='learned', not for 'enumerate'"):
+        cn.exploitability(
+            tables, uniform(tables), key=KEY, method="enumerate", callback=told.append
+        )
+    with pytest.raises(ValueError, match="callback is for deviations that a PPO learns"):
+        cn.exploitability(
+            tables, uniform(tables), key=KEY, method="learned", learner=cn.OptimisticQLearning(),
+            callback=told.append,
+        )  # fmt: skip
+
+
 def test_a_budget_that_is_too_small_says_what_would_do():
     with pytest.raises(ValueError, match="budget_steps must be at least") as raised:
         cn.exploitability(Mortals(), uniform(Mortals()), key=KEY, agents=[0], budget_steps=10)

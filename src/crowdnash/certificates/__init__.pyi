@@ -1,6 +1,7 @@
 from .by_label import LabelGains as LabelGains
 from .certificate import exploitability as exploitability
 from .origin import Origin as Origin
+from .ppo_deviations import LearningProgress as LearningProgress
 from .result import Exploitability as Exploitability
 from .result import FrozenGains as FrozenGains
 from .result import Influence as Influence

@@ -11,6 +11,7 @@ learn to deviate, which bounds their exploitability from below only.
 Axes: n agents examined (all N unless `agents` says otherwise), K population paths.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -26,7 +27,7 @@ from crowdnash.certificates.origin import Origin
 from crowdnash.certificates.outside_plan import plan_outside
 from crowdnash.certificates.path_values import tabulate
 from crowdnash.certificates.paths import exploitability_on_paths
-from crowdnash.certificates.ppo_deviations import evenly_spread
+from crowdnash.certificates.ppo_deviations import LearningProgress, evenly_spread
 from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability, FrozenGains
 from crowdnash.certificates.sampled_agents import exploitability_of_sample
@@ -65,6 +66,7 @@ def exploitability(
     method: Method | str = "auto",
     learner: PPO | OptimisticQLearning | None = None,
     budget_steps: int | None = None,
+    callback: Callable[[LearningProgress], Any] | None = None,
 ) -> Exploitability:
     """Measure how much each agent could gain by deviating alone from `policy` (Def. 2).
 
@@ -94,6 +96,9 @@ def exploitability(
         budget_steps: Simulators outside JAX: how many steps of the simulator may be played in all
             (by default 100,000), from which the number of epochs and of trajectories follow,
             `num_trajectories` at most. Not beside `learner`.
+        callback: Method "learned" with PPO: is told, before anything is played and as it goes on,
+            how many steps of the game were played and how many will be in all. What it raises
+            stops the evaluation.
 
     Returns:
         Gains and intervals. With "learned" all upper ends are infinite, `maximum.lower` bounds the
@@ -121,6 +126,7 @@ def exploitability(
             method=method,
             learner=learner,
             budget_steps=budget_steps,
+            callback=callback,
         )
     used = method_for(game, method)
     if agents is None and used == "learned":
@@ -130,6 +136,8 @@ def exploitability(
     index = _check(game, policy, num_trajectories, agents, confidence, own_influence_agents)
     if learner is not None and used != "learned":
         raise ValueError(f"learner is for method='learned', not for {used!r}")
+    if callback is not None and used != "learned":
+        raise ValueError(f"callback is for method='learned', not for {used!r}")
     if learner is not None:
         check_instance("learner", learner, PPO, OptimisticQLearning)
     if isinstance(game, OutsideGame):
@@ -141,7 +149,7 @@ def exploitability(
     origin = Origin.of(game, policy, key, own_influence_agents, learner, sampled)
     if used == "learned":
         certificate = learned_exploitability(
-            game, policy, index, key, num_trajectories, confidence, learner
+            game, policy, index, key, num_trajectories, confidence, learner, callback
         )
     elif sampled:
         assert isinstance(game, PopulationGame)

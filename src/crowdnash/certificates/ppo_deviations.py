@@ -7,7 +7,7 @@ is a lower bound on E^i (Def. 2), with a standard error. Samples alone give no u
 Axes: N agents, K agents examined, M trajectories.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -40,6 +40,21 @@ _SAMPLES = 4096
 _LEAST_TRAJECTORIES = 32
 _MOST = 2**18
 """Agents x trajectories that play at once, unless that is less than the least trajectories."""
+
+
+class LearningProgress(NamedTuple):
+    """Steps of the game played so far, and in all, where deviations are learned (Def. 2)."""
+
+    steps: int
+    total_steps: int
+
+
+OnPlays = Callable[[int], Any]
+"""Is told how many more episodes were played."""
+
+
+def _untold(num_plays: int) -> None:
+    """Nobody wants to know."""
 
 
 class DeviationGains(NamedTuple):
@@ -93,6 +108,7 @@ def learn_deviations(
     key: PRNGKeyArray,
     learner: PPO,
     num_trajectories: int,
+    on_plays: OnPlays = _untold,
 ) -> LearnedDeviations:
     """Let the agents learn to do better than `policy`, which all others play.
 
@@ -101,14 +117,17 @@ def learn_deviations(
     neural, another time with its own: from a policy that hardly explores small gains are not found,
     and in a large game a new network learns too slowly. `num_trajectories` plays of each decide
     which is kept, and whether it is drawn from or greedy. `learner.num_trajectories` is M of every
-    epoch; its `identity` is not used, nor its `hidden_sizes` if the policy has some.
+    epoch; its `identity` is not used, nor its `hidden_sizes` if the policy has some. `on_plays` is
+    told of every epoch and every play that judges.
     """
     at_once = max(1, game.num_agents // FEW)
     parts = []
     for block, first in enumerate(range(0, len(agents), at_once)):
         block_key = jax.random.fold_in(key, block)
         some = agents[first : first + at_once]
-        parts.append(_learn_at_once(game, policy, some, block_key, learner, num_trajectories))
+        parts.append(
+            _learn_at_once(game, policy, some, block_key, learner, num_trajectories, on_plays)
+        )
     return LearnedDeviations(
         networks=jax.tree.map(lambda *x: jnp.concatenate(x), *(p.networks for p in parts)),
         features=parts[0].features,
@@ -125,6 +144,7 @@ def _learn_at_once(
     key: PRNGKeyArray,
     learner: PPO,
     num_trajectories: int,
+    on_plays: OnPlays,
 ) -> LearnedDeviations:
     start_key, learn_key, choose_key = jax.random.split(key, 3)
     count = len(agents)
@@ -155,6 +175,7 @@ def _learn_at_once(
         state = learner.start_from(game, learners, key=learn_key)
         while int(state.epoch) < learner.num_epochs:
             state, _ = learner.step(game, state)
+            on_plays(learner.num_trajectories)
         for greedy in (False, True):
             deviations = LearnedDeviations(
                 networks=state.networks.actor,
@@ -170,6 +191,7 @@ def _learn_at_once(
                 key=choose_key,
                 num_trajectories=num_trajectories,
                 value=value,
+                on_plays=on_plays,
             )
             value = played.value
             candidates.append(deviations._replace(promise=played.gain.mean(1)))
@@ -197,6 +219,7 @@ def measure_deviations(
     key: PRNGKeyArray,
     num_trajectories: int,
     value: Float[np.ndarray, "K M"] | None = None,
+    on_plays: OnPlays = _untold,
 ) -> DeviationGains:
     """Play each deviation alone on M trajectories, and nobody's with the same random draws.
 
@@ -207,13 +230,16 @@ def measure_deviations(
         key: Decides the draws of all plays alike.
         num_trajectories: M.
         value: Returns when nobody deviates, where they are known for this key.
+        on_plays: Is told of every M plays.
 
     Raises:
         GameError: The game pays something that is not a finite number.
     """
 
     def totals(deviator: int) -> Float[np.ndarray, "K M"]:
-        return _totals_in_blocks(game, policy, deviations, deviator, key, num_trajectories)
+        rewards = _totals_in_blocks(game, policy, deviations, deviator, key, num_trajectories)
+        on_plays(num_trajectories)
+        return rewards
 
     if value is None:
         value = totals(-1)

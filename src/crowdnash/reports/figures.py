@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.colors import to_hex, to_rgb
 
+from crowdnash.certificates.by_label import LabelGains
 from crowdnash.interval import Interval
 from crowdnash.reports.chart import COLOURS as LINE_COLOURS
-from crowdnash.reports.chart import DASHES, Axis, Chart, HeatMap, Panels, Series
+from crowdnash.reports.chart import DASHES, Axis, Chart, HeatMap, Marker, Panels, Series
 from crowdnash.reports.style import COLOURS
 
 _REWARD = "total reward"
@@ -25,6 +26,7 @@ _MAX_NUMBERS = 60_000
 _MAX_PAIRS = 12
 _MAX_QUANTILES = 400
 _MAX_STATES = 12
+_MAX_LABELS = 12
 
 
 def exploitability_over_epochs(
@@ -107,6 +109,37 @@ def gain_distribution(
     y = Axis(f"gain ({_REWARD})")
     chart = Chart("How much single agents could still gain", x, y, series)
     return Panels([chart], size=(7.6, 4.1))
+
+
+def gains_by_label(gains: Sequence[LabelGains], label: str) -> Panels:
+    """Who could still gain: the largest and the mean gain of the agents of each label.
+
+    Bars reach over the intervals; where nothing bounds a gain from above, the point is its lower
+    end and has no bar.
+
+    Args:
+        gains: as `Exploitability.by` gives them.
+        label: what the labels are, e.g. "group of the policy".
+    """
+    numbers = all(isinstance(one.label, int | float) for one in gains)
+    places = np.array([one.label for one in gains]) if numbers else np.arange(len(gains))
+    series = []
+    kinds: tuple[tuple[str, str, str, Marker], ...] = (
+        ("maximum", "largest of them", "blue", "circle"),
+        ("mean", "mean of them", "red", "square"),
+    )
+    for name, title, colour, marker in kinds:
+        ends = np.array([getattr(one, name) for one in gains], np.float64)
+        bounded = np.isfinite(ends[:, 1])
+        upper = np.where(bounded, ends[:, 1], ends[:, 0])
+        middle, half = (ends[:, 0] + upper) / 2, (upper - ends[:, 0]) / 2
+        half = half if bounded.any() else None
+        series.append(Series(title, places, middle, colour, "none", marker, error=half))
+    few = len(gains) <= _MAX_LABELS
+    ticks = places.tolist() if few else ()
+    labels = [str(one.label) for one in gains] if few and not numbers else ()
+    x, y = Axis(label, ticks=ticks, labels=labels), Axis(f"gain ({_REWARD})")
+    return Panels([Chart("Who could still gain", x, y, series)], size=(7.6, 4.1))
 
 
 def gain_quantiles(

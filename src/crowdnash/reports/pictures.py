@@ -27,6 +27,7 @@ _DIAGNOSTICS = {
     "clip_fraction": "share of clipped ratios",
 }
 """Titles, with units, of columns of the learners' own metrics."""
+_MOST_GROUPS = 100
 _NOT_DRAWN = frozenset(
     {"policy_change", "mean_reward", "policy_loss", "value_loss", "learning_rate", "play_seconds"}
 )
@@ -39,7 +40,8 @@ def draw_pictures(saved: SavedRun) -> list[Picture]:
     if saved.certified_rows:
         pictures.append(_exploitability(saved))
     if evaluation is not None:
-        pictures += [*_gains(evaluation), *_policy(saved, evaluation), *_flow(evaluation)]
+        pictures += [*_gains(evaluation), *_gains_by_group(saved, evaluation)]
+        pictures += [*_policy(saved, evaluation), *_flow(evaluation)]
     if saved.metrics:
         pictures += [_mean_return(saved), *_statistics(saved)]
     return [*pictures, *_episode(saved), *_diagnostics(saved)]
@@ -97,6 +99,24 @@ def _gains(evaluation: Evaluation) -> list[Picture]:
         "that a known deviation achieves to one that none exceeds, up to sampling error."
     )
     return [Picture("gains", caption, figures.gain_distribution(gains))] if gains else []
+
+
+def _gains_by_group(saved: SavedRun, evaluation: Evaluation) -> list[Picture]:
+    name, evaluated = next(iter(evaluation.policies.items()))
+    policy, certificate = saved.policies.get(name), evaluated.exploitability
+    if not isinstance(policy, TabularPolicy) or certificate is None:
+        return []
+    groups = np.asarray(policy.groups)
+    count = len(np.unique(groups[certificate.agents]))
+    if not 2 <= count <= _MOST_GROUPS or count == len(certificate.agents):
+        return []
+    caption = (
+        "What the agents of each group of the policy could gain by deviating alone: the "
+        "largest and the mean of those examined, with bars over the "
+        f"{certificate.confidence:.0%} intervals."
+    )
+    panels = figures.gains_by_label(certificate.by(groups), "group of the policy")
+    return [Picture("gains_by_group", caption, panels)]
 
 
 def _policy(saved: SavedRun, evaluation: Evaluation) -> list[Picture]:
