@@ -62,6 +62,21 @@ REFUSED = {
     "report": "DIR is missing",
     "reproduce": "is missing",
     "completion": "{bash,zsh,fish} is missing",
+    # devices and processes
+    "solve sis --devices": "--devices needs a value",
+    "solve sis --devices many": "--devices must be INT, not 'many'",
+    "solve sis --devices 0": "devices must be at least 1, not 0",
+    "solve sis --share agents": "share is for runs with devices or distributed",
+    "solve sis --devices 1 --share tables": "--share must be one of auto, trajectories, agents,",
+    "solve sis --num-processes 2": "num_processes is for runs with distributed",
+    "solve sis --process-id one": "--process-id must be INT, not 'one'",
+    "solve sis --distributed --devices 2": "devices is for one process: with distributed",
+    "solve sis --distributed --num-processes 2": "must be given together, or none of them",
+    "solve sis --distributed --host-timeout soon": "--host-timeout must be FLOAT, not 'soon'",
+    "solve sis --distributed --host-timeout 0": "host_timeout must be ",
+    "solve sis --distributed --coordinator-address h:1 --num-processes 2 --process-id 2": (
+        "process_id must be in 0..1, not 2"
+    ),
     # values of the wrong type
     "solve sis --num-agents many": "--num-agents must be INT, not 'many'",
     "solve sis --num-agents 2.5": "--num-agents must be INT, not '2.5'",

@@ -28,7 +28,7 @@ RUNNABLE = {
     "howto/black_box.md": 6,
     "howto/which_learner.md": 5,
     "howto/gpu.md": 1,
-    "howto/large_games.md": 2,
+    "howto/large_games.md": 3,
     "howto/many_runs.md": 3,
     "howto/mean_field.md": 2,
     "howto/newcomers.md": 2,

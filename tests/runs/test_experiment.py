@@ -26,8 +26,8 @@ from crowdnash.runs import checkpoint, experiment, metrics_log
 from crowdnash.runs.checkpoint import CheckpointError
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.epochs import run_columns
 from crowdnash.runs.evaluation import Evaluation, population_shares
-from crowdnash.runs.experiment import run_columns
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import MetricsLog, read_metrics
 from crowdnash.runs.training_loop import Interrupted, Observer

@@ -13,6 +13,7 @@ from crowdnash.runs import checkpoint, experiment
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.episode import Episode
+from crowdnash.runs.epochs import run_columns
 from crowdnash.runs.evaluation import Evaluation
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import read_metrics
@@ -245,4 +246,4 @@ def test_settings_that_do_not_suit_the_game_leave_no_directory(tmp_path, changes
 
 def test_a_statistic_called_as_a_metric():
     with pytest.raises(ValueError, match="a statistic must not be called 'entropy'"):
-        experiment.run_columns(PPO(), Confusing())
+        run_columns(PPO(), Confusing())

@@ -84,7 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep_compiled_programs()
     arguments = list(arguments)
     with interrupts.watching(second_ends_process=True):
-        return _guarded(arguments)
+        code = _guarded(arguments)
+    if code and "crowdnash.runs.hosts" in sys.modules:
+        from crowdnash.runs.hosts import leave_at_once
+
+        leave_at_once(code)
+    return code
 
 
 def _guarded(arguments: Sequence[str]) -> int:

@@ -63,12 +63,18 @@ def solve(arguments: Sequence[str]) -> int:
         return 0
     from rich.console import Console
 
+    from crowdnash.cli import devices
     from crowdnash.cli.display import RunDisplay, evaluation_table
     from crowdnash.cli.flags import parse_solve
     from crowdnash.runs import experiment
     from crowdnash.runs.tensorboard_log import TensorBoardLog
 
+    hosts = devices.start(arguments)
     request = parse_solve(arguments, _stored_config)
+    mesh = devices.mesh_of(request.devices)
+    if not hosts.leads:
+        experiment.take_part(request.config, hosts, mesh)
+        return 0
     began = time.monotonic()
     out = (
         request.resume
@@ -82,10 +88,14 @@ def solve(arguments: Sequence[str]) -> int:
             log = stack.enter_context(TensorBoardLog(str(out / "tensorboard")))
             observer = log.observer(observer)
         if request.resume is None:
-            result = experiment.run(request.config, out, observer)
+            result = experiment.run(request.config, out, observer, mesh=mesh, hosts=hosts)
         else:
             result = experiment.resume(
-                request.resume, num_epochs=request.config.num_epochs, observer=observer
+                request.resume,
+                num_epochs=request.config.num_epochs,
+                observer=observer,
+                mesh=mesh,
+                hosts=hosts,
             )
     if result.resumed_from == result.config.num_epochs and result.seconds == 0.0:
         print(f"{out} is already finished ({result.config.num_epochs} epochs)")
@@ -97,6 +107,8 @@ def solve(arguments: Sequence[str]) -> int:
         from crowdnash.reports.report import write_report
 
         print(f"report: {write_report(out)}")
+    if mesh is not None:
+        print(f"devices: {result.devices}")
     print(f"saved in {out}, wall time {time.monotonic() - began:.1f} s")
     return 0
 

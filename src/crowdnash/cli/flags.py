@@ -19,6 +19,7 @@ import jax
 from tyro.conf import arg
 
 from crowdnash import games
+from crowdnash.cli.devices import DeviceFlags
 from crowdnash.cli.game_flags import game_subcommands, parameter_help, text_of
 from crowdnash.cli.parsing import parse, with_canonical_game
 from crowdnash.files import read_text
@@ -68,6 +69,7 @@ class SolveRequest:
         resume: the run to continue, or None.
         report: whether to write the report at the end.
         tensorboard: whether to write metrics for TensorBoard too.
+        devices: which devices and processes share it.
     """
 
     config: RunConfig
@@ -75,6 +77,7 @@ class SolveRequest:
     resume: Path | None
     report: bool
     tensorboard: bool
+    devices: DeviceFlags = DeviceFlags()
 
 
 def parse_solve(
@@ -118,7 +121,7 @@ def parse_solve(
     )
     if stored is not None and run.resume is not None:
         _refuse_differences(config, stored, run, early.preset)
-    return SolveRequest(config, run.out, run.resume, run.report, run.tensorboard)
+    return SolveRequest(config, run.out, run.resume, run.report, run.tensorboard, flags.devices)
 
 
 def _description() -> str:
@@ -251,6 +254,7 @@ def _solve_flags(
         _group("evaluation", _rows(some.evaluation)),
         _group("checkpoints", _rows(some.checkpoints)),
         ("run", RunFlags, RunFlags(seed=stored.seed if stored else 0)),
+        ("devices", DeviceFlags, DeviceFlags()),
     ]
     return dataclasses.make_dataclass("SolveFlags", parts, frozen=True, kw_only=True)
 

@@ -68,14 +68,16 @@ def save(
 
     directory.mkdir(exist_ok=True)
     # Orbax refuses empty arrays; there is nothing in them to keep.
-    leaves = {name: leaf for name, leaf in _named_leaves(state).items() if leaf.size}
+    leaves: dict[str, Any] = {n: leaf for n, leaf in _named_leaves(state).items() if leaf.size}
+    if jax.process_count() > 1:  # orbax takes a device's array for a part of a larger one
+        leaves = jax.device_get(leaves)
     draft = directory / f".partial-{epoch}"
     try:
         _refuse_full_disk(directory, sum(leaf.nbytes for leaf in leaves.values()))
         remove(draft)
         with (
             _plain_path(directory) as plain,
-            ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer,
+            _checkpointer() as checkpointer,
         ):
             checkpointer.save(plain / draft.name, args=ocp.args.StandardSave(leaves))
         record = {"format": _FORMAT, "epoch": epoch, "settings": settings}
@@ -165,20 +167,25 @@ def restore(directory: Path, epoch: int, template: Any) -> Any:
     template_leaves = _named_leaves(template)
     leaves = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+        if jax.process_count() == 1
+        else np.zeros(leaf.shape, leaf.dtype)
         for name, leaf in template_leaves.items()
         if leaf.size
     }
     try:
         with (
             _plain_path(directory) as plain,
-            ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer,
+            _checkpointer() as checkpointer,
         ):
             args = ocp.args.StandardRestore(leaves)
             restored = checkpointer.restore(plain / path.name, args=args)
     except Exception as error:
         reason = str(error).split("\n")[0][:200]
         raise CheckpointError(f"checkpoint {path} does not fit this run: {reason}") from error
-    values = [restored[name] if leaf.size else leaf for name, leaf in template_leaves.items()]
+    values = [
+        jax.numpy.asarray(restored[name]) if leaf.size else leaf
+        for name, leaf in template_leaves.items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(template), values)
 
 
@@ -212,6 +219,19 @@ def restore_newest(
             "no checkpoint can be restored: " + "; ".join(str(error) for _, error in damaged)
         )
     return None
+
+
+def _checkpointer() -> Any:
+    """What writes and reads; of several processes the one that leads does so alone."""
+    import orbax.checkpoint as ocp
+
+    handler = ocp.StandardCheckpointHandler()
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(handler)
+    own = {"primary_host": jax.process_index(), "active_processes": {jax.process_index()}}
+    options = ocp.options.MultiprocessingOptions(**own, barrier_sync_key_prefix="crowdnash")
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 @contextlib.contextmanager

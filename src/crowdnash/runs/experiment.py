@@ -13,25 +13,17 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-import jax
-
 from crowdnash import interrupts
-from crowdnash.certificates.certificate import exploitability
-from crowdnash.certificates.target import Target, is_due, missed
-from crowdnash.games.base import DynamicGame, TabularGame
-from crowdnash.learners.base import Learner, metrics_columns, metrics_row
+from crowdnash.certificates.target import missed
+from crowdnash.games.base import DynamicGame
 from crowdnash.policies.base import Policy
 from crowdnash.runs import checkpoint
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory, config_text
-from crowdnash.runs.evaluation import (
-    Evaluation,
-    agents_to_draw,
-    evaluate_policies,
-    policy_title,
-)
+from crowdnash.runs.epochs import RunEpochs, run_columns
+from crowdnash.runs.evaluation import Evaluation, evaluate_policies
 from crowdnash.runs.game_record import GameRecord
-from crowdnash.runs.metrics_log import Row
+from crowdnash.runs.hosts import ALONE, Hosts, follow
 from crowdnash.runs.saved_policies import load_policies, save_policies
 from crowdnash.runs.seal import is_finished
 from crowdnash.runs.training_loop import (
@@ -42,15 +34,8 @@ from crowdnash.runs.training_loop import (
     with_more_epochs,
     write_config,
 )
-
-EVALUATION_COLUMNS = (
-    "exploitability_max_lower",
-    "exploitability_max_upper",
-    "exploitability_mean_lower",
-    "exploitability_mean_upper",
-    "evaluation_seconds",
-)
-"""Metrics columns of tabular games, empty for epochs without a certificate."""
+from crowdnash.simulation.devices import ALONE as ONE_DEVICE
+from crowdnash.simulation.devices import Devices
 
 
 @dataclass(frozen=True)
@@ -64,6 +49,7 @@ class ExperimentResult:
         evaluation: how they do.
         resumed_from: epochs that had been done before, 0 for a run from the start.
         seconds: wall time of this call.
+        devices: which shared the epochs, and why.
     """
 
     directory: RunDirectory
@@ -72,6 +58,7 @@ class ExperimentResult:
     evaluation: Evaluation
     resumed_from: int
     seconds: float
+    devices: Devices = ONE_DEVICE
 
     @property
     def policy(self) -> Any:
@@ -80,7 +67,12 @@ class ExperimentResult:
 
 
 def run(
-    config: RunConfig, out: str | PathLike[str], observer: Observer | None = None
+    config: RunConfig,
+    out: str | PathLike[str],
+    observer: Observer | None = None,
+    *,
+    mesh: Any = None,
+    hosts: Hosts = ALONE,
 ) -> ExperimentResult:
     """Run an experiment from the start and save it in `out`.
 
@@ -88,9 +80,12 @@ def run(
         config: the settings.
         out: a new or empty folder.
         observer: receives progress events.
+        mesh: the devices that share an epoch, see `crowdnash.solve`.
+        hosts: the processes of the run; this one leads, the others call `take_part`.
 
     Raises:
-        ValueError: a setting is out of range, or `out` is not new or empty.
+        ValueError: a setting is out of range, `mesh` does not suit the learner or the game, or
+            `out` is not new or empty.
         OSError: the disk is full or cannot be written; what was saved stays sound.
         Interrupted: Ctrl-C; `resume` goes on from there.
     """
@@ -98,9 +93,12 @@ def run(
     game = config.draw_game()
     columns = run_columns(config.learner, game)
     state = config.learner.init(game, key=config.keys.learner)
+    epochs = RunEpochs(config, game, mesh, hosts, observer or Observer())
+    hosts.say("begin", finished=False)
+    epochs.check(state)
     directory = RunDirectory.create(out, config.to_json())
-    with directory.locked(), interruptible(directory):
-        return _train_and_finish(directory, config, game, columns, state, attentive(observer))
+    with directory.locked(), interruptible(directory), hosts.leading():
+        return _train_and_finish(directory, epochs, columns, state)
 
 
 def resume(
@@ -108,6 +106,8 @@ def resume(
     *,
     num_epochs: int | None = None,
     observer: Observer | None = None,
+    mesh: Any = None,
+    hosts: Hosts = ALONE,
 ) -> ExperimentResult:
     """Continue a run to the policies that it would have reached without interruption.
 
@@ -117,6 +117,9 @@ def resume(
         path: the run directory.
         num_epochs: a larger number of epochs than the run was made for, or None.
         observer: receives progress events.
+        mesh: as in `run`; it may be another one than before, and results are then equal up to the
+            rounding of sums.
+        hosts: as in `run`.
 
     Raises:
         ValueError: not a run directory, fewer epochs than before, a damaged config, or one that
@@ -125,20 +128,43 @@ def resume(
         OSError, Interrupted: as in `run`.
     """
     directory = RunDirectory.open(path)
-    with directory.locked(), interruptible(directory):
+    with directory.locked(), interruptible(directory), hosts.leading():
         stored = load_config(directory)
         checkpoint.check_settings(
             directory.checkpoints, stored.decisive_settings(), stored.num_epochs
         )
         config = with_more_epochs(directory, stored, num_epochs)
-        if is_finished(directory, config.num_epochs):
+        finished = is_finished(directory, config.num_epochs)
+        hosts.say("begin", finished=finished)
+        if finished:
             policies, _ = load_policies(directory)
             evaluation = Evaluation.load(directory)
             return ExperimentResult(directory, config, policies, evaluation, config.num_epochs, 0.0)
         game = config.draw_game()
         columns = run_columns(config.learner, game)
         state = config.learner.init(game, key=config.keys.learner)
-        return _train_and_finish(directory, config, game, columns, state, attentive(observer))
+        epochs = RunEpochs(config, game, mesh, hosts, observer or Observer())
+        epochs.check(state)
+        return _train_and_finish(directory, epochs, columns, state)
+
+
+def take_part(config: RunConfig, hosts: Hosts, mesh: Any = "auto") -> None:
+    """Take part in `run` or `resume` of process 0; this process keeps and returns nothing.
+
+    Args:
+        config: the settings, the same in every process.
+        hosts: the processes.
+        mesh: as in `run`, the same in every process.
+
+    Raises:
+        ValueError: as `run`.
+        HostError: another process has gone, or does not answer within the limit.
+        KeyboardInterrupt: Ctrl-C in any process.
+    """
+    with interrupts.watching(), interrupts.holding():
+        game = config.draw_game()
+        state = config.learner.init(game, key=config.keys.learner)
+        follow(hosts, RunEpochs(config, game, mesh, hosts, Observer()), state)
 
 
 def evaluate(
@@ -196,47 +222,16 @@ def load_config(directory: RunDirectory) -> RunConfig:
     return RunConfig.from_json(config_text(directory), source=str(directory.config))
 
 
-def run_columns(learner: Learner[Any, Any, Any], game: DynamicGame) -> tuple[str, ...]:
-    """All metrics columns of a run; `epoch` counts the epochs done, from 1.
-
-    Raises:
-        ValueError: the game calls one of its statistics as the learner calls a metric.
-    """
-    state = jax.eval_shape(lambda: game.reset(jax.random.key(0)))
-    columns = metrics_columns(learner, list(jax.eval_shape(game.statistics, state)))
-    return (*columns, *EVALUATION_COLUMNS) if isinstance(game, TabularGame) else columns
-
-
 def _train_and_finish(
-    directory: RunDirectory,
-    config: RunConfig,
-    game: DynamicGame,
-    columns: tuple[str, ...],
-    state: Any,
-    observer: Observer,
+    directory: RunDirectory, epochs: RunEpochs, columns: tuple[str, ...], state: Any
 ) -> ExperimentResult:
-    began, learner = time.monotonic(), config.learner
+    began, config, goal = time.monotonic(), epochs.config, epochs.goal
+    game, learner = epochs.game, config.learner
+    observer = attentive(epochs.observer, epochs.hosts)
     write_config(directory, config)
-
-    def step(state: Any, epoch: int) -> tuple[Any, Row]:
-        state, metrics = learner.step(game, state)
-        row: Row = metrics_row(metrics) | {"epoch": epoch}
-        if isinstance(game, TabularGame) and is_due(
-            epoch, config.num_epochs, config.evaluation.evaluate_every
-        ):
-            name, policy = next(iter(learner.policies(game, state).items()))
-            title = policy_title(name)
-            observer.on_stage(f"certifying the {title} after epoch {epoch}")
-            row |= _certify_on_the_way(config, game, policy, epoch)
-        return state, row
-
-    goal = _target(config)
-
-    def is_last(row: Row) -> bool:
-        upper = row.get("exploitability_max_upper")
-        return goal is not None and isinstance(upper, int | float) and upper <= goal.largest
-
-    state, epoch, resumed_from = train(directory, config, step, columns, state, is_last, observer)
+    state, epoch, resumed_from = train(
+        directory, config, epochs, columns, state, observer, epochs.hosts
+    )
     policies = learner.policies(game, state)
     directory.remove_results()
     if epoch < config.num_epochs:  # the target is reached: a run of so many epochs, from now on
@@ -250,7 +245,9 @@ def _train_and_finish(
     if goal is not None and certificate is not None and not goal.is_reached(certificate.maximum):
         observer.on_warning(missed(goal, certificate.maximum, epoch))
     seconds = time.monotonic() - began
-    return ExperimentResult(directory, config, policies, evaluation, resumed_from, seconds)
+    return ExperimentResult(
+        directory, config, policies, evaluation, resumed_from, seconds, epochs.devices
+    )
 
 
 def _evaluate_and_save(
@@ -276,35 +273,3 @@ def _evaluate_and_save(
         episode.save(directory)
     evaluation.save(directory)  # last: its digest covers all the rest
     return evaluation
-
-
-def _target(config: RunConfig) -> Target | None:
-    settings = config.evaluation
-    if settings.target == 0:
-        return None
-    return Target(
-        settings.target,
-        num_trajectories=settings.num_evaluation_trajectories,
-        confidence=settings.confidence,
-        check_every=settings.evaluate_every,
-    )
-
-
-def _certify_on_the_way(config: RunConfig, game: TabularGame, policy: Policy, epoch: int) -> Row:
-    began, goal, settings = time.monotonic(), _target(config), config.evaluation
-    certificate = exploitability(
-        game,
-        policy,
-        key=jax.random.fold_in(config.keys.evaluation, epoch),
-        num_trajectories=settings.num_evaluation_trajectories,
-        confidence=goal.confidence_of_a_look(config.num_epochs) if goal else settings.confidence,
-        own_influence_agents=0,
-        agents=None if goal else agents_to_draw(game, settings),
-    )
-    return {
-        "exploitability_max_lower": float(certificate.maximum.lower),
-        "exploitability_max_upper": float(certificate.maximum.upper),
-        "exploitability_mean_lower": float(certificate.mean.lower),
-        "exploitability_mean_upper": float(certificate.mean.upper),
-        "evaluation_seconds": time.monotonic() - began,
-    }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from crowdnash.interval import Interval
 from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.epochs import EVALUATION_COLUMNS
 from crowdnash.runs.evaluation import Evaluation
-from crowdnash.runs.experiment import EVALUATION_COLUMNS
 from crowdnash.runs.metrics_log import Row, read_metrics
 
 _COUNTED = ("epoch", "seconds", "agent_steps", *EVALUATION_COLUMNS)

@@ -10,8 +10,9 @@ from crowdnash.policies.base import Policy
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.episode import Episode
+from crowdnash.runs.epochs import EVALUATION_COLUMNS
 from crowdnash.runs.evaluation import Evaluation, PolicyEvaluation
-from crowdnash.runs.experiment import EVALUATION_COLUMNS, load_config
+from crowdnash.runs.experiment import load_config
 from crowdnash.runs.game_record import GameRecord
 from crowdnash.runs.metrics_log import Row, read_metrics
 from crowdnash.runs.saved_policies import load_policies

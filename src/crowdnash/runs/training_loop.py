@@ -17,8 +17,10 @@ from crowdnash.files import write_atomically
 from crowdnash.runs import checkpoint
 from crowdnash.runs.config import RunConfig
 from crowdnash.runs.directory import RunDirectory
+from crowdnash.runs.hosts import ALONE, Epochs, Hosts
 from crowdnash.runs.metrics_log import MetricsLog, Row, read_metrics
 from crowdnash.runs.sections import CheckpointSettings
+from crowdnash.simulation.devices import at_home
 
 
 def _ignore(_: object) -> None:
@@ -66,12 +68,12 @@ def interruptible(directory: RunDirectory) -> Iterator[None]:
             raise Interrupted(directory) from interrupt
 
 
-def attentive(observer: Observer | None) -> Observer:
-    """`observer`, or one that ignores all; a Ctrl-C that Python dropped stops the next stage."""
+def attentive(observer: Observer | None, hosts: Hosts = ALONE) -> Observer:
+    """`observer`, or one that ignores all; a Ctrl-C that did not stop yet stops the next stage."""
     observer = observer or Observer()
 
     def on_stage(words: str) -> None:
-        interrupts.check()
+        hosts.check()
         observer.on_stage(words)
 
     return dataclasses.replace(observer, on_stage=on_stage)
@@ -108,14 +110,6 @@ def write_config(directory: RunDirectory, config: RunConfig) -> None:
     write_atomically(directory.config_toml, config.to_toml().encode())
 
 
-EpochStep = Callable[[Any, int], tuple[Any, Row]]
-"""Does one epoch: from a state and the epoch's number, from 1, to the next state and its row."""
-
-
-IsLast = Callable[[Row], bool]
-"""Whether a metrics row says that its epoch is the last, before all epochs are done."""
-
-
 class Trained(NamedTuple):
     """The state after the last epoch, its number, and that of epochs done before this call."""
 
@@ -127,28 +121,28 @@ class Trained(NamedTuple):
 def train(
     directory: RunDirectory,
     config: RunConfig,
-    step: EpochStep,
+    epochs: Epochs,
     columns: Sequence[str],
     state: Any,
-    is_last: IsLast,
     observer: Observer,
+    hosts: Hosts = ALONE,
 ) -> Trained:
     """Run the epochs that are left, from the newest checkpoint on; log each, checkpoint when due.
 
     Args:
         directory: where metrics and checkpoints are.
         config: how many epochs, and when a checkpoint is due.
-        step: does one epoch.
+        epochs: does them.
         columns: of the metrics.
         state: the learner's state before the first epoch: arrays only.
-        is_last: ends the run before all epochs are done.
         observer: receives progress events.
+        hosts: the processes of the run; this one leads.
 
     Raises:
-        ValueError: the checkpoints are of another game.
+        ValueError: the checkpoints are of another game, or the devices do not suit.
         CheckpointError: there are checkpoints and none can be restored.
         KeyboardInterrupt: Ctrl-C; the newest state has been saved if that was possible.
-        OSError: a row or a checkpoint cannot be written.
+        OSError: a row or a checkpoint cannot be written, or another process has gone.
     """
     restored = checkpoint.restore_newest(directory.checkpoints, state, observer.on_warning)
     epoch = 0
@@ -162,57 +156,73 @@ def train(
     rows = read_metrics(directory.metrics_jsonl, up_to_epoch=epoch)
     if len(rows) < epoch:
         observer.on_warning(f"{directory.metrics_jsonl} lacks {epoch - len(rows)} epochs")
-    interrupts.check()
+    hosts.check()
+    hosts.say("start", epoch=epoch)
+    if epoch > 0:
+        state = hosts.share(state)
     observer.on_start(epoch)
     with MetricsLog(directory, columns, rows) as log:
-        ended = epoch == config.num_epochs or (len(rows) == epoch > 0 and is_last(rows[-1]))
+        ended = epoch == config.num_epochs or (len(rows) == epoch > 0 and epochs.is_last(rows[-1]))
+        hosts.say("go", stop=ended)
         if ended:
             return Trained(state, epoch, epoch)
-        now = _run_epochs(directory, config, step, state, epoch, is_last, log, observer)
+        with hosts.together("placing the state"):
+            state = epochs.start(state)
+        now = _run_epochs(directory, config, epochs, state, epoch, log, observer, hosts)
         return Trained(*now, epoch)
 
 
 def _run_epochs(
     directory: RunDirectory,
     config: RunConfig,
-    step: EpochStep,
+    epochs: Epochs,
     state: Any,
     epoch: int,
-    is_last: IsLast,
     log: MetricsLog,
     observer: Observer,
+    hosts: Hosts,
 ) -> tuple[Any, int]:
     saved, settings = epoch, config.decisive_settings()
     due = _CheckpointSchedule(config.checkpoints)
     ended = False
     try:
         while not ended:
-            next_state, row = _one_epoch(step, state, epoch + 1)
-            with interrupts.holding():
-                log.append(row)
-                state, epoch = next_state, epoch + 1
-                ended = epoch == config.num_epochs or is_last(row)
-                if due(epoch) or ended:
-                    # The rows must be durable before the checkpoint that promises them.
-                    log.sync()
-                    checkpoint.save(directory.checkpoints, epoch, state, settings=settings)
-                    saved = epoch
-                    due.saved()
-            interrupts.check()
+            with hosts.together(f"epoch {epoch + 1}"):
+                next_state, row = _one_epoch(epochs, state, epoch + 1)
+                with interrupts.holding():
+                    log.append(row)
+                    state, epoch = next_state, epoch + 1
+                    ended = epoch == config.num_epochs or epochs.is_last(row)
+                    # One process stops in the middle; several stop together, here.
+                    pressed = hosts.count > 1 and hosts.is_pressed()
+                    save, stop = due(epoch) or ended or pressed, ended or pressed
+                    hosts.say(f"epoch {epoch}", save=save, stop=stop)
+                    if save:
+                        # The rows must be durable before the checkpoint that promises them.
+                        log.sync()
+                        home = at_home(state)
+                        checkpoint.save(directory.checkpoints, epoch, home, settings=settings)
+                        saved = epoch
+                        due.saved()
+                        state = home if stop else state
+            if pressed:
+                raise KeyboardInterrupt
+            if hosts.count == 1:
+                interrupts.check()
             observer.on_epoch(row)
     except KeyboardInterrupt:
-        if epoch > saved:
+        if epoch > saved and hosts.count == 1:
             # A second failure here would hide the interruption; the older checkpoint stands.
             with contextlib.suppress(OSError, RuntimeError), interrupts.holding():
                 log.sync()
-                checkpoint.save(directory.checkpoints, epoch, state, settings=settings)
+                checkpoint.save(directory.checkpoints, epoch, at_home(state), settings=settings)
         raise
     return state, epoch
 
 
-def _one_epoch(step: EpochStep, state: Any, epoch: int) -> tuple[Any, Row]:
+def _one_epoch(epochs: Epochs, state: Any, epoch: int) -> tuple[Any, Row]:
     try:
-        return step(state, epoch)
+        return epochs.step(state, epoch)
     except Exception:
         interrupts.check()  # Ctrl-C in a callback of compiled code comes out as another error
         raise

@@ -56,6 +56,12 @@ class Work(NamedTuple):
         return ""
 
 
+class Auto(NamedTuple):
+    """A choice as "auto" makes it, among these devices."""
+
+    devices: tuple[Any, ...]
+
+
 def devices_for(mesh: Any, work: Work) -> Devices:
     """The devices of `mesh`, checked, or those that suit the work best.
 
@@ -70,7 +76,9 @@ def devices_for(mesh: Any, work: Work) -> Devices:
     if mesh is None:
         return ALONE
     if isinstance(mesh, str) and mesh == "auto":
-        return _chosen(work)
+        return _chosen(work, tuple(jax.devices()))
+    if isinstance(mesh, Auto):
+        return _chosen(work, mesh.devices)
     if not isinstance(mesh, Mesh):
         raise ValueError(f"mesh must be a jax.sharding.Mesh, 'auto' or None, not {shown(mesh)}")
     for axis in mesh.axis_names:
@@ -87,8 +95,8 @@ def _devices(devices: Any, axes: tuple[Any, ...], work: Work, reason: str = "") 
     return Devices(mesh, work.own_tables and "agents" in axes, reason)
 
 
-def _chosen(work: Work) -> Devices:
-    devices, several = jax.devices(), jax.process_count() > 1
+def _chosen(work: Work, devices: tuple[Any, ...]) -> Devices:
+    several = jax.process_count() > 1
     count, trajectories = len(devices), work.num_trajectories
     if count == 1:
         return dataclasses.replace(ALONE, reason="there is no other")
