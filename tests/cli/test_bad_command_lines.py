@@ -77,6 +77,9 @@ REFUSED = {
     "solve sis --distributed --coordinator-address h:1 --num-processes 2 --process-id 2": (
         "process_id must be in 0..1, not 2"
     ),
+    "solve sis --distributed --coordinator-address h --num-processes 2 --process-id 1": (
+        "coordinator_address must be HOST:PORT, not 'h'"
+    ),
     # values of the wrong type
     "solve sis --num-agents many": "--num-agents must be INT, not 'many'",
     "solve sis --num-agents 2.5": "--num-agents must be INT, not '2.5'",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from crowdnash.learners.mirror_devices import run_epoch_on
+from crowdnash.learners.mirror_devices import _run_shared
 from crowdnash.simulation.rollouts import chunk_size
 
 KEY = jax.random.key(1)
@@ -136,13 +136,34 @@ def test_td_learning_shares_trajectories():
     assert float(np.ptp(one)) > 0.1
 
 
+def test_a_certificate_shares_paths():
+    """Paths are the same; their sums are added in another order, and a plan that rests on them
+    moves a value by no more than H steps' errors, at each of H steps."""
+    policy = solve(num_epochs=1, **INDEPENDENT).last_policy
+    one, several = (
+        cn.exploitability(SIS, policy, key=KEY, num_trajectories=M, own_influence_agents=2, mesh=on)
+        for on in (None, mesh("trajectories"))
+    )
+    assert one.method == "paths"
+    assert float(np.ptp(one.upper)) > 0.01
+    for name in ("value", "lower", "upper", "standard_error"):
+        np.testing.assert_allclose(
+            getattr(several, name), getattr(one, name), atol=H * TOLERANCE, err_msg=name
+        )
+    for name in ("maximum", "mean"):
+        ends = [(x.lower, x.upper) for x in (getattr(one, name), getattr(several, name))]
+        np.testing.assert_allclose(*ends, atol=10 * H * TOLERANCE)  # of spreads times quantiles
+    with pytest.raises(ValueError, match="exploitability shares trajectories alone"):
+        cn.exploitability(SIS, policy, key=KEY, mesh=mesh("agents"))
+
+
 def sums_in_loops(on, **arguments) -> tuple[list[int], int]:
     """All-reduces in the body of each loop of the compiled epoch that has any; those outside."""
     learner = cn.PolicyMirrorDescent(td_epochs=M, mixing=False, **arguments)
     state = learner.init(SIS, key=KEY)
     devices, game, state = learner.shared(SIS, state, on)
     size = chunk_size(N, M, devices)
-    lowered = run_epoch_on.lower(devices, game, state, learner._numbers(0), size)
+    lowered = _run_shared.lower(devices, game, state, learner._numbers(0), size)
     text = lowered.compile().compiled.as_text()
     computations = {}
     for block in text.split("\n\n"):

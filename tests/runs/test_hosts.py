@@ -114,14 +114,12 @@ class Cluster:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
         flags = ["--distributed", "--coordinator-address", address, "--num-processes", 2]
-        self.processes = [
-            subprocess.Popen(
-                command(*arguments, *flags, "--process-id", index),
-                stdout=(self.folder / f"{index}.out").open("w"),
-                stderr=(self.folder / f"{index}.err").open("w"),
-            )
-            for index in range(2)
-        ]
+        self.processes = []
+        for index in range(2):
+            out, err = (self.folder / f"{index}.{end}" for end in ("out", "err"))
+            with out.open("w") as output, err.open("w") as errors:
+                line = command(*arguments, *flags, "--process-id", index)
+                self.processes.append(subprocess.Popen(line, stdout=output, stderr=errors))
 
     def log(self, index: int) -> str:
         return "".join((self.folder / f"{index}.{end}").read_text() for end in ("out", "err"))

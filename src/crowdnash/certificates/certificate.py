@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int, PRNGKeyArray
 
 from crowdnash.certificates.enumeration import can_enumerate, enumerate_values, enumeration_size
@@ -67,6 +68,7 @@ def exploitability(
     learner: PPO | OptimisticQLearning | None = None,
     budget_steps: int | None = None,
     callback: Callable[[LearningProgress], Any] | None = None,
+    mesh: Mesh | str | None = None,
 ) -> Exploitability:
     """Measure how much each agent could gain by deviating alone from `policy` (Def. 2).
 
@@ -99,6 +101,9 @@ def exploitability(
         callback: Method "learned" with PPO: is told, before anything is played and as it goes on,
             how many steps of the game were played and how many will be in all. What it raises
             stops the evaluation.
+        mesh: Devices of this process that share the paths (method "paths"): a mesh of axis
+            "trajectories", or "auto" for all of them. The intervals are those of one device up to
+            rounding. None: the default device.
 
     Returns:
         Gains and intervals. With "learned" all upper ends are infinite, `maximum.lower` bounds the
@@ -127,6 +132,7 @@ def exploitability(
             learner=learner,
             budget_steps=budget_steps,
             callback=callback,
+            mesh=mesh,
         )
     used = method_for(game, method)
     if agents is None and used == "learned":
@@ -140,6 +146,8 @@ def exploitability(
         raise ValueError(f"callback is for method='learned', not for {used!r}")
     if learner is not None:
         check_instance("learner", learner, PPO, OptimisticQLearning)
+    if mesh is not None and used != "paths":
+        raise ValueError(f"mesh is for method 'paths', not for {used!r}")
     if isinstance(game, OutsideGame):
         learner, num_trajectories = plan_outside(
             game, policy, len(index), num_trajectories, learner, budget_steps
@@ -154,12 +162,19 @@ def exploitability(
     elif sampled:
         assert isinstance(game, PopulationGame)
         certificate = exploitability_of_sample(
-            game, policy, key, num_trajectories, sampled, confidence, own_influence_agents
+            game, policy, key, num_trajectories, sampled, confidence, own_influence_agents, mesh
         )
     elif used == "paths":
         assert isinstance(game, PopulationGame)
         certificate = exploitability_on_paths(
-            game, policy, key, num_trajectories, index, confidence, own_influence_agents
+            game,
+            policy,
+            key,
+            num_trajectories,
+            index,
+            confidence,
+            own_influence_agents,
+            mesh=mesh,
         )
     else:
         assert isinstance(game, TabularGame)  # method_for has seen to it

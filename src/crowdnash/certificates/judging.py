@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from crowdnash.certificates.limits import limits
-from crowdnash.certificates.path_values import gains_on_paths
 from crowdnash.certificates.planning import SECOND_ORDER, Prepared, Setting
+from crowdnash.certificates.shared_paths import gains_on
 from crowdnash.games.starts import double_start, mean_at_start
 
 
@@ -86,7 +86,8 @@ def gains_along(setting: Setting, agents: Prepared) -> Iterator[Along]:
     players = agents.players._replace(promised=setting.promised())
     for numbers, active in setting.chunks():
         paths = setting.simulate(setting.evaluation_key, numbers)
-        gains = gains_on_paths(setting.game, setting.layout, index, players, paths)
+        known = (setting.game, setting.layout, index, players)
+        gains = gains_on(setting.devices, *known, paths)
         yield Along(*(np.asarray(x)[active] for x in gains))
 
 

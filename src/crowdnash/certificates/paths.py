@@ -8,7 +8,7 @@ Axes: n agents examined, K population paths, m agents whose deviations are playe
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -108,6 +108,7 @@ def exploitability_on_paths(
     confidence: float,
     own_influence_agents: int,
     counted: Bool[np.ndarray, " n"] | None = None,
+    mesh: Any = None,
 ) -> Exploitability:
     """The certificate by method "paths"; see `certificate.exploitability`.
 
@@ -115,7 +116,7 @@ def exploitability_on_paths(
     are `counted`, with lower ends as predicted.
     """
     check_declarations(game)
-    setting = Setting.of(game, policy, key, num_paths, counted)
+    setting = Setting.of(game, policy, key, num_paths, counted, mesh)
     blocks = _blocks(setting, agents)
     if num_paths * len(agents) <= _MOST_KEPT:
         # If play refutes first order, only what is made of this changes.

@@ -6,7 +6,7 @@ without bias.
 Axes: n agents of a block, K population paths, B of them in one chunk, H steps, X = S*A pairs.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ from crowdnash.certificates.influence import (
     largest_bonus,
     largest_share,
 )
-from crowdnash.certificates.path_values import Players, add_laws, tabulate
+from crowdnash.certificates.path_values import Players, tabulate
 from crowdnash.certificates.plans import MeanModel, best_values, expected_next, plan_against
 from crowdnash.certificates.response import (
     Response,
@@ -32,10 +32,12 @@ from crowdnash.certificates.response import (
     slopes_at,
 )
 from crowdnash.certificates.result import SMALL_SHARE
-from crowdnash.certificates.simulated import Paths, Watched, simulate_paths, two_keys
+from crowdnash.certificates.shared_paths import add_laws_on, devices_of_paths, simulate_on
+from crowdnash.certificates.simulated import Paths, Watched, two_keys
 from crowdnash.games.base import PopulationGame
 from crowdnash.games.starts import double_start, mean_at_start, start_of
 from crowdnash.policies.base import Policy
+from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout
 from crowdnash.simulation.rollouts import chunk_size, policy_layout, simulate
@@ -63,6 +65,8 @@ class Setting(NamedTuple):
     """Which of the agents examined the mean is about; None for all of them."""
     first_order: bool = True
     """Whether first order may be relied on at all."""
+    devices: Devices = ALONE
+    """Which share the paths."""
 
     @classmethod
     def of(
@@ -72,12 +76,15 @@ class Setting(NamedTuple):
         key: Array,
         num_paths: int,
         counted: Bool[np.ndarray, " n"] | None = None,
+        mesh: Any = None,
     ) -> "Setting":
         """Split the key: one half plans, the other judges."""
+        devices = devices_of_paths(mesh, num_paths, game.num_agents)
         layout = policy_layout(policy, game.num_agents)
         sampler = eqx.filter_jit(action_sampler)(policy, layout)
         planning, evaluation = two_keys(key)
-        return cls(game, policy, layout, sampler, planning, evaluation, num_paths, counted)
+        keys = (planning, evaluation)
+        return cls(game, policy, layout, sampler, *keys, num_paths, counted, devices=devices)
 
     @property
     def felt(self) -> bool:
@@ -108,8 +115,9 @@ class Setting(NamedTuple):
 
     @property
     def paths_at_once(self) -> int:
-        """B: paths of a chunk."""
-        return chunk_size(self.game.num_agents, self.num_paths)
+        """B: paths of a chunk, equally many for each device."""
+        of_each = chunk_size(self.game.num_agents, self.num_paths, self.devices)
+        return of_each * self.devices.size("trajectories")
 
     def chunks(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Numbers of the paths [B] of every chunk, and which of them count."""
@@ -121,9 +129,8 @@ class Setting(NamedTuple):
     def simulate(self, key: Array, numbers: np.ndarray, watched: Watched | None = None) -> Paths:
         """The paths of these numbers; names the fault if a reward is not a number."""
         watched = watched or Watched.nobody(self.game, len(numbers))
-        paths = simulate_paths(
-            self.game, self.sampler, self.layout, key, jnp.asarray(numbers), watched
-        )
+        known = (self.game, self.sampler, self.layout, key)
+        paths = simulate_on(self.devices, *known, jnp.asarray(numbers), watched)
         if not np.isfinite(float(paths.rewards)):
             explain_fault(
                 self.game,
@@ -174,7 +181,7 @@ def mean_model(
     for numbers, active in setting.chunks():
         paths = setting.simulate(setting.planning_key, numbers)
         weight = jnp.asarray(active, jnp.float32)
-        sums = add_laws(game, setting.layout, index, paths, weight, sums)
+        sums = add_laws_on(setting.devices, game, setting.layout, index, paths, weight, sums)
         totals.append(np.asarray(paths.totals, np.float32)[..., active])
     model = MeanModel(*(np.asarray(x) / np.float32(setting.num_paths) for x in sums))
     return model, np.concatenate(totals, axis=-1)

@@ -9,6 +9,7 @@ Axes: N agents, m of them drawn at random, H steps, K components, p paths.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,13 +41,14 @@ def exploitability_of_sample(
     num_sampled: int,
     confidence: float,
     own_influence_agents: int,
+    mesh: Any = None,
 ) -> Exploitability:
     """The certificate by method "paths" of the worst agents and a random sample.
 
     `maximum` is about the agents examined, among them those whom the coarse pass over everybody
     finds worst; `mean` about all N.
     """
-    setting = Setting.of(game, policy, key, num_paths)
+    setting = Setting.of(game, policy, key, num_paths, mesh=mesh)
     coarse = coarse_gains(setting)
     order = np.argsort(-coarse, kind="stable")
     worst = np.sort(order[: min(_WORST_AGENTS, game.num_agents)])
@@ -56,7 +58,7 @@ def exploitability_of_sample(
     examined = np.union1d(worst, drawn)
     counted = np.isin(examined, drawn)
     e = exploitability_on_paths(
-        game, policy, key, num_paths, examined, confidence, own_influence_agents, counted
+        game, policy, key, num_paths, examined, confidence, own_influence_agents, counted, mesh
     )
     assert e.frozen is not None  # method "paths" has frozen figures
     mean, frozen_mean = (

@@ -23,7 +23,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from crowdnash import interrupts
-from crowdnash.checks import check_count, check_number
+from crowdnash.checks import check_count, check_number, shown
 from crowdnash.simulation.devices import at_home
 
 LIMIT = 600.0
@@ -206,6 +206,9 @@ def join(cluster: Cluster, limit: float = LIMIT) -> Hosts:
             "coordinator_address, num_processes and process_id must be given together, or none of "
             "them"
         )
+    address = cluster.coordinator_address
+    if address is not None and not address.rpartition(":")[2].isdigit():
+        raise ValueError(f"coordinator_address must be HOST:PORT, not {shown(address)}")
     if cluster.num_processes is not None:
         check_count("num_processes", cluster.num_processes, 1)
         check_count("process_id", cluster.process_id, 0, cluster.num_processes - 1)

@@ -74,12 +74,20 @@ class Devices:
         """`function(*arguments)` on every device; arguments and results lie everywhere."""
         if self.mesh is None:
             return function(*arguments)
+        return self.spread(
+            function, (PartitionSpec(),) * len(arguments), PartitionSpec(), *arguments
+        )
+
+    def spread(
+        self, function: Callable, in_specs: tuple[Any, ...], out_specs: Any, *arguments: Any
+    ) -> Any:
+        """`function(*arguments)` on every device, where arrays lie as their specs say; in `jit`."""
         arrays, static = eqx.partition(arguments, eqx.is_array)
 
-        def on_device(arrays: Any) -> Any:
+        def on_device(*arrays: Any) -> Any:
             return function(*eqx.combine(arrays, static))
 
-        return self.map(on_device, PartitionSpec(), PartitionSpec())(arrays)
+        return self.map(on_device, in_specs, out_specs)(*arrays)
 
     def numbers(self, round_: Array, size: int) -> UInt32[Array, " B"]:
         """Numbers of this device's `size` trajectories in a round, in which each has as many."""
