@@ -1,4 +1,4 @@
-"""Adapters to OpenSpiel, JaxMARL and MFGLib, where they are installed."""
+"""Adapters to MAgent2, OpenSpiel, JaxMARL and MFGLib, where they are installed."""
 
 import jax
 import numpy as np
@@ -31,6 +31,58 @@ def test_crowd_modelling_played_by_copies_pays_what_it_should():
     learner = cn.PolicyMirrorDescent.practical(num_epochs=20, td_epochs=10, groups="symmetric")
     result = cn.solve(sim, learner, key=KEY)
     assert result.history[-1].mean_return > expected + 0.2
+
+
+class Level(cn.Policy):
+    """All actions alike."""
+
+    num_actions: int
+
+    def probabilities(self, observation, agent_index, step):
+        return jax.numpy.full(self.num_actions, 1 / self.num_actions)
+
+
+def battle():
+    """Two armies in a small field."""
+    return pytest.importorskip("magent2.environments.battle_v4").parallel_env(map_size=12)
+
+
+def pursuit():
+    """Predators and prey, who see differently much and have differently many actions."""
+    name = "magent2.environments.adversarial_pursuit_v4"
+    return pytest.importorskip(name).parallel_env(map_size=12)
+
+
+@pytest.mark.filterwarnings("ignore")  # other libraries' own
+@pytest.mark.parametrize(("make", "horizon"), [(battle, 150), (pursuit, 20)])
+def test_play_is_what_the_bare_environment_answers_to_the_same_actions(make, horizon):
+    """Played again in the environment's own loop, by name: what each saw, earned, and who was there.
+
+    The environments draw from generators that `reset(seed=)` seeds.
+    """
+    from crowdnash.simulation.outside import episode_randomness
+
+    bare = make()
+    sim = cn.simulators.pettingzoo(make, horizon=horizon)
+    played = cn.simulate(sim, Level(sim.num_actions), key=KEY, num_trajectories=2)
+    own = [int(bare.action_space(agent).n) for agent in bare.possible_agents]
+    assert (played.actions < np.array(own))[played.alive].all()
+    for m in range(2):
+        seen, _ = bare.reset(seed=episode_randomness(KEY, m)[0])
+        for h in range(horizon):
+            present = [agent in bare.agents for agent in bare.possible_agents]
+            np.testing.assert_array_equal(played.alive[m, h], present)
+            moves, everyone = {}, enumerate(bare.possible_agents)
+            for k, agent in ((k, agent) for k, agent in everyone if present[k]):
+                flat = np.asarray(seen[agent], np.float32).reshape(-1)
+                np.testing.assert_allclose(played.states[m, h, k, : flat.size], flat, atol=1e-6)
+                assert not played.states[m, h, k, flat.size :].any()
+                moves[agent] = int(played.actions[m, h, k])
+            if not moves:
+                break
+            seen, rewards, *_ = bare.step(moves)
+            earned = [rewards.get(agent, 0.0) for agent in bare.possible_agents]
+            np.testing.assert_allclose(played.rewards[m, h], earned, atol=1e-5)
 
 
 def test_goofspiel_plays_every_card_once():
