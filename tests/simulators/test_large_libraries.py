@@ -56,7 +56,7 @@ def pursuit():
 @pytest.mark.filterwarnings("ignore")  # other libraries' own
 @pytest.mark.parametrize(("make", "horizon"), [(battle, 150), (pursuit, 20)])
 def test_play_is_what_the_bare_environment_answers_to_the_same_actions(make, horizon):
-    """Played again in the environment's own loop, by name: what each saw, earned, and who was there.
+    """Played again in the environment's own loop, by name: what all saw and earned, who was there.
 
     The environments draw from generators that `reset(seed=)` seeds.
     """
