@@ -216,10 +216,12 @@ def join(cluster: Cluster, limit: float = LIMIT) -> Hosts:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # JAX would catch SIGTERM and go on: a job that is cancelled must end.
     jax.config.update("jax_enable_preemption_service", False)
+    # Where the limit is short, it ends before JAX misses a heartbeat: our line is the clearer one.
+    heartbeat = int(min(_HEARTBEAT, limit + 10))
     try:
         jax.distributed.initialize(
             *cluster,
-            heartbeat_timeout_seconds=int(min(_HEARTBEAT, max(10, limit))),
+            heartbeat_timeout_seconds=heartbeat,
             shutdown_timeout_seconds=_SHUTDOWN,
             initialization_timeout=int(max(10, min(300, limit))),
         )
