@@ -24,6 +24,6 @@ rules = {
 }
 more = {"num_actions": 2, "num_states": 2, "horizon": 10, "features": ["hardship", "risk_aversion"]}
 sim = cn.simulators.mesa(make, agents.Citizen, **rules, **more)
-learner = cn.PolicyMirrorDescent.practical(num_epochs=15, td_epochs=8)
+learner = cn.PolicyMirrorDescent.practical(num_epochs=6, td_epochs=4)
 result = cn.solve(sim, learner, key=jax.random.key(0))
-gain = cn.exploitability(sim, result.policy, key=jax.random.key(1), budget_steps=5_000)
+gain = cn.exploitability(sim, result.policy, key=jax.random.key(1), budget_steps=1_500)
