@@ -167,6 +167,7 @@ def test_identical_agents_are_symmetric():
     assert symmetry(game, "independent").beta == (0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_order_of_agents_does_not_matter():
     game = random_population_game(3, 5, 2, 2, 2, kind=RandomAffineBothGame, weighted=True)
     order = np.array([3, 0, 4, 1, 2])

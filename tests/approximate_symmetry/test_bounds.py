@@ -60,6 +60,7 @@ def test_the_papers_counterexample():
     assert not bound.vacuous
 
 
+@pytest.mark.slow
 def test_values_of_the_papers_games():
     rps = cn.games.RockPaperScissors.sample(jax.random.key(0), num_agents=2000, horizon=10)
     bound = nash_bound(rps, symmetry(rps))

@@ -267,6 +267,7 @@ class Bending(RandomAffineGame):
         return jnp.log(1 + aggregate[0]) * jnp.where(state == 0, 1.0, 0.0)
 
 
+@pytest.mark.slow
 def test_bending_rewards_are_refuted():
     game = random_population_game(1, 9, 2, 2, 2, kind=Bending)
     groups = np.arange(9) % 2
@@ -402,6 +403,7 @@ class Ridge(cn.PopulationGame):
         return agent.liking * jnp.exp(-30 * (apart**2).sum())
 
 
+@pytest.mark.slow
 def test_a_search_climbs_from_every_group():
     """Twelve groups that are copies of each other have one beta; the last were not climbed from."""
     game = Ridge(agents=Tastes(jnp.tile(jnp.array([0.0, 1.0]), 30)))

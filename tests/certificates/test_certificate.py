@@ -129,7 +129,7 @@ def rps_closed_form(game, policy) -> tuple[np.ndarray, np.ndarray]:
     return value.mean(1), best.mean(1)
 
 
-@pytest.mark.parametrize("num_agents", [2, 3])
+@pytest.mark.parametrize("num_agents", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_exact_equals_brute_force(num_agents, grouping):
     rps = random_rps(num_agents, horizon=2)

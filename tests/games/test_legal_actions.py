@@ -70,7 +70,7 @@ def test_a_policy_that_plays_what_is_illegal_is_refused(game):
     "settings",
     [
         {},
-        {"representation": "features"},
+        pytest.param({"representation": "features"}, marks=pytest.mark.slow),
         {"evaluation": "td", "groups": "independent"},
         {"representation": "tables", "groups": np.arange(20) % 2, "mixing": True, "step_size": 0.3},
     ],

@@ -456,6 +456,7 @@ def test_learning_lowers_exploitability():
     assert after < 0.5 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", [pytest.param(BeachBar, marks=SLOW), CrowdModelling, Garnet])
 def test_simulation_stays_in_the_reward_range(game):
     game = game.sample(KEY, num_agents=20, horizon=4)

@@ -57,6 +57,7 @@ def test_bad_trips(trips, options, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_drivers_who_value_time_more_pay_the_toll():
     """The toll road takes 10 + v / 50 minutes, and w is uniform on [0.2, 1.8].
 

@@ -82,7 +82,14 @@ class SISInCents(cn.games.SIS):
         return 100 * super().reward(agent, state, action, aggregate, step)
 
 
-@pytest.mark.parametrize("representation", ["mixed", "features", "tables"])
+@pytest.mark.parametrize(
+    "representation",
+    [
+        "mixed",
+        pytest.param("features", marks=pytest.mark.slow),
+        pytest.param("tables", marks=pytest.mark.slow),
+    ],
+)
 def test_the_unit_of_rewards_changes_nothing(representation):
     game = cn.games.SIS.sample(jax.random.key(0), num_agents=60, horizon=4)
     cents = SISInCents(**game.agents._asdict(), horizon=4)

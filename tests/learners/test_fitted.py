@@ -117,7 +117,14 @@ def fits(name):
     return fit_mixed(features, A), ResidualMemory.empty(H, S * A, N)
 
 
-@pytest.mark.parametrize("name", ["tables", "features", "mixed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mixed",
+        pytest.param("features", marks=pytest.mark.slow),
+        pytest.param("tables", marks=pytest.mark.slow),
+    ],
+)
 def test_a_constant_added_to_all_rewards_changes_only_the_values(name):
     """Also where pairs are unvisited: three trajectories leave most of an agent's pairs so."""
     fit, kept = fits(name)

@@ -281,6 +281,7 @@ def _leaves(a, b):
     return zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
 
 
+@pytest.mark.slow
 def test_gradients_in_chunks():
     """Adam's first moment is a tenth of the gradient; 3 does not divide 10."""
     whole, parts = (

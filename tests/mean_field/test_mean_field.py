@@ -162,6 +162,7 @@ def test_traced_calls_equal_plain_ones():
     assert float(single) == pytest.approx(plain, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_against_differences():
     mfg = random_tables(11)
     logits = np.random.default_rng(12).normal(size=(3, 3, 2))

@@ -182,6 +182,7 @@ def test_adaptive_weights_halve_when_the_exploitability_does_not_fall():
     np.testing.assert_allclose(solution.policy, policy, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_one_population_an_agent():
     """A-SIS with 60 different agents: solved, and certified in the game of 60."""
     game = cn.games.SIS.sample(jax.random.key(1), num_agents=60, horizon=8)

@@ -73,6 +73,7 @@ def _curve_settings(figure, **changes):
     return {**point.settings, **small, "num_paths": 8, **changes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["theorem", "practical"])
 def test_learning_curves_are_those_of_solve(preset):
     settings = _curve_settings("fig1b", preset=preset)
@@ -248,6 +249,7 @@ def test_costs_compare_by_hand():
     assert len(figure.axes[0].get_yticks()) == sum("run" in n or "expl" in n for n in ours)
 
 
+@pytest.mark.slow
 def test_costs_are_measured():
     settings = {"task": "learn", "game": "sis", "groups": "symmetric", "num_agents": 10}
     (row,) = costs.measure({**settings, "seed": 0, "repeats": 3})

@@ -76,6 +76,7 @@ def on_devices(count: int, lines: list[list[object]]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_four_devices_and_another_number_after_them(tmp_path):
     """A checkpoint is in the order of agents: 1 -> 4 (trajectories) -> 2 (agents) devices."""
     one, several = tmp_path / "one", tmp_path / "several"

@@ -172,6 +172,7 @@ def test_bad_settings_are_named(changes, message):
         config(**changes)
 
 
+@pytest.mark.slow
 def test_command_line_from_solve_to_report(tmp_path, capsys):
     pytest.importorskip("tensorboardX")
     out = tmp_path / "run"

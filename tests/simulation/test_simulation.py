@@ -102,6 +102,7 @@ class Lost(DriftSimulator):
         return jnp.where((state.step == 2) & (jnp.arange(4) == 3), 7, state.place)
 
 
+@pytest.mark.slow
 def test_an_observation_that_is_no_state():
     policy = drift_policy()
     with pytest.raises(cn.GameError, match=r"agent 3 at step 2 observes 7: must lie in 0\.\.2"):

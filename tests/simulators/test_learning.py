@@ -22,7 +22,7 @@ def tables(**changes):
     return cn.PolicyMirrorDescent.practical(**(settings | changes))
 
 
-@pytest.mark.parametrize("evaluation", ["td", "fitted"])
+@pytest.mark.parametrize("evaluation", [pytest.param("td", marks=pytest.mark.slow), "fitted"])
 def test_agents_that_die_learn_to_live_until_the_last_step(evaluation):
     """6.5 is the best; taking the dead for alive, one learns to die at once and earns 1.5."""
     learner = tables(evaluation=evaluation, num_epochs=60, td_epochs=20)
@@ -112,6 +112,7 @@ def test_which_pairs_were_seen_to_be_legal():
 PPO = {"num_epochs": 25, "num_trajectories": 10, "learning_rate": 1e-2, "hidden_sizes": (16,)}
 
 
+@pytest.mark.slow
 def test_networks_learn_from_agents_that_die():
     result = cn.solve(Mortals(), cn.PPO(**PPO, minibatch_size=150), key=KEY)
     assert result.history[-1].mean_return > 6.45
