@@ -7,9 +7,8 @@ RUNTIME := $(VENV)/.installed-runtime
 DEVELOPMENT := $(VENV)/.installed-development
 DOCUMENTATION := $(VENV)/.installed-documentation
 
-# Two test processes, half of the files each: a file's tests are in one of them, which compiles their
-# programs once. Who ends first takes from the other.
-PYTEST_FLAGS ?= -n 2 --dist worksteal
+# Two test processes, and a file's tests in one of them, which compiles their programs once.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 DEMO_GAME := sis --num-agents 1000 --horizon 20 --heterogeneity 0.1 --num-epochs 300 \
 	--temperature 0.01 --evaluate-every 20 --seed 0
 
