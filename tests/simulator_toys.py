@@ -123,3 +123,40 @@ class Dice:
     def step(self, actions):
         rewards = np.random.random(3) + random.random()  # noqa: NPY002
         return np.random.randint(0, 5, 3), rewards, np.ones(3, bool), None  # noqa: NPY002
+
+
+class Stairs:
+    """Everybody climbs stairs alone and looks at the others: height pays, theirs hurts.
+
+    Climbing costs .1, and leads up in 9 of 10 cases, else down. What is paid is noisy, and what the
+    others do to it is not seen.
+    """
+
+    num_agents, num_actions, horizon, num_states = 12, 2, 5, 5
+
+    def reset(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.heights = np.zeros(self.num_agents, int)
+        return self.heights
+
+    def step(self, actions):
+        up = np.where(self.rng.random(self.num_agents) < 0.9, 1, -1)
+        noise = 0.5 * self.rng.standard_normal(self.num_agents)
+        others = (self.heights.sum() - self.heights) / (self.num_agents - 1)
+        rewards = self.heights / 4 - 0.1 * actions - 0.2 * others + noise
+        self.heights = np.clip(self.heights + actions * up, 0, 4)
+        return self.heights, rewards, np.ones(self.num_agents, bool), None
+
+
+def stairs_values(probs):
+    """By induction: what a policy [H,S,A] earns from its own height, and what the best one does."""
+    own, best, plans = np.zeros(5), np.zeros(5), []
+    for rows in probs[::-1]:
+        ends = np.clip(np.arange(5)[:, None] + [1, -1], 0, 4)
+        q = [
+            np.stack([np.arange(5) / 4 + v, np.arange(5) / 4 - 0.1 + v[ends] @ [0.9, 0.1]], 1)
+            for v in (own, best)
+        ]
+        own, best = (rows * q[0]).sum(1), q[1].max(1)
+        plans.append(q[1].argmax(1))
+    return own[0], best[0], np.array(plans[::-1])

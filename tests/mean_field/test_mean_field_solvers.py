@@ -99,24 +99,15 @@ def crowd_modelling():
 def test_openspiel_scores_our_policies_as_we_do():
     """OpenSpiel's own NashConv of tables of ours: any, and one that we solved for."""
     pytest.importorskip("pyspiel")
-    import pyspiel
-    from open_spiel.python import policy as openspiel_policy
     from open_spiel.python.mfg.algorithms import nash_conv
 
-    class Table(openspiel_policy.Policy):
-        def __init__(self, game, probs):
-            super().__init__(game, [0])
-            self.probs = probs
-
-        def action_probabilities(self, state, player_id=None):
-            place, time = (int(k) for k in state.observation_string(0).strip("()").split(", "))
-            return {a: float(self.probs[time, place, a]) for a in state.legal_actions()}
-
-    game, mfg = pyspiel.load_game("mfg_crowd_modelling"), crowd_modelling()
+    sim = cn.simulators.open_spiel("mfg_crowd_modelling", num_agents=50)
+    mfg = crowd_modelling()
     solved = mean_field.solve(mfg, "online_mirror_descent", num_iterations=100, step_size=0.1)
     drawn = np.random.default_rng(0).dirichlet(np.ones(3), (10, 10))
     for probs in (drawn, np.asarray(solved.policy)):
-        theirs = nash_conv.NashConv(game, Table(game, probs)).nash_conv()
+        ours = cn.simulators.to_open_spiel(cn.TabularPolicy.symmetric(probs, 50), sim)
+        theirs = nash_conv.NashConv(sim.game, ours).nash_conv()
         assert theirs == pytest.approx(float(mean_field.exploitability(mfg, probs)), abs=1e-5)
     assert theirs < 1.5  # of 2.81 for uniform play
 

@@ -23,7 +23,7 @@ PAGES = sorted(page for page in DOCS.rglob("*.md") if blocks(page))
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 RUNNABLE = {
     "index.md": 1,
-    "simulators.md": 9,
+    "simulators.md": 10,
     "tutorial.md": 13,
     "howto/black_box.md": 6,
     "howto/which_learner.md": 5,

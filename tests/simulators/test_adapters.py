@@ -82,6 +82,30 @@ def test_pettingzoo_agents_of_two_kinds_that_die():
     np.testing.assert_array_equal(played.alive[:, :, 2].sum(1), 4)  # then the environment ends
 
 
+class Haunted(Pasture):
+    """Its first observation tells of the episodes before: `reset` forgets to forget."""
+
+    episodes = 0
+
+    def reset(self, seed=None, options=None):
+        self.episodes += 1
+        return super().reset(seed, options)
+
+    def _seen(self):
+        seen = super()._seen()
+        return {agent: own / self.episodes for agent, own in seen.items()}
+
+
+def test_pettingzoo_makes_an_environment_an_episode_where_asked():
+    first = {}
+    for fresh in (False, True):
+        sim = cn.simulators.pettingzoo(Haunted, horizon=4, fresh=fresh)
+        for one in (sim, sim.spawn()):
+            first[fresh] = [one.reset(seed)[0, 0] for seed in range(3)]
+            expected = [0.5, 0.5, 0.5] if fresh else [0.5, 0.25, 0.5 / 3]
+            np.testing.assert_allclose(first[fresh], expected)
+
+
 @pytest.mark.slow
 def test_pettingzoo_learns_to_graze():
     """Both sheep: 4 steps of 2; the wolf 4 of 3. Resting ends a sheep with 1."""

@@ -53,8 +53,33 @@ def pursuit():
     return pytest.importorskip(name).parallel_env(map_size=12)
 
 
+def knights():
+    """Knights and archers against zombies, which come every fifth step."""
+    name = "pettingzoo.butterfly.knights_archers_zombies_v11"
+    pytest.importorskip("pygame")
+    return pytest.importorskip(name).parallel_env(spawn_delay=5)
+
+
+def knights_before(seed, count):
+    """What happens in an episode to those who do nothing, after others have played."""
+    sim = cn.simulators.pettingzoo(knights, horizon=12, fresh=count < 0)
+    for _ in range(abs(count)):
+        sim.reset(seed)
+        sim.step(np.full(4, 5))
+    sim.reset(seed)
+    return np.stack([sim.step(np.full(4, 5))[0] for _ in range(12)])
+
+
 @pytest.mark.filterwarnings("ignore")  # other libraries' own
-@pytest.mark.parametrize(("make", "horizon"), [(battle, 150), (pursuit, 20)])
+def test_zombies_come_by_a_clock_that_reset_does_not_set_back():
+    """Three steps of another episode, and all that follows is early; not in a new environment."""
+    once = knights_before(7, 0)
+    assert np.abs(knights_before(7, 3) - once).max() > 0.01
+    np.testing.assert_array_equal(knights_before(7, -3), once)
+
+
+@pytest.mark.filterwarnings("ignore")  # other libraries' own
+@pytest.mark.parametrize(("make", "horizon"), [(battle, 150), (pursuit, 20), (knights, 60)])
 def test_play_is_what_the_bare_environment_answers_to_the_same_actions(make, horizon):
     """Played again in the environment's own loop, by name: what all saw and earned, who was there.
 
@@ -62,12 +87,14 @@ def test_play_is_what_the_bare_environment_answers_to_the_same_actions(make, hor
     """
     from crowdnash.simulation.outside import episode_randomness
 
+    fresh = make is knights  # whose reset leaves something behind
     bare = make()
-    sim = cn.simulators.pettingzoo(make, horizon=horizon)
+    sim = cn.simulators.pettingzoo(make, horizon=horizon, fresh=fresh)
     played = cn.simulate(sim, Level(sim.num_actions), key=KEY, num_trajectories=2)
     own = [int(bare.action_space(agent).n) for agent in bare.possible_agents]
     assert (played.actions < np.array(own))[played.alive].all()
     for m in range(2):
+        bare = make() if fresh else bare
         seen, _ = bare.reset(seed=episode_randomness(KEY, m)[0])
         for h in range(horizon):
             present = [agent in bare.agents for agent in bare.possible_agents]

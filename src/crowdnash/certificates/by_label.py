@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.stats
 
+from crowdnash.certificates.intervals import of_best_deviations
 from crowdnash.interval import Interval
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _gains(certificate: "Exploitability", label: Any, some: np.ndarray) -> Label
     return LabelGains(
         label=label.item() if isinstance(label, np.generic) else label,
         num_agents=count,
-        maximum=Interval(float(lowest.max()), float(highest.max())),
-        mean=Interval(float(average.mean()), float(highest.mean())),
+        maximum=of_best_deviations(float(lowest.max()), float(highest.max())),
+        mean=of_best_deviations(float(average.mean()), float(highest.mean())),
         value=float(certificate.value[some].mean()),
     )

@@ -22,6 +22,7 @@ from jaxtyping import Int, PRNGKeyArray
 
 from crowdnash.certificates.enumeration import can_enumerate, enumerate_values, enumeration_size
 from crowdnash.certificates.independent import independent_values, is_exact
+from crowdnash.certificates.intervals import of_best_deviations
 from crowdnash.certificates.learned import learned_exploitability
 from crowdnash.certificates.mixtures import remembering
 from crowdnash.certificates.origin import Origin
@@ -32,6 +33,7 @@ from crowdnash.certificates.ppo_deviations import LearningProgress, evenly_sprea
 from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability, FrozenGains
 from crowdnash.certificates.sampled_agents import exploitability_of_sample
+from crowdnash.certificates.table_deviations import TableSearch
 from crowdnash.checks import (
     check_choice,
     check_count,
@@ -42,7 +44,6 @@ from crowdnash.checks import (
 )
 from crowdnash.games.base import DynamicGame, PopulationGame, TabularGame
 from crowdnash.games.declarations import check_declarations
-from crowdnash.interval import Interval
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy, check_policy
 from crowdnash.policies.mixture import PolicyMixture
@@ -94,21 +95,22 @@ def exploitability(
             else "paths" for a `PopulationGame` and "learned" for any other.
         learner: How deviations are learned by method "learned": settings of `PPO` (default
             `best_response_learner(game)`) or, for agents that observe one integer each,
-            `OptimisticQLearning`.
+            `OptimisticQLearning`. In a simulator outside JAX whose agents observe one integer each,
+            tables are fitted to what the deviators went through, unless a `PPO` is given.
         budget_steps: Simulators outside JAX: how many steps of the simulator may be played in all
             (by default 100,000), from which the number of epochs and of trajectories follow,
             `num_trajectories` at most. Not beside `learner`.
-        callback: Method "learned" with PPO: is told, before anything is played and as it goes on,
-            how many steps of the game were played and how many will be in all. What it raises
-            stops the evaluation.
+        callback: Method "learned", but by `OptimisticQLearning`: is told, before anything is played
+            and as it goes on, how many steps of the game were played and how many will be in all.
+            What it raises stops the evaluation.
         mesh: Devices of this process that share the paths (method "paths"): a mesh of axis
             "trajectories", or "auto" for all of them. The intervals are those of one device up to
             rounding. None: the default device.
 
     Returns:
-        Gains and intervals. With "learned" all upper ends are infinite, `maximum.lower` bounds the
-        largest exploitability of *all* agents from below, and `mean.lower` the mean over those
-        examined.
+        Gains and intervals; no end of an interval is below 0, which is what keeping to the policy
+        gains. With "learned" all upper ends are infinite, `maximum.lower` bounds the largest
+        exploitability of *all* agents from below, and `mean.lower` the mean over those examined.
 
     Raises:
         ValueError: The policy does not fit the game, an argument is out of range or the method
@@ -148,16 +150,17 @@ def exploitability(
         check_instance("learner", learner, PPO, OptimisticQLearning)
     if mesh is not None and used != "paths":
         raise ValueError(f"mesh is for method 'paths', not for {used!r}")
+    how: PPO | OptimisticQLearning | TableSearch | None = learner
     if isinstance(game, OutsideGame):
-        learner, num_trajectories = plan_outside(
+        how, num_trajectories = plan_outside(
             game, policy, len(index), num_trajectories, learner, budget_steps
         )
     elif budget_steps is not None:
         raise ValueError("budget_steps is for simulators outside JAX, and this game is none")
-    origin = Origin.of(game, policy, key, own_influence_agents, learner, sampled)
+    origin = Origin.of(game, policy, key, own_influence_agents, how, sampled)
     if used == "learned":
         certificate = learned_exploitability(
-            game, policy, index, key, num_trajectories, confidence, learner, callback
+            game, policy, index, key, num_trajectories, confidence, how, callback
         )
     elif sampled:
         assert isinstance(game, PopulationGame)
@@ -240,7 +243,7 @@ def _exact(
 ) -> Exploitability:
     """What was not sampled. By "exact" nobody influences anybody: frozen figures are the same."""
     gain, zero = (best - value)[index], np.zeros(len(index))
-    maximum, mean = (Interval(float(x), float(x)) for x in (gain.max(), gain.mean()))
+    maximum, mean = (of_best_deviations(float(x), float(x)) for x in (gain.max(), gain.mean()))
     frozen = FrozenGains(value[index], gain, gain, zero, zero, maximum, mean)
     return Exploitability(
         agents=index,

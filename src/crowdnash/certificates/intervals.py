@@ -34,6 +34,15 @@ def mean_interval(by_path: np.ndarray, confidence: float) -> Interval:
     return Interval(float(by_path.mean() - wide), float(by_path.mean() + wide))
 
 
+def of_best_deviations(lower: float, upper: float) -> Interval:
+    """The interval for what a best deviation gains (Def. 2), from ends of what some deviation does.
+
+    Whoever keeps to the policy deviates too, and gains exactly 0: no exploitability is below that,
+    whatever was measured. Only ends are raised to 0, never the gains of deviations themselves.
+    """
+    return Interval(max(lower, 0.0), max(upper, 0.0))
+
+
 class Estimate(NamedTuple):
     """One estimate of upper ends: per agent with standard errors, and their mean on every path."""
 

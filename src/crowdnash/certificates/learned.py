@@ -4,14 +4,15 @@ Axes: n agents examined, K trajectories.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
-from crowdnash.certificates.intervals import lower_end, mean_interval
+from crowdnash.certificates.intervals import lower_end, mean_interval, of_best_deviations
 from crowdnash.certificates.ppo_deviations import (
+    DeviationGains,
     LearningProgress,
     agent_steps_to_learn,
     best_response_learner,
@@ -21,10 +22,23 @@ from crowdnash.certificates.ppo_deviations import (
 from crowdnash.certificates.q_deviations import learn_table, measure_tables
 from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability
+from crowdnash.certificates.table_deviations import (
+    TableSearch,
+    learn_tables,
+    measure_table_deviations,
+    plays_of_tables,
+)
 from crowdnash.games.base import DynamicGame
-from crowdnash.interval import Interval
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy
+from crowdnash.simulators.game import OutsideGame
+
+
+class _Judged(NamedTuple):
+    """What deviations gain on plays of their own, and what they had promised."""
+
+    played: DeviationGains
+    promise: Float[np.ndarray, " n"]
 
 
 def learned_exploitability(
@@ -34,52 +48,32 @@ def learned_exploitability(
     key: PRNGKeyArray,
     num_trajectories: int,
     confidence: float,
-    learner: PPO | OptimisticQLearning | None,
+    learner: PPO | OptimisticQLearning | TableSearch | None,
     callback: Callable[[LearningProgress], Any] | None = None,
 ) -> Exploitability:
     """The evaluation by method "learned"; see `certificate.exploitability`.
 
     Each deviation is really played, and alone, so that nothing is left out. A gain below 0 is
-    reported as measured: then nothing better than the policy was learned.
+    reported as measured: then nothing better than the policy was learned. The intervals are about
+    the best deviations, which gain at least what the policy itself gains, 0.
 
     Raises:
         ValueError: there is a callback, and the learner is no PPO.
     """
-    learn_key, measure_key = jax.random.split(key)
     count = num_trajectories
     if isinstance(learner, OptimisticQLearning):
         if callback is not None:
             raise ValueError("callback is for deviations that a PPO learns")
-        learn_key, choose_key = jax.random.split(learn_key)
-        actions = [
-            learn_table(game, policy, int(agent), key=learn_key, learner=learner).actions
-            for agent in agents
-        ]
-        planned, played = (
-            measure_tables(game, policy, agents, actions, key=k, num_trajectories=count)
-            for k in (choose_key, measure_key)
-        )
-        promise = planned.gain.mean(1)
+        judged = _by_q_learning(game, policy, agents, key, count, learner)
+    elif isinstance(learner, TableSearch):
+        assert isinstance(game, OutsideGame)  # planned for it
+        judged = _by_tables(game, policy, agents, key, count, learner, callback)
     else:
         learner = learner or best_response_learner(game)
-        steps = agent_steps_to_learn(game, policy, len(agents), learner, count) // game.num_agents
-        tell = _Teller(callback, game.horizon, steps)
-        deviations = learn_deviations(
-            game,
-            policy,
-            agents,
-            key=learn_key,
-            learner=learner,
-            num_trajectories=count,
-            on_plays=tell,
-        )
-        played = measure_deviations(
-            game, policy, deviations, key=measure_key, num_trajectories=count, on_plays=tell
-        )
-        promise = deviations.promise
-    gain = played.gain.mean(1)
+        judged = _by_networks(game, policy, agents, key, count, learner, callback)
+    played, gain = judged.played, judged.played.gain.mean(1)
     error = played.gain.std(1, ddof=1) / np.sqrt(count)
-    pick = int(np.argmax(promise))
+    pick = int(np.argmax(judged.promise))
     largest = lower_end(gain[pick], error[pick], confidence, count)
     average = mean_interval(played.gain.mean(0), confidence)
     return Exploitability(
@@ -89,12 +83,78 @@ def learned_exploitability(
         upper=np.full(len(agents), np.inf),
         standard_error=error,
         upper_standard_error=np.zeros(len(agents)),
-        maximum=Interval(largest, np.inf),
-        mean=Interval(average.lower, np.inf),
+        maximum=of_best_deviations(largest, np.inf),
+        mean=of_best_deviations(average.lower, np.inf),
         confidence=confidence,
         method="learned",
         num_trajectories=count,
     )
+
+
+def _by_q_learning(
+    game: DynamicGame,
+    policy: Policy,
+    agents: Int[np.ndarray, " n"],
+    key: PRNGKeyArray,
+    count: int,
+    learner: OptimisticQLearning,
+) -> _Judged:
+    """Tables, one agent after the other, in a game in JAX."""
+    learn_key, measure_key = jax.random.split(key)
+    learn_key, choose_key = jax.random.split(learn_key)
+    actions = [
+        learn_table(game, policy, int(agent), key=learn_key, learner=learner).actions
+        for agent in agents
+    ]
+    planned, played = (
+        measure_tables(game, policy, agents, actions, key=k, num_trajectories=count)
+        for k in (choose_key, measure_key)
+    )
+    return _Judged(played, planned.gain.mean(1))
+
+
+def _by_tables(
+    game: OutsideGame,
+    policy: Policy,
+    agents: Int[np.ndarray, " n"],
+    key: PRNGKeyArray,
+    count: int,
+    search: TableSearch,
+    callback: Callable[[LearningProgress], Any] | None,
+) -> _Judged:
+    """Tables, from play of a simulator outside JAX."""
+    learn_key, measure_key = jax.random.split(key)
+    plays = plays_of_tables(game, len(agents), search, count)
+    tell = _Teller(callback, game.horizon, plays * game.horizon)
+    deviations = learn_tables(
+        game, policy, agents, key=learn_key, search=search, num_trajectories=count, on_plays=tell
+    )
+    played = measure_table_deviations(
+        game, policy, deviations, key=measure_key, num_trajectories=count, on_plays=tell
+    )
+    return _Judged(played, deviations.promise)
+
+
+def _by_networks(
+    game: DynamicGame,
+    policy: Policy,
+    agents: Int[np.ndarray, " n"],
+    key: PRNGKeyArray,
+    count: int,
+    learner: PPO,
+    callback: Callable[[LearningProgress], Any] | None,
+) -> _Judged:
+    """Networks, in any game."""
+    learn_key, measure_key = jax.random.split(key)
+    steps = agent_steps_to_learn(game, policy, len(agents), learner, count) // game.num_agents
+    tell = _Teller(callback, game.horizon, steps)
+    deviations = learn_deviations(
+        game, policy, agents, key=learn_key, learner=learner, num_trajectories=count, on_plays=tell
+    )
+    played = measure_deviations(
+        game, policy, deviations, key=measure_key, num_trajectories=count, on_plays=tell
+    )
+    return _Judged(played, deviations.promise)
 
 
 class _Teller:

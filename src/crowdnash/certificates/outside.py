@@ -1,8 +1,9 @@
-"""Learned deviations, and what they earn in a simulator outside JAX.
+"""Deviations by networks, and what any deviation earns in a simulator outside JAX.
 
 Axes: N agents, K agents examined, M trajectories, B lanes, A actions.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -39,43 +40,55 @@ class LearnedDeviations(NamedTuple):
     promise: Float[np.ndarray, " K"]
 
 
+Deviator = Callable[[Situation, Int[np.ndarray, " B"]], Int[np.ndarray, " B"]]
+"""What an agent does in B episodes instead of the actions that its policy drew."""
+
+
 def total_rewards_outside(
     game: OutsideGame,
     policy: Policy,
-    deviations: LearnedDeviations,
-    deviator: int,
+    agents: Int[np.ndarray, " K"],
     key: PRNGKeyArray,
     num_trajectories: int,
+    deviator: tuple[int, Deviator] | None = None,
 ) -> Float[np.ndarray, "K M"]:
-    """Total rewards of the K agents where the k-th deviates (-1: nobody) on M trajectories.
+    """Total rewards of K agents on M trajectories, where one agent (its index) deviates or nobody.
 
     Raises:
         SimulatorError: the simulator breaks its contract.
     """
     rows = policy_rows(policy)
-    agent, greedy = int(deviations.agents[deviator]), bool(deviations.greedy[deviator])
-    own = jax.tree.map(lambda x: x[deviator], deviations.networks)
-    totals = np.zeros((len(deviations.agents), num_trajectories))
+    totals = np.zeros((len(agents), num_trajectories))
 
     def choose(situation: Situation) -> np.ndarray:
         actions = draw_legal(rows(situation), situation.numbers, situation.legal)
-        if deviator < 0:
-            return actions
+        if deviator is not None:
+            agent, act = deviator
+            actions[:, agent] = act(situation, actions[:, agent])
+        return actions
+
+    def on_step(episode: Episode) -> None:
+        totals[:, episode.rows] += episode.rewards[:, agents].T
+
+    play_outside(game, choose, key, num_trajectories, on_step)
+    return totals
+
+
+def network_deviator(deviations: LearnedDeviations, k: int) -> tuple[int, Deviator]:
+    """The k-th of the agents, and what its network does."""
+    agent, greedy = int(deviations.agents[k]), bool(deviations.greedy[k])
+    own = jax.tree.map(lambda x: x[k], deviations.networks)
+
+    def act(situation: Situation, drawn: np.ndarray) -> np.ndarray:
         seen = jax.tree.map(lambda x: x[:, agent], situation.observations)
         step = jnp.asarray(situation.step, jnp.int32)
         probs = np.asarray(_probabilities(own, deviations.features, seen, step))
         legal = None if situation.legal is None else situation.legal[:, agent]
         if greedy:
-            actions[:, agent] = legal_share(probs, legal).argmax(-1)
-        else:
-            actions[:, agent] = draw_legal(probs, situation.numbers[:, agent], legal)
-        return actions
+            return legal_share(probs, legal).argmax(-1)
+        return draw_legal(probs, situation.numbers[:, agent], legal)
 
-    def on_step(episode: Episode) -> None:
-        totals[:, episode.rows] += episode.rewards[:, deviations.agents].T
-
-    play_outside(game, choose, key, num_trajectories, on_step)
-    return totals
+    return agent, act
 
 
 @eqx.filter_jit

@@ -1,11 +1,13 @@
 """How many steps of a simulator a learned certificate may take, and what they are spent on."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from crowdnash.certificates.ppo_deviations import (
     agent_steps_to_learn,
     best_response_learner,
 )
+from crowdnash.certificates.table_deviations import TableSearch, plays_of_tables
 from crowdnash.checks import check_count
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy
@@ -16,12 +18,15 @@ _MEASURING = 0.4
 """Share of the budget for plays that judge deviations; the rest are plays to learn from."""
 
 _MOST_EPOCHS, _LEAST_PLAYS = 150, 2
+_MOST_ROUNDS, _EPISODES_A_ROUND = 50, 8
+_MOST_ENTRIES = 2**22
+"""Entries [H,S,A] of a table up to which it is tables that learn."""
 
 
 class Plan(NamedTuple):
     """The learner of deviations, and the trajectories that each of them is measured on."""
 
-    learner: Any
+    learner: PPO | TableSearch
     num_trajectories: int
 
 
@@ -30,10 +35,12 @@ def plan_outside(
     policy: Policy,
     num_agents: int,
     num_trajectories: int,
-    learner: Any,
+    learner: object,
     budget_steps: int | None,
 ) -> Plan:
     """Spend a budget of simulator steps on learning and on measuring deviations.
+
+    Tables learn where agents observe one integer each, networks elsewhere.
 
     Args:
         game: the simulator.
@@ -52,30 +59,56 @@ def plan_outside(
             raise ValueError("budget_steps sets the learner's settings: it needs learner=None")
         if not isinstance(learner, PPO):
             raise ValueError(
-                f"learner must be a PPO for a simulator outside JAX, not {type(learner).__name__}"
+                f"learner must be a PPO for a simulator outside JAX, not {type(learner).__name__}; "
+                "without one, tables learn where agents observe one integer each"
             )
         return Plan(learner, num_trajectories)
-    budget = _BUDGET_STEPS if budget_steps is None else budget_steps
-    check_count("budget_steps", budget, 1)
-    plays = budget // game.horizon
+    tables = _has_tables(game)
 
-    def cost(epochs: int, trajectories: int, measured: int) -> int:
-        settings = PPO(num_epochs=epochs, num_trajectories=trajectories)
+    def plays(rounds: int, each: int, measured: int) -> int:
+        if tables:
+            return plays_of_tables(game, num_agents, TableSearch(rounds, each), measured)
+        settings = PPO(num_epochs=rounds, num_trajectories=each)
         steps = agent_steps_to_learn(game, policy, num_agents, settings, measured)
         return steps // (game.num_agents * game.horizon)
 
-    measuring, learning = cost(0, 1, 1), cost(1, 1, 0)
-    measured = min(num_trajectories, int(_MEASURING * plays / measuring))
-    least = (_LEAST_PLAYS * measuring + learning) * game.horizon
-    if measured < _LEAST_PLAYS or plays < _LEAST_PLAYS * measuring + learning:
-        least = max(least, int(_LEAST_PLAYS * measuring * game.horizon / _MEASURING) + game.horizon)
-        raise ValueError(
-            f"budget_steps must be at least {least} for {num_agents} agents and {game.horizon} "
-            f"steps a play, not {budget}"
-        )
-    each = (plays - measured * measuring) // learning
+    each, measured = _spend(game, num_agents, num_trajectories, budget_steps, plays)
+    if tables:
+        rounds = max(1, min(_MOST_ROUNDS, each // _EPISODES_A_ROUND))
+        return Plan(TableSearch(rounds, each // rounds), measured)
     epochs = max(1, min(_MOST_EPOCHS, int((2.5 * each) ** 0.5)))
     settings = best_response_learner(
         game, num_epochs=epochs, num_trajectories=max(1, each // epochs)
     )
     return Plan(settings, measured)
+
+
+def _has_tables(game: OutsideGame) -> bool:
+    states = game.num_states
+    return states is not None and game.horizon * states * game.num_actions <= _MOST_ENTRIES
+
+
+def _spend(
+    game: OutsideGame,
+    num_agents: int,
+    num_trajectories: int,
+    budget_steps: int | None,
+    plays: Callable[[int, int, int], int],
+) -> tuple[int, int]:
+    """Episodes for each block of agents to learn from, and to measure each deviation on.
+
+    `plays` counts the episodes of rounds, of episodes a round, and of episodes to measure.
+    """
+    budget = _BUDGET_STEPS if budget_steps is None else budget_steps
+    check_count("budget_steps", budget, 1)
+    most = budget // game.horizon
+    measuring, learning = plays(0, 1, 1), plays(1, 1, 0)
+    measured = min(num_trajectories, int(_MEASURING * most / measuring))
+    least = (_LEAST_PLAYS * measuring + learning) * game.horizon
+    if measured < _LEAST_PLAYS or most < _LEAST_PLAYS * measuring + learning:
+        least = max(least, int(_LEAST_PLAYS * measuring * game.horizon / _MEASURING) + game.horizon)
+        raise ValueError(
+            f"budget_steps must be at least {least} for {num_agents} agents and {game.horizon} "
+            f"steps a play, not {budget}"
+        )
+    return (most - measured * measuring) // learning, measured

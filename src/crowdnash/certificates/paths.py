@@ -24,6 +24,7 @@ from crowdnash.certificates.intervals import (
     Estimate,
     lower_end,
     mean_interval,
+    of_best_deviations,
     upper_ends,
 )
 from crowdnash.certificates.judging import (
@@ -59,7 +60,6 @@ from crowdnash.certificates.result import (
 )
 from crowdnash.games.base import PopulationGame
 from crowdnash.games.declarations import check_declarations
-from crowdnash.interval import Interval
 from crowdnash.policies.base import Policy
 
 _AGENTS_AT_ONCE = 65_536
@@ -289,8 +289,8 @@ def _certificate(
         upper=ends.mean,
         standard_error=lower_error,
         upper_standard_error=ends.error,
-        maximum=Interval(lowest[0], ends.largest),
-        mean=Interval(lowest[1], ends.average),
+        maximum=of_best_deviations(lowest[0], ends.largest),
+        mean=of_best_deviations(lowest[1], ends.average),
         confidence=confidence,
         method="paths",
         num_trajectories=setting.num_paths,
@@ -367,8 +367,8 @@ def _frozen(setting: Setting, examined: _Agents, confidence: float) -> FrozenGai
         upper=ends.mean,
         standard_error=error[PLANNED],
         upper_standard_error=ends.error,
-        maximum=Interval(largest, ends.largest),
-        mean=Interval(average.lower, ends.average),
+        maximum=of_best_deviations(largest, ends.largest),
+        mean=of_best_deviations(average.lower, ends.average),
     )
 
 

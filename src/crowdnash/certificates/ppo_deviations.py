@@ -16,7 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from crowdnash.certificates.outside import LearnedDeviations, total_rewards_outside
+from crowdnash.certificates.outside import (
+    LearnedDeviations,
+    network_deviator,
+    total_rewards_outside,
+)
 from crowdnash.games.base import DynamicGame, GameError
 from crowdnash.games.checks import named
 from crowdnash.games.legal import legal_logits, legal_now, limits_actions
@@ -241,13 +245,33 @@ def measure_deviations(
         on_plays(num_trajectories)
         return rewards
 
+    return gains_alone(game, deviations.agents, totals, value)
+
+
+def gains_alone(
+    game: DynamicGame,
+    agents: Int[np.ndarray, " K"],
+    totals: Callable[[int], Float[np.ndarray, "K M"]],
+    value: Float[np.ndarray, "K M"] | None,
+) -> DeviationGains:
+    """What each of K agents gains where it deviates alone.
+
+    Args:
+        game: The game.
+        agents: Who deviates.
+        totals: Plays with the k-th of them deviating, -1 for nobody: total rewards of all K.
+        value: Returns when nobody deviates, where they are known.
+
+    Raises:
+        GameError: The game pays something that is not a finite number.
+    """
     if value is None:
         value = totals(-1)
-    alone = np.stack([totals(k)[k] for k in range(len(deviations.agents))])
+    alone = np.stack([totals(k)[k] for k in range(len(agents))])
     paid = np.isfinite(value).all(1) & np.isfinite(alone).all(1)
     if not paid.all():
         raise GameError(
-            f"{named(game)}: agent {deviations.agents[np.argmin(paid)]}: "
+            f"{named(game)}: agent {agents[np.argmin(paid)]}: "
             "reward must be a finite number at every step"
         )
     return DeviationGains(value, alone - value)
@@ -263,7 +287,9 @@ def _totals_in_blocks(
 ) -> Float[np.ndarray, "K M"]:
     """`_total_rewards` on M trajectories, a few at a time."""
     if isinstance(game, OutsideGame):
-        return total_rewards_outside(game, policy, deviations, deviator, key, num_trajectories)
+        one = None if deviator < 0 else network_deviator(deviations, deviator)
+        agents = deviations.agents
+        return total_rewards_outside(game, policy, agents, key, num_trajectories, one)
     size = min(num_trajectories, _TRAJECTORIES_AT_ONCE)
     parts = [
         np.asarray(

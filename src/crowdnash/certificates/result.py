@@ -108,7 +108,9 @@ class Exploitability:
     end comes from: "played" (that deviation was really played), "predicted" (frozen paths and own
     influence to first order), "none" (only that nobody need deviate) or "exact"; `upper_kind` is a
     key of `UPPER_KINDS`. Over the agents: `maximum` and `mean`, intervals that cover at
-    `confidence`, with one-sided or trivial upper ends where no better ones are known.
+    `confidence`, with one-sided or trivial upper ends where no better ones are known. They are
+    about best deviations, and whoever keeps to the policy gains 0: no end is below that. The gains
+    in `lower` are as they were measured, and may be.
 
     `frozen` has the figures against frozen population paths (methods "paths" and "exact"; None for
     the others), `influence` and `own_influence` what those leave out (method "paths"). `origin`

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from crowdnash.certificates.intervals import of_best_deviations
 from crowdnash.certificates.path_values import laws_at_aggregates, tabulate
 from crowdnash.certificates.paths import exploitability_on_paths
 from crowdnash.certificates.planning import Setting, mean_model
@@ -24,7 +25,6 @@ from crowdnash.certificates.plans import best_values, plan_against
 from crowdnash.certificates.result import Exploitability
 from crowdnash.games.base import PopulationGame
 from crowdnash.games.starts import double_start, mean_at_start
-from crowdnash.interval import Interval
 from crowdnash.policies.base import Policy
 
 _WORST_AGENTS = 32
@@ -62,7 +62,7 @@ def exploitability_of_sample(
     )
     assert e.frozen is not None  # method "paths" has frozen figures
     mean, frozen_mean = (
-        Interval(
+        of_best_deviations(
             _for_everybody(x.mean.lower, x.lower[counted], coarse, drawn, -confidence),
             _for_everybody(x.mean.upper, x.upper[counted], coarse, drawn, confidence),
         )

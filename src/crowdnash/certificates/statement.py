@@ -30,6 +30,8 @@ def describe(certificate: "Exploitability") -> str:
         says += f" lies between {low:.4g} and {high:.4g}, own influence included"
     else:
         says += f" is at least {low:.4g}, own influence included"
+    if certificate.method == "learned" and low == 0:
+        says += " (no deviation that was learned is certain to gain anything)"
     return f"{says}; {_upper_ends(certificate)}.{_warning(certificate)}"
 
 

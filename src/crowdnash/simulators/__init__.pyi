@@ -4,9 +4,13 @@ from .contract import SimulatorError as SimulatorError
 from .from_gymnasium import gymnasium as gymnasium
 from .from_jaxmarl import jaxmarl as jaxmarl
 from .from_mesa import mesa as mesa
-from .from_mfglib import mfglib as mfglib
-from .from_open_spiel import open_spiel as open_spiel
 from .from_pettingzoo import pettingzoo as pettingzoo
 from .game import as_game as as_game
+from .mfglib_games import mfglib as mfglib
+from .mfglib_policies import from_mfglib as from_mfglib
+from .mfglib_policies import to_mfglib as to_mfglib
+from .open_spiel_games import open_spiel as open_spiel
+from .open_spiel_policies import from_open_spiel as from_open_spiel
+from .open_spiel_policies import to_open_spiel as to_open_spiel
 from .parallel_env import to_pettingzoo as to_pettingzoo
 from .workers import Workers as Workers

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from crowdnash.checks import check_flag
 from crowdnash.simulators.contract import SimulatorError, library
 
 
 def pettingzoo(
-    make: Callable[[], Any], *, horizon: int, agent_features: Any = None
+    make: Callable[[], Any], *, horizon: int, agent_features: Any = None, fresh: bool = False
 ) -> PettingZooSimulator:
     """A parallel environment of PettingZoo as a simulator; the order is that of `possible_agents`.
 
@@ -25,22 +26,29 @@ def pettingzoo(
             turn-based kind (AEC) goes through PettingZoo's own `aec_to_parallel`.
         horizon: steps to play at most.
         agent_features: [N,d], what tells agents apart.
+        fresh: make a new environment for every episode, where `reset` leaves something of the last
+            one behind (knights, archers and zombies: the time to the next zombie).
 
     Raises:
         ImportError: PettingZoo is not installed.
-        ValueError: an action space is not `Discrete`.
+        ValueError: an action space is not `Discrete`, or `fresh` is neither True nor False.
     """
-    return PettingZooSimulator(make, horizon, agent_features)
+    check_flag("fresh", fresh)
+    return PettingZooSimulator(make, horizon, agent_features, fresh)
 
 
 class PettingZooSimulator:
     """See `pettingzoo`."""
 
-    def __init__(self, make: Callable[[], Any], horizon: int, agent_features: Any = None) -> None:
-        env: Any = make()
-        if hasattr(env, "agent_iter"):
-            env = library("pettingzoo.utils.conversions", "pettingzoo").aec_to_parallel(env)
-        self._make, self.horizon, self._env = make, horizon, env
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        horizon: int,
+        agent_features: Any = None,
+        fresh: bool = False,
+    ) -> None:
+        self._make, self.horizon, self._fresh = make, horizon, fresh
+        self._env = env = self._made()
         self.name = str(env)
         self._agents = list(env.possible_agents)
         self.num_agents = len(self._agents)
@@ -71,7 +79,8 @@ class PettingZooSimulator:
 
     def spawn(self) -> PettingZooSimulator:
         """Another one."""
-        return PettingZooSimulator(self._make, self.horizon, getattr(self, "agent_features", None))
+        features = getattr(self, "agent_features", None)
+        return PettingZooSimulator(self._make, self.horizon, features, self._fresh)
 
     def close(self) -> None:
         """Close the environment."""
@@ -87,6 +96,9 @@ class PettingZooSimulator:
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin an episode."""
+        if self._fresh:
+            # The last one is not closed: pygame's would shut down what all others draw with.
+            self._env = self._made()
         seen, infos = self._env.reset(seed=seed)
         return self._note(seen, infos)
 
@@ -103,6 +115,13 @@ class PettingZooSimulator:
         earned = np.array([rewards.get(agent, 0.0) for agent in self._agents], np.float32)
         observations = self._note(seen, infos)
         return observations, earned, self._alive, self.legal()
+
+    def _made(self) -> Any:
+        """A new environment, of the parallel kind."""
+        env: Any = self._make()
+        if hasattr(env, "agent_iter"):
+            return library("pettingzoo.utils.conversions", "pettingzoo").aec_to_parallel(env)
+        return env
 
     def _note(self, seen: dict[Any, Any], infos: dict[Any, Any]) -> np.ndarray:
         """Observations as an array; who is alive and what is legal are kept."""

@@ -75,7 +75,7 @@ class SimultaneousGame:
     """See `open_spiel`."""
 
     def __init__(self, game: Any) -> None:
-        self._game, kind = game, game.get_type()
+        self.game, kind = game, game.get_type()
         self.name = kind.short_name
         self.num_agents, self.num_actions = game.num_players(), game.num_distinct_actions()
         self.horizon = game.max_game_length()
@@ -86,12 +86,12 @@ class SimultaneousGame:
 
     def spawn(self) -> SimultaneousGame:
         """Another one."""
-        return SimultaneousGame(self._game)
+        return SimultaneousGame(self.game)
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin an episode."""
         self._rng, self._paid = np.random.default_rng(seed), np.zeros(self.num_agents)
-        self._state = self._game.new_initial_state()
+        self._state = self.game.new_initial_state()
         _advance_chance(self._state, self._rng)
         return self._see()
 
@@ -118,18 +118,37 @@ class SimultaneousGame:
         alive = np.full(self.num_agents, not state.is_terminal())
         return self._see(), rewards, alive, self.legal()
 
-    def _see(self) -> np.ndarray:
-        if self._state.is_terminal():
+    def seen(self, state: Any) -> np.ndarray:
+        """What the players observe in a state of the game."""
+        if state.is_terminal():
             return np.zeros((self.num_agents, self._width), np.float32)
-        tensor = getattr(self._state, self._tensor)
+        tensor = getattr(state, self._tensor)
         return np.array([tensor(player) for player in range(self.num_agents)], np.float32)
+
+    def step_of(self, state: Any) -> int:
+        """How many decisions were taken before a state; its history is played again."""
+        again, actions, step = self.game.new_initial_state(), state.history(), 0
+        while actions:
+            if again.is_chance_node():
+                again.apply_action(actions.pop(0))
+                continue
+            step += 1
+            if again.is_simultaneous_node():
+                again.apply_actions(actions[: self.num_agents])
+                del actions[: self.num_agents]
+            else:
+                again.apply_action(actions.pop(0))
+        return step
+
+    def _see(self) -> np.ndarray:
+        return self.seen(self._state)
 
 
 class MeanFieldCopies:
     """See `open_spiel`."""
 
     def __init__(self, game: Any, num_agents: int) -> None:
-        self._game, self.num_agents = game, num_agents
+        self.game, self.num_agents = game, num_agents
         self.name = game.get_type().short_name
         self.num_actions, self.horizon = game.num_distinct_actions(), game.max_game_length()
         self._places: dict[tuple[int, ...], int] | None = None
@@ -144,15 +163,21 @@ class MeanFieldCopies:
                 known = sorted({place for place in places if place is not None})
                 self._places = {place: number for number, place in enumerate(known)}
                 self.num_states = len(known)
+                self._first_time = _numbers(self._text(self._copies[0]))[-1]
+
+    def place_of(self, state: Any) -> tuple[int, int]:
+        """Step and number of the place where a decision is due; there must be `num_states`."""
+        *place, time = _numbers(self._text(state))
+        return time - self._first_time, (self._places or {})[tuple(place)]
 
     def spawn(self) -> MeanFieldCopies:
         """Another one."""
-        return MeanFieldCopies(self._game, self.num_agents)
+        return MeanFieldCopies(self.game, self.num_agents)
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin an episode."""
         self._rng = np.random.default_rng(seed)
-        self._copies = [self._game.new_initial_state() for _ in range(self.num_agents)]
+        self._copies = [self.game.new_initial_state() for _ in range(self.num_agents)]
         self._paid = np.zeros(self.num_agents)
         self._to_decision()
         return self._see()
@@ -204,7 +229,12 @@ class MeanFieldCopies:
         return np.array([state.observation_tensor(0) for state in self._copies], np.float32)
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    """The numbers of a text that begins "(x, ..., t)"; none of any other."""
+    match = _NUMBERS.match(text)
+    return () if match is None else tuple(int(k) for k in match[1].split(", "))
+
+
 def _place(text: str) -> tuple[int, ...] | None:
     """x of a text that begins "(x, ..., t)"; None of any other."""
-    match = _NUMBERS.match(text)
-    return None if match is None else tuple(int(k) for k in match[1].split(", "))[:-1]
+    return _numbers(text)[:-1] or None

@@ -86,6 +86,16 @@ class MFGLibGame(PopulationGame):
         self.rewards = asked.table_if_free("reward")
 
     @property
+    def environments(self) -> tuple[Any, ...]:
+        """Whose limit this is, one for each kind of agent."""
+        return self._asked.environments
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        """(*S, *A), how MFGLib lays states and actions out."""
+        return self._asked.layout
+
+    @property
     def transition_in_aggregate(self) -> InAggregate:
         """See `PopulationGame`; "free" if it was so wherever it was looked at."""
         return "nonlinear" if self.transitions is None else "free"
@@ -125,8 +135,8 @@ class _Environments:
     """Asks MFGLib for laws, many places at once."""
 
     def __init__(self, environments: tuple[Any, ...]) -> None:
-        self._environments, first = environments, environments[0]
-        self._shape = (*first.S, *first.A)
+        self.environments, first = environments, environments[0]
+        self.layout = (*first.S, *first.A)
         states, actions = int(np.prod(first.S)), int(np.prod(first.A))
         self.sizes = (int(first.T) + 1, states, actions)
         self.laws = {law: self._answerer(law) for law in ("transition", "reward")}
@@ -137,9 +147,9 @@ class _Environments:
         """A law of one kind of agent at a step, at U populations."""
         torch = library("torch", "mfglib")
 
-        environment = self._environments[kind]
+        environment = self.environments[kind]
         ask = environment.reward if law == "reward" else environment.prob
-        some = np.array(populations, np.float32).reshape(-1, *self._shape)
+        some = np.array(populations, np.float32).reshape(-1, *self.layout)
         several = torch.as_tensor(some)
         try:
             values = torch.vmap(lambda one: ask(step, one))(several)
@@ -156,7 +166,7 @@ class _Environments:
         horizon, states, actions = self.sizes
         looks = np.random.default_rng(0).dirichlet(np.ones(states * actions), _LOOKS)
         kinds = []
-        for kind in range(len(self._environments)):
+        for kind in range(len(self.environments)):
             steps = [self.tables(law, kind, step, looks) for step in range(horizon)]
             if any(np.abs(table - table[:1]).max() > _SAME for table in steps):
                 return None
