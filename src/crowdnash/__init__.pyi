@@ -42,7 +42,7 @@ from .policies.neural import NeuralPolicy as NeuralPolicy
 from .policies.plain import NumpyPolicy as NumpyPolicy
 from .policies.tabular import TabularPolicy as TabularPolicy
 from .simulation.check import check_game as check_game
-from .simulation.rollouts import simulate as simulate
+from .simulation.kept_play import simulate as simulate
 from .simulation.trajectories import MaskedTrajectories as MaskedTrajectories
 from .simulation.trajectories import Trajectories as Trajectories
 

@@ -39,8 +39,9 @@ from crowdnash.games.starts import double_start, mean_at_start, start_of
 from crowdnash.policies.base import Policy
 from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.faults import explain_fault
+from crowdnash.simulation.kept_play import simulate
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import chunk_size, policy_layout, simulate
+from crowdnash.simulation.rollouts import chunk_size, policy_layout
 from crowdnash.simulation.samplers import ActionSampler, action_sampler
 
 _SLOPE_PATHS = 16

@@ -52,8 +52,9 @@ from crowdnash.policies.features import (
 )
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.devices import ALONE, Devices, at_home
+from crowdnash.simulation.kept_play import simulate
 from crowdnash.simulation.layout import agent_layout
-from crowdnash.simulation.rollouts import chunk_size, simulate
+from crowdnash.simulation.rollouts import chunk_size
 from crowdnash.simulators.game import OutsideGame
 
 

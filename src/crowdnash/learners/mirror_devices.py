@@ -13,14 +13,13 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from crowdnash.games.base import DynamicGame, PopulationGame
+from crowdnash.games.base import DynamicGame
 from crowdnash.learners.fitted import ResidualMemory
 from crowdnash.learners.mirror_epoch import epoch_in_jit, run_epoch
 from crowdnash.learners.mirror_state import EpochNumbers, MirrorDescentState
 from crowdnash.simulation.device_choice import Work, devices_for
 from crowdnash.simulation.devices import Devices
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulators.game import OutsideGame
 
 _EVERYWHERE = PartitionSpec()
 
@@ -33,17 +32,11 @@ def mirror_devices(
     Raises:
         ValueError: the mesh has other axes, or one that does not suit the game.
     """
-    if isinstance(game, OutsideGame):
-        raise ValueError("mesh is for games in JAX: a simulator is played outside JAX, by workers")
-    unfit = ""
-    if not isinstance(game, PopulationGame):
-        unfit = f"agents can be shared in a PopulationGame alone, and {type(game).__name__} is none"
-    work = Work(
-        num_trajectories=num_trajectories,
-        num_agents=game.num_agents,
+    work = Work.of(
+        game,
+        num_trajectories,
         own_tables=state.layout.num_groups == game.num_agents,
         table_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
-        agents_unfit=unfit,
     )
     return devices_for(mesh, work)
 
@@ -83,7 +76,7 @@ def _run_shared(
     here = state_specs(state, devices)
     program = devices.map(
         on_device,
-        ((_EVERYWHERE, here), _layout_specs(layout, devices), _EVERYWHERE),
+        ((_EVERYWHERE, here), layout.specs(devices.shares("agents")), _EVERYWHERE),
         (here, _EVERYWHERE, _EVERYWHERE, _EVERYWHERE),
     )
     return program(arrays, layout, numbers)
@@ -110,15 +103,3 @@ def state_specs(state: MirrorDescentState, devices: Devices) -> Any:
 
     lie = [*own.values(), first, first]
     return eqx.tree_at(parts, specs, lie + [last] * (len(parts(state)) - len(lie)))
-
-
-def _layout_specs(layout: AgentLayout, devices: Devices) -> Any:
-    specs = jax.tree.map(lambda _: _EVERYWHERE, layout)
-    if not devices.shares("agents"):
-        return specs
-    places = PartitionSpec(None, "agents")
-    return eqx.tree_at(
-        lambda x: (x.agent, x.valid, x.tile_group),
-        specs,
-        (places, places, PartitionSpec("agents")),
-    )

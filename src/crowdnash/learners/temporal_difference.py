@@ -33,8 +33,9 @@ from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.device_choice import Work, devices_for
 from crowdnash.simulation.devices import ALONE, Devices, at_home
 from crowdnash.simulation.faults import explain_fault
+from crowdnash.simulation.kept_play import simulate
 from crowdnash.simulation.layout import AgentLayout
-from crowdnash.simulation.rollouts import chunk_size, fold_trajectories, policy_layout, simulate
+from crowdnash.simulation.rollouts import chunk_size, fold_trajectories, policy_layout
 from crowdnash.simulation.samplers import ActionSampler, action_sampler
 from crowdnash.simulation.statistics import (
     VisitStatistics,

@@ -33,7 +33,7 @@ from crowdnash.mean_field.meeting import OthersOfGroups
 from crowdnash.mean_field.solvers import solve
 from crowdnash.policies.features import FeatureBasis, Features, game_basis
 from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.simulation.rollouts import simulate
+from crowdnash.simulation.kept_play import simulate
 from crowdnash.simulation.trajectories import Trajectories
 
 _MAX_ROWS = 2**22

@@ -36,7 +36,7 @@ from crowdnash.runs.directory import RunDirectory
 from crowdnash.runs.episode import Episode, Plays, play_episodes
 from crowdnash.runs.seal import read_sealed, write_sealed
 from crowdnash.runs.sections import EvaluationSettings
-from crowdnash.simulation.rollouts import simulate
+from crowdnash.simulation.kept_play import simulate
 
 # Enough trajectories for smooth shares; agents x steps x trajectories stays within memory.
 _FLOW_TRAJECTORIES = 64

@@ -9,7 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from crowdnash.checks import shown
+from crowdnash.games.base import DynamicGame, PopulationGame
 from crowdnash.simulation.devices import ALONE, AXES, Devices
+from crowdnash.simulators.game import OutsideGame
 
 BYTES_OF_AN_AGENT = 180
 """Of an agent's parameters, place and share of the chunk that is played, without tables."""
@@ -29,6 +31,7 @@ class Work(NamedTuple):
         own_tables: whether each agent has a table of its own.
         table_bytes: of the tables and all else that is kept from epoch to epoch.
         agents_unfit: why agents cannot be shared; empty if they can be.
+        even: whether devices that share the trajectories must have equally many.
     """
 
     num_trajectories: int
@@ -36,11 +39,38 @@ class Work(NamedTuple):
     own_tables: bool = False
     table_bytes: int = 0
     agents_unfit: str = ""
+    even: bool = False
+
+    @classmethod
+    def of(cls, game: DynamicGame, num_trajectories: int, **more: Any) -> "Work":
+        """Of so many trajectories of a game; `more` are further attributes.
+
+        Raises:
+            ValueError: the game is a simulator outside JAX.
+        """
+        if isinstance(game, OutsideGame):
+            raise ValueError(
+                "mesh is for games in JAX: a simulator is played outside JAX, by workers"
+            )
+        unfit, name = "", type(game).__name__
+        if not isinstance(game, PopulationGame):
+            unfit = f"agents can be shared in a PopulationGame alone, and {name} is none"
+        work = cls(num_trajectories, game.num_agents, agents_unfit=unfit)
+        return work._replace(**more)
 
     @property
     def bytes_needed(self) -> int:
         """On one device, if agents are not shared."""
         return BYTES_OF_AN_AGENT * self.num_agents + _TABLES_AT_ONCE * self.table_bytes
+
+    def trajectories_refusal(self, shares: int) -> str:
+        """Why so many devices cannot share the trajectories; empty if they can."""
+        if not self.even or self.num_trajectories % shares == 0:
+            return ""
+        return (
+            "num_trajectories must be a multiple of the devices that share them: "
+            f"{self.num_trajectories} trajectories, {shares} devices"
+        )
 
     def refusal(self, shares: int) -> str:
         """Why so many devices cannot share the agents; empty if they can."""
@@ -86,6 +116,8 @@ def devices_for(mesh: Any, work: Work) -> Devices:
             raise ValueError(f"mesh must have axes of {' and '.join(AXES)}, not {axis!r}")
     if "agents" in mesh.axis_names and (refusal := work.refusal(mesh.shape["agents"])):
         raise ValueError(f"mesh: {refusal}")
+    if refusal := work.trajectories_refusal(mesh.shape.get("trajectories", 1)):
+        raise ValueError(f"mesh: {refusal}")
     return _devices(mesh.devices, mesh.axis_names, work)
 
 
@@ -100,6 +132,8 @@ def _chosen(work: Work, devices: tuple[Any, ...]) -> Devices:
     count, trajectories = len(devices), work.num_trajectories
     if count == 1:
         return dataclasses.replace(ALONE, reason="there is no other")
+    if work.even:
+        return _chosen_evenly(work, devices, several)
     limit = _memory_of_a_device()
     needed = f"about {_size(work.bytes_needed)} of {_size(limit)} on a device"
     fits = work.bytes_needed <= _SHARE_OF_MEMORY * limit
@@ -114,6 +148,17 @@ def _chosen(work: Work, devices: tuple[Any, ...]) -> Devices:
     # Processes stay together, also if some have nothing to play.
     some = devices if several else devices[:trajectories]
     return _devices(some, ("trajectories",), work, f"{because}, but {refusal}")
+
+
+def _chosen_evenly(work: Work, devices: tuple[Any, ...], several: bool) -> Devices:
+    most, trajectories = len(devices), work.num_trajectories
+    count = max(k for k in range(1, most + 1) if not work.trajectories_refusal(k))
+    if several and count < most:  # processes stay together
+        raise ValueError(f"mesh: {work.trajectories_refusal(most)}")
+    reason = f"of {most}: {trajectories} trajectories"
+    if count == 1:
+        return dataclasses.replace(ALONE, reason=reason)
+    return _devices(devices[:count], ("trajectories",), work, reason)
 
 
 def _memory_of_a_device() -> int:

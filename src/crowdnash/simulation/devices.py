@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, PRNGKeyArray, UInt32
 
 AXES = ("trajectories", "agents")
 
@@ -101,6 +101,16 @@ class Devices:
         """What was summed over each device's trajectories, over all of them."""
         return self._sum(tree, "trajectories", self.shares("trajectories"))
 
+    def mean_over_trajectories(self, tree: Tree) -> Tree:
+        """The mean of what devices have, who have equally many trajectories."""
+        return jax.lax.pmean(tree, "trajectories") if self.shares("trajectories") else tree
+
+    def own_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
+        """A key for this device's trajectories alone; `key` itself where no other has any."""
+        if self.size("trajectories") == 1:
+            return key
+        return jax.random.fold_in(key, jax.lax.axis_index("trajectories"))
+
     def gather_trajectories(self, tree: Tree, axis: int) -> Tree:
         """Arrays with the trajectories of a round along `axis`, those of all devices in order."""
         if not self.shares("trajectories"):
@@ -160,8 +170,17 @@ def at_home(tree: Tree) -> Tree:
     def home(x: Any) -> Any:
         if not isinstance(x, jax.Array) or isinstance(x.sharding, SingleDeviceSharding):
             return x
-        if x.is_fully_addressable or x.is_fully_replicated:
-            return jnp.asarray(np.asarray(x))
-        return jnp.asarray(np.asarray(multihost_utils.process_allgather(x, tiled=True)))
+        return jnp.asarray(_whole(x))
 
     return jax.tree.map(home, tree)
+
+
+def on_host(tree: Any) -> Any:
+    """Arrays that lie on several devices, or hosts, whole in this host's memory, NumPy's."""
+    return jax.tree.map(_whole, tree)
+
+
+def _whole(x: jax.Array) -> np.ndarray:
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))

@@ -16,7 +16,7 @@ from crowdnash.games.checks import states_for_tables
 from crowdnash.games.legal import LegalActions
 from crowdnash.policies.base import Policy
 from crowdnash.policies.tabular import TabularPolicy
-from crowdnash.simulation.rollouts import simulate
+from crowdnash.simulation.kept_play import simulate
 from crowdnash.simulation.trajectories import MaskedTrajectories, Trajectories
 
 _RANDOM_POLICIES = 7

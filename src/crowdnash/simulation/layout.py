@@ -8,11 +8,13 @@ thus serves one group (L up to 64), a few unequal groups, and N groups of one (L
 """
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from crowdnash.tuning import tuning
@@ -59,6 +61,18 @@ class AgentLayout(eqx.Module):
             self.num_groups,
             self.padded or empty > 0,
             False,
+        )
+
+    def specs(self, shared: bool) -> Any:
+        """Where its arrays lie, a `PartitionSpec` each: places with the devices that share them."""
+        specs = jax.tree.map(lambda _: PartitionSpec(), self)
+        if not shared:
+            return specs
+        places = PartitionSpec(None, "agents")
+        return eqx.tree_at(
+            lambda x: (x.agent, x.valid, x.tile_group),
+            specs,
+            (places, places, PartitionSpec("agents")),
         )
 
     def of_own_tables(self) -> "AgentLayout":

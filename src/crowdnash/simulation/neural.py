@@ -34,6 +34,18 @@ class Learners(NamedTuple):
     others: Policy | None = None
 
 
+class Draws(NamedTuple):
+    """All chance in M trajectories.
+
+    `numbers` draw the actions, `reset` are keys [M] of the first states, `steps` [H,M] of the
+    game's own draws.
+    """
+
+    numbers: Float[Array, "H M N"]
+    reset: Array
+    steps: Array
+
+
 class Play(NamedTuple):
     """What the learners saw and did in M trajectories.
 
@@ -100,12 +112,25 @@ def play(
 
     The key decides every draw, of all agents, the same whoever learns.
     """
-    networks, identity, features, agents, others = learners
+    return play_drawn(game, learners, draw_all(game, key, num_trajectories), dtype)
+
+
+def draw_all(game: DynamicGame, key: PRNGKeyArray, num_trajectories: int) -> Draws:
+    """All chance of a play; every number is by itself a function of the key and its place."""
     draws_key, reset_key, game_key = jax.random.split(key, 3)
     shape = (game.horizon, num_trajectories, game.num_agents)
-    numbers = jax.random.uniform(draws_key, shape, jnp.float32)
-    start = jax.vmap(game.reset)(jax.random.split(reset_key, num_trajectories))
-    step_keys = jax.random.split(game_key, (game.horizon, num_trajectories))
+    return Draws(
+        jax.random.uniform(draws_key, shape, jnp.float32),
+        jax.random.split(reset_key, num_trajectories),
+        jax.random.split(game_key, shape[:2]),
+    )
+
+
+def play_drawn(game: DynamicGame, learners: Learners, draws: Draws, dtype: str = "float32") -> Play:
+    """`play` of trajectories whose chance is drawn, all of them or one device's."""
+    networks, identity, features, agents, others = learners
+    numbers, reset_keys, step_keys = draws
+    start = jax.vmap(game.reset)(reset_keys)
 
     def mine(x: PyTree) -> PyTree:
         return x if agents is None else jax.tree.map(lambda leaf: leaf[:, agents], x)

@@ -12,20 +12,18 @@ agents (see `layout`), S states, A actions, K components of the aggregate.
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
 
-from crowdnash.checks import check_count, check_key
 from crowdnash.games.base import (
     PROBABILITY_TOLERANCE,
     DynamicGame,
     PopulationGame,
     TabularGame,
 )
-from crowdnash.games.checks import check_joint_law, check_shape, observes_integers
+from crowdnash.games.checks import check_joint_law, check_shape
 from crowdnash.games.random_draws import in_one_kernel, step_words, threefry2x32, uniform
 from crowdnash.games.vectorised import (
     aggregates_of_others,
@@ -34,16 +32,12 @@ from crowdnash.games.vectorised import (
     sum_over_agents,
     transitions,
 )
-from crowdnash.policies.base import Policy, check_played, check_policy
+from crowdnash.policies.base import Policy
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.devices import ALONE, Devices
-from crowdnash.simulation.faults import explain_fault
 from crowdnash.simulation.layout import AgentLayout, agent_layout
-from crowdnash.simulation.outside import simulate_outside
-from crowdnash.simulation.samplers import ActionSampler, action_sampler, draw_index
-from crowdnash.simulation.trajectories import Chunk, Trajectories, in_order, pair_dtype
-from crowdnash.simulators.contract import Simulator
-from crowdnash.simulators.game import OutsideGame, as_game
+from crowdnash.simulation.samplers import ActionSampler, draw_index
+from crowdnash.simulation.trajectories import Chunk, pair_dtype
 from crowdnash.tuning import tuning
 
 
@@ -242,7 +236,7 @@ def _simulate_black_box(
 
     Where one is no state, the reward is NaN.
     """
-    seen, actions, reward = _play_black_box(game, sampler, layout, key, trajectories)
+    seen, actions, reward = play_black_box(game, sampler, layout, key, trajectories)
     seen = seen[..., layout.agent]
     num_states = game.num_states
     if num_states is not None:
@@ -252,7 +246,7 @@ def _simulate_black_box(
     return Chunk(pairs, reward, jnp.zeros((game.horizon, 0, trajectories.shape[0])))
 
 
-def _play_black_box(
+def play_black_box(
     game: DynamicGame,
     sampler: ActionSampler,
     layout: AgentLayout,
@@ -280,76 +274,4 @@ def _play_black_box(
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
     _, played = jax.lax.scan(advance, start, (numbers, sampler.tables, steps))
-    return played
-
-
-@eqx.filter_jit
-def _simulate_in_order(
-    game: DynamicGame,
-    sampler: ActionSampler,
-    layout: AgentLayout,
-    key: PRNGKeyArray,
-    trajectories: Array,
-) -> tuple[Array, Array, Array]:
-    """States, actions and rewards of one chunk, [B,H,N], agents in their own order."""
-    return in_order(game, layout, simulate_chunk(game, sampler, layout, key, trajectories))
-
-
-@eqx.filter_jit
-def _simulate_observations(
-    game: DynamicGame,
-    sampler: ActionSampler,
-    layout: AgentLayout,
-    key: PRNGKeyArray,
-    trajectories: Array,
-) -> tuple[PyTree, Array, Array]:
-    """The same for a bare simulator that may show anything: observations [B,H,N,...]."""
-    seen, actions, reward = _play_black_box(game, sampler, layout, key, trajectories)
-    played = (seen, layout.in_order(actions), layout.in_order(reward))
-    return jax.tree.map(lambda x: x.swapaxes(0, 1), played)
-
-
-def simulate(
-    game: DynamicGame | Simulator, policy: Policy, *, key: PRNGKeyArray, num_trajectories: int
-) -> Trajectories:
-    """Simulate `num_trajectories` independent plays of all N agents under `policy`.
-
-    Args:
-        game: any game, or a simulator outside JAX.
-        policy: one policy for each agent (`TabularPolicy` or any `Policy`).
-        key: decides every draw; trajectory m is the same whatever `num_trajectories` is.
-        num_trajectories: M >= 1.
-
-    Returns:
-        States, actions and rewards, each [M,H,N]; of a simulator `MaskedTrajectories`, which say
-        who was alive and which actions were legal.
-
-    Raises:
-        ValueError: the policy does not fit the game, or `num_trajectories` < 1.
-        GameError: the game pays a NaN, a transition is not a distribution, or an observation is
-            none of its states; names agent, state and action.
-        SimulatorError: the simulator breaks its contract; names agent, step and seed.
-    """
-    game = as_game(game)
-    check_key("key", key)
-    check_count("num_trajectories", num_trajectories, 1)
-    check_policy(game, policy)
-    if isinstance(game, OutsideGame):
-        return simulate_outside(game, policy, key, num_trajectories)
-    integers = observes_integers(game)
-    layout = policy_layout(policy, game.num_agents)
-    sampler = action_sampler(policy, layout)
-    size = chunk_size(game.num_agents, num_trajectories)
-    parts = []
-    for first in range(0, num_trajectories, size):
-        numbers = jnp.arange(first, first + size, dtype=jnp.uint32)
-        play = _simulate_in_order if integers else _simulate_observations
-        parts.append(jax.device_get(play(game, sampler, layout, key, numbers)))
-    states, actions, reward = jax.tree_util.tree_map(
-        lambda *x: np.concatenate(x)[:num_trajectories], *parts
-    )
-    if not isinstance(policy, TabularPolicy) and (not integers or game.num_states is None):
-        check_played(policy, states)  # `check_policy` could not ask for every observation
-    played = Trajectories(states, actions, reward)
-    explain_fault(game, played)
     return played

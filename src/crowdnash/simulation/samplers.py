@@ -8,6 +8,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from crowdnash.policies.base import Policy
@@ -24,7 +25,7 @@ class ActionSampler(eqx.Module):
     tables: eqx.AbstractVar[PyTree]
 
     @abc.abstractmethod
-    def draw(self, table: PyTree, states: Array, step: Array, numbers: Array) -> Array:
+    def draw(self, table: PyTree, states: PyTree, step: Array, numbers: Array) -> Array:
         """Actions [B,L,T] for `states`, from uniform `numbers`; `table` is one step's."""
 
 
@@ -53,7 +54,7 @@ class FunctionSampler(ActionSampler):
     def __init__(self, policy: Policy, agent: Int[Array, "L T"]):
         self.policy, self.agent, self.tables = policy, agent, None
 
-    def draw(self, table: PyTree, states: Array, step: Array, numbers: Array) -> Array:
+    def draw(self, table: PyTree, states: PyTree, step: Array, numbers: Array) -> Array:
         """See `ActionSampler.draw`."""
         one = self.policy.probabilities
         row = jax.vmap(one, in_axes=(0, 0, None), out_axes=-1)
@@ -118,6 +119,13 @@ def action_sampler(policy: Policy, layout: AgentLayout) -> ActionSampler:
         if num_states * num_actions <= _MAX_SELECTS and num_actions > 1:
             return table_sampler(policy.probs, layout)
     return FunctionSampler(policy, layout.agent)
+
+
+def sampler_specs(sampler: ActionSampler, places: PartitionSpec) -> ActionSampler:
+    """Where the arrays of an `action_sampler` lie, if what is read at `places` lies there."""
+    if isinstance(sampler, FunctionSampler):
+        return eqx.tree_at(lambda x: (x.policy, x.agent), sampler, (PartitionSpec(), places))
+    return jax.tree.map(lambda _: places, sampler)
 
 
 def draw_index(probabilities: Float[Array, "C ..."], numbers: Array) -> Int[Array, "..."]:
