@@ -61,3 +61,12 @@ def pushed(motion: jax.Array, force: jax.Array) -> jax.Array:
     )
     slide = shared - POLE_MASS * HALF_LENGTH * swing * cos / TOTAL_MASS
     return motion + TAU * jnp.stack([speed, slide, turning, swing], axis=1)
+
+
+class Dazzled(CartPole):
+    """A cart-pole that agent 1 cannot see at step 3."""
+
+    def observe(self, state):
+        seen = super().observe(state)
+        blind = (state.step == 3) & (jnp.arange(self.num_agents) == 1)
+        return seen | {"motion": jnp.where(blind[:, None], jnp.nan, seen["motion"])}

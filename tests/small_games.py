@@ -1,4 +1,7 @@
-"""One small game written three times (a law of one agent, of one against N-1, of all at once)."""
+"""One small game written three times (a law of one agent, of one against N-1, of all at once).
+
+And one for networks: two kinds of agents, who are paid for different actions.
+"""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,6 +13,7 @@ import numpy as np
 import crowdnash as cn
 
 PULL = np.array([0.2, 0.9, 0.5, 0.7], np.float32)
+KINDS = np.float32([0, 0, 0, 0, 1, 1, 1, 1])
 
 
 class DriftAgent(NamedTuple):
@@ -114,6 +118,44 @@ class DriftSimulator(cn.DynamicGame):
 
     def observe(self, state):
         return state.place
+
+
+class Kind(NamedTuple):
+    kind: Any
+    pay: Any
+
+
+class TwoKinds(cn.PopulationGame):
+    """One state; action a pays `pay` to the agents of kind a. A `kind` of 2 pays NaN at h = 1."""
+
+    name: ClassVar[str] = "two kinds"
+    transition_in_aggregate: ClassVar = "free"
+    reward_in_aggregate: ClassVar = "free"
+    agents: Kind
+    initial_distribution: Any
+    horizon: int = eqx.field(static=True, default=2)
+    num_states: ClassVar[int] = 1
+    num_actions: ClassVar[int] = 2
+
+    def __init__(self, kind: Any = KINDS, pay: float = 1.0):
+        kind = jnp.asarray(kind, jnp.float32)
+        self.agents = Kind(kind, jnp.full(kind.shape, pay, jnp.float32))
+        self.initial_distribution = jnp.ones(1)
+        self.horizon = 2
+
+    @property
+    def agent_features(self):
+        return self.agents.kind[:, None]
+
+    def transition(self, agent, state, action, aggregate, step):
+        return jnp.ones(1)
+
+    def reward(self, agent, state, action, aggregate, step):
+        paid = jnp.where(action == agent.kind, agent.pay, 0.0)
+        return jnp.where((agent.kind == 2) & (step == 1), jnp.nan, paid)
+
+    def statistics(self, state):
+        return {"time": state.step.astype(jnp.float32)}
 
 
 def random_policy(

@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,64 +12,16 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
-from control_tasks import CartPole
+from control_tasks import CartPole, Dazzled
 from crowdnash.games.base import GameError
 from crowdnash.policies.agent_networks import ActorCritic, evaluate, network_of_agent
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.neural import Learners, play
-from small_games import PULL, DriftSimulator
+from small_games import KINDS, PULL, DriftSimulator, TwoKinds
 
 KEY = jax.random.key(4)
 slow = pytest.mark.slow
-KINDS = np.float32([0, 0, 0, 0, 1, 1, 1, 1])
-
-
-class Kind(NamedTuple):
-    kind: Any
-    pay: Any
-
-
-class Dazzled(CartPole):
-    """A cart-pole that agent 1 cannot see at step 3."""
-
-    def observe(self, state):
-        seen = super().observe(state)
-        blind = (state.step == 3) & (jnp.arange(self.num_agents) == 1)
-        return seen | {"motion": jnp.where(blind[:, None], jnp.nan, seen["motion"])}
-
-
-class TwoKinds(cn.PopulationGame):
-    """One state; action a pays `pay` to the agents of kind a. A `kind` of 2 pays NaN at h = 1."""
-
-    name: ClassVar[str] = "two kinds"
-    transition_in_aggregate: ClassVar = "free"
-    reward_in_aggregate: ClassVar = "free"
-    agents: Kind
-    initial_distribution: Any
-    horizon: int = eqx.field(static=True, default=2)
-    num_states: ClassVar[int] = 1
-    num_actions: ClassVar[int] = 2
-
-    def __init__(self, kind: Any = KINDS, pay: float = 1.0):
-        kind = jnp.asarray(kind, jnp.float32)
-        self.agents = Kind(kind, jnp.full(kind.shape, pay, jnp.float32))
-        self.initial_distribution = jnp.ones(1)
-        self.horizon = 2
-
-    @property
-    def agent_features(self):
-        return self.agents.kind[:, None]
-
-    def transition(self, agent, state, action, aggregate, step):
-        return jnp.ones(1)
-
-    def reward(self, agent, state, action, aggregate, step):
-        paid = jnp.where(action == agent.kind, agent.pay, 0.0)
-        return jnp.where((agent.kind == 2) & (step == 1), jnp.nan, paid)
-
-    def statistics(self, state):
-        return {"time": state.step.astype(jnp.float32)}
 
 
 def learner(identity: str = "one-hot", **changes: Any) -> cn.PPO:

@@ -1,44 +1,48 @@
 """Several devices: what `mesh` may be, and, in a process that has four, `on_four_devices.py`."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
+import numpy as np
 import pytest
 
 import crowdnash as cn
 from crowdnash.simulation.device_choice import Work, devices_for
+from four_devices import on_four_devices
 from simulator_toys import Drivers
 from small_games import DriftByLaw
 
 KEY = jax.random.key(1)
 SIS = cn.games.SIS.sample(jax.random.key(0), num_agents=6, horizon=3)
 LEARNER = cn.PolicyMirrorDescent(num_epochs=1, td_epochs=2)
-ROOT = Path(__file__).parents[2]
-
-
-def on_four_devices(*chosen: str) -> None:
-    """Run the tests of `on_four_devices.py` where there are four devices."""
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "tests/learners/on_four_devices.py"]
-    done = subprocess.run(
-        [*command, *chosen], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+FOUR = "tests/learners/on_four_devices.py"
+PPO_ON_FOUR = "tests/learners/ppo_on_four_devices.py"
+PLAY_ON_FOUR = "tests/simulation/play_on_four_devices.py"
 
 
 @pytest.mark.slow
 def test_four_devices():
-    on_four_devices("-m", "slow or not slow")
+    on_four_devices(FOUR, "-m", "slow or not slow")
 
 
-def test_independent_tables_on_four_devices():
-    on_four_devices("-k", "bit_identical and not trajectories-agents")
+def test_learning_and_play_on_four_devices():
+    """The quick ones of all that need four, in one process."""
+    some = "tables_are_bit_identical or gradient and one-hot or play_is_bit_identical and 5-"
+    on_four_devices(FOUR, PPO_ON_FOUR, PLAY_ON_FOUR, "-k", f"({some}) and not trajectories-agents")
+
+
+@pytest.mark.slow
+def test_ppo_on_four_devices():
+    on_four_devices(PPO_ON_FOUR)
+
+
+@pytest.mark.slow
+def test_a_mesh_of_one_device_changes_no_bit():
+    ppo = cn.PPO(num_epochs=1, num_trajectories=2, minibatch_size=16, hidden_sizes=(2,))
+    for learner in (LEARNER, ppo):
+        one, other = (
+            cn.solve(SIS, learner, key=KEY, mesh=on) for on in (None, one_device("trajectories"))
+        )
+        for before, after in zip(*map(jax.tree.leaves, (one.state, other.state)), strict=True):
+            np.testing.assert_array_equal(after, before)
 
 
 def one_device(*axes: str) -> jax.sharding.Mesh:
@@ -52,7 +56,8 @@ def one_device(*axes: str) -> jax.sharding.Mesh:
         (SIS, LEARNER, one_device("agents", "x"), "mesh must have axes of .*, not 'x'"),
         (SIS, LEARNER, 4, r"mesh must be a jax.sharding.Mesh, 'auto' or None, not 4"),
         (SIS, LEARNER, "all", "mesh must be a jax.sharding.Mesh, 'auto' or None, not 'all'"),
-        (SIS, cn.PPO(num_epochs=1), "auto", "mesh is not for PPO: it learns on one device"),
+        (SIS, cn.PPO(num_epochs=1), one_device("agents"), "mesh: PPO shares trajectories alone"),
+        (Drivers(), cn.PPO(num_epochs=1), "auto", "mesh is for games in JAX"),
         (DriftByLaw(), LEARNER, one_device("agents"), "PopulationGame alone, and DriftByLaw is"),
         (Drivers(), LEARNER, "auto", "mesh is for games in JAX"),
     ],

@@ -99,8 +99,8 @@ def test_more_devices_than_there_are(tmp_path, capsys):
     assert capsys.readouterr().err == (
         "crowdnash: error: devices must be at most 1, for so many there are (cpu), not 3\n"
     )
-    assert cli.main([*PPO, "--out", str(out), "--devices", "1"]) == 2
-    assert "mesh is not for PPO: it learns on one device" in capsys.readouterr().err
+    assert cli.main([*PPO, "--out", str(out), "--devices", "1", "--share", "agents"]) == 2
+    assert "mesh: PPO shares trajectories alone" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -165,6 +165,25 @@ def test_two_processes_are_one_run(tmp_path, cluster, share):
     assert "is already finished (5 epochs)" in cluster.log(0)
     assert cli.main([*GAME, "--num-epochs", "5", "--out", str(one)]) == 0
     assert_equal_runs(one, several)
+
+
+@pytest.mark.slow
+def test_networks_of_two_processes_are_those_of_two_devices(tmp_path, cluster):
+    """As many devices, so the same bits; four devices then go on from their checkpoint."""
+    settings = [*PPO, "--num-trajectories", 4, "--minibatch-size", 8, "--num-epochs", 2]
+    settings += ["--no-report", "--num-evaluation-trajectories", 4, "--own-influence-agents", 0]
+    one, several = tmp_path / "one", tmp_path / "several"
+    cluster.start(*settings, "--out", several)
+    assert cluster.ends() == [0, 0], cluster.log(0) + cluster.log(1)
+    assert "2 devices share the trajectories" in cluster.log(0)
+    on_devices(4, [[*settings, "--out", one, "--devices", 2]])
+    with np.load(one / "policy.npz") as expected, np.load(several / "policy.npz") as actual:
+        assert expected.files == actual.files
+        for name in expected.files:
+            np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+    on_devices(4, [[*RESUME, several, "--num-epochs", 3, "--devices", 4]])
+    rows = read_metrics(RunDirectory.open(several).metrics_jsonl, up_to_epoch=LONG)
+    assert len(rows) == 3
 
 
 @pytest.fixture(scope="module")

@@ -153,3 +153,5 @@ def test_solve_learns_from_counts():
     assert result.policy is result.policies["average"]
     np.testing.assert_allclose(result.policy.probs.sum(-1), 1, rtol=1e-6)
     assert len(result.history) == 3
+    with pytest.raises(ValueError, match="mesh is not for FictitiousPlay: it learns on one device"):
+        cn.solve(game, FictitiousPlay(num_epochs=3), key=jax.random.key(1), mesh="auto")

@@ -101,12 +101,12 @@ def solve(
             certified, on fresh play every few epochs, to be at most this, in reward units. Needs a
             `TabularGame`: elsewhere there is no upper end. A warning says what was reached if the
             target was not.
-        mesh: the devices that share an epoch, for `PolicyMirrorDescent`: a mesh of axis
-            "trajectories" (each device plays some of them; statistics are summed once an epoch),
-            "agents" (each plays some of them; one sum a step makes the aggregate, and tables of
-            single agents lie with them) or both; "auto" chooses by N, the trajectories, the
-            devices and the tables' size, and `result.devices` says what. None: the default device.
-            A state that `callback` gets lies on them.
+        mesh: the devices that share an epoch: a mesh of axis "trajectories" (each device plays some
+            of them; statistics are summed once an epoch, `PPO`'s gradients a minibatch) or, for
+            `PolicyMirrorDescent`, "agents" (each plays some of them; one sum a step makes the
+            aggregate, and tables of single agents lie with them) or both; "auto" chooses by N, the
+            trajectories, the devices and the tables' size, and `result.devices` says what. None:
+            the default device. A state that `callback` gets lies on them.
 
     Returns:
         The policies, the metrics of every epoch, the state and, with a target, the certificate.

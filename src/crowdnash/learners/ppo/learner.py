@@ -23,7 +23,7 @@ from jaxtyping import PRNGKeyArray
 from crowdnash.checks import check_choice, check_count, check_flag, check_number
 from crowdnash.games.base import DynamicGame
 from crowdnash.games.legal import LegalActions
-from crowdnash.learners.base import Learner, Metrics, game_fingerprint
+from crowdnash.learners.base import Metrics, SharedLearner, game_fingerprint
 from crowdnash.learners.ppo.play import PPOState, collect, refuse_faults
 from crowdnash.learners.ppo.update import (
     UpdateSettings,
@@ -35,6 +35,8 @@ from crowdnash.policies.agent_networks import ActorCritic
 from crowdnash.policies.identity import Identity, IdentityName
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
+from crowdnash.simulation.device_choice import Work, devices_for
+from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.neural import Learners
 from crowdnash.tuning import tuning
 
@@ -77,8 +79,13 @@ class PPOMetrics(Metrics):
     statistics: dict[str, float]
 
 
-class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
+class PPO(SharedLearner[PPOState, PPOMetrics, NeuralPolicy]):
     """PPO for N agents at once; the defaults are the paper's (Table 2).
+
+    Several devices (`solve(mesh=...)`) play equally many of the trajectories each, with the draws
+    of one device, and average their gradients. A minibatch has equally many samples of every
+    device, which shuffles its own: where one minibatch holds all samples, an epoch is that of one
+    device up to the rounding of sums, else its minibatches are other ones.
 
     Args:
         num_epochs: epochs of play and improvement, at least 0.
@@ -211,7 +218,27 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
             others=learners.others,
         )
 
-    def step(self, game: DynamicGame, state: PPOState) -> tuple[PPOState, PPOMetrics]:
+    def shared(
+        self, game: DynamicGame, state: PPOState, mesh: Any
+    ) -> tuple[Devices, DynamicGame, PPOState]:
+        """See `SharedLearner.shared`: trajectories can be shared, equally many a device.
+
+        Raises:
+            ValueError: the mesh has another axis, or `num_trajectories` is no multiple of it.
+        """
+        work = Work.of(
+            game,
+            self.num_trajectories,
+            table_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
+            agents_unfit="PPO shares trajectories alone",
+            even=True,
+        )
+        devices = devices_for(mesh, work)
+        return devices, devices.place(game), devices.place(state)
+
+    def step(
+        self, game: DynamicGame, state: PPOState, devices: Devices = ALONE
+    ) -> tuple[PPOState, PPOMetrics]:
         """One epoch: play M trajectories, then improve the networks on them.
 
         Raises:
@@ -231,6 +258,7 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
             jnp.asarray([self.discount, self.gae_lambda], jnp.float32),
             self.horizon_is_end,
             self.matrix_dtype,
+            devices,
         )
         figures = jax.device_get(figures)
         refuse_faults(game, state, figures)
@@ -252,6 +280,7 @@ class PPO(Learner[PPOState, PPOMetrics, NeuralPolicy]):
             order_key,
             UpdateSettings(*(jnp.float32(x) for x in settings)),
             self._update_shape(),
+            devices,
         )
         losses = {name: float(x) for name, x in jax.device_get(means)._asdict().items()}
         if not all(map(math.isfinite, losses.values())):

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from crowdnash.games.legal import legal_logits
+from crowdnash.simulation.devices import ALONE, Devices
 
 _TINY = 1e-8
 
@@ -52,12 +53,18 @@ class PPOSums(NamedTuple):
     weight: Float[Array, ""]
 
 
-def normalised(advantage: Float[Array, " B"], weight: Float[Array, " B"]) -> Float[Array, " B"]:
-    """Advantages with mean 0 and sample variance 1 over the samples that count; padding is 0."""
-    count = weight.sum()
-    mean = (weight * advantage).sum() / jnp.maximum(count, 1)
+def normalised(
+    advantage: Float[Array, " B"], weight: Float[Array, " B"], devices: Devices = ALONE
+) -> Float[Array, " B"]:
+    """Advantages with mean 0 and sample variance 1 over the samples that count; padding is 0.
+
+    Of `devices` that share the trajectories: over all their samples.
+    """
+    total = devices.sum_over_trajectories
+    count, mean = total((weight.sum(), (weight * advantage).sum()))
+    mean = mean / jnp.maximum(count, 1)
     centred = weight * (advantage - mean)
-    deviation = jnp.sqrt((centred**2).sum() / jnp.maximum(count - 1, 1))
+    deviation = jnp.sqrt(total((centred**2).sum()) / jnp.maximum(count - 1, 1))
     return centred / (deviation + _TINY)
 
 

@@ -3,11 +3,14 @@
 Axes: N agents, M trajectories, H steps, K agents that learn, B samples of one network, F inputs.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from crowdnash.games.base import DynamicGame, GameError
@@ -15,11 +18,13 @@ from crowdnash.games.checks import named
 from crowdnash.learners.ppo.advantage import generalized_advantages
 from crowdnash.learners.ppo.loss import Samples
 from crowdnash.learners.ppo.outside import play_learners_outside
+from crowdnash.learners.ppo.update import samples_lie
 from crowdnash.policies.agent_networks import ActorCritic, by_network
 from crowdnash.policies.base import Policy
 from crowdnash.policies.identity import Identity
 from crowdnash.policies.observations import ObservationFeatures
-from crowdnash.simulation.neural import Learners, Play, play
+from crowdnash.simulation.devices import ALONE, Devices
+from crowdnash.simulation.neural import Draws, Learners, Play, draw_all, play_drawn
 from crowdnash.simulators.game import OutsideGame
 
 
@@ -51,7 +56,8 @@ class Figures(eqx.Module):
     """Means of one play, and where the game broke its contract, if it did.
 
     `fault` is the place in [H,M,K] of the first observation that is none (`blind`), else of the
-    first reward that is not a finite number (`bad_reward`), else negative.
+    first reward that is not a finite number (`bad_reward`), else negative; of several devices, in
+    the play of the first that has one.
     """
 
     mean_return: Float[Array, ""]
@@ -70,15 +76,18 @@ def collect(
     discounting: Float[Array, " 2"],
     horizon_is_end: bool,
     dtype: str,
+    devices: Devices = ALONE,
 ) -> tuple[Float[Array, "..."], Samples, Figures]:
     """Play, and what the update needs of it: inputs [B,F] or [N,B,F], samples [B] or [N,B].
 
     `discounting` is the discount and GAE's lambda; for `horizon_is_end` and `dtype` see `PPO`.
+    Where `devices` share the trajectories, samples stay where they were played, as `samples_lie`
+    says; the draws are those of one device.
     """
     if isinstance(game, OutsideGame):
         played = play_learners_outside(game, state.learners, key, num_trajectories, dtype)
         return _samples_outside(state.learners, played, discounting, horizon_is_end)
-    return _collect(game, state, key, num_trajectories, discounting, horizon_is_end, dtype)
+    return _collect(game, state, key, num_trajectories, discounting, horizon_is_end, dtype, devices)
 
 
 @eqx.filter_jit
@@ -90,13 +99,27 @@ def _collect(
     discounting: Float[Array, " 2"],
     horizon_is_end: bool,
     dtype: str,
+    devices: Devices,
 ) -> tuple[Float[Array, "..."], Samples, Figures]:
-    played = play(game, state.learners, key, num_trajectories, dtype)
-    return _samples(state.learners, played, discounting, horizon_is_end)
+    def here(game: DynamicGame, learners: Learners, draws: Draws, discounting: Array) -> Any:
+        played = play_drawn(game, learners, draws, dtype)
+        return _samples(learners, played, discounting, horizon_is_end, devices)
+
+    arguments = (game, state.learners, draw_all(game, key, num_trajectories), discounting)
+    if devices.mesh is None:
+        return here(*arguments)
+    everywhere, own = PartitionSpec(), samples_lie(state.identity)
+    first, second = PartitionSpec("trajectories"), PartitionSpec(None, "trajectories")
+    lie = (everywhere, everywhere, Draws._make((second, first, second)), everywhere)
+    return devices.spread(here, lie, (own, own, everywhere), *arguments)
 
 
 def _samples(
-    learners: Learners, played: Play, discounting: Float[Array, " 2"], horizon_is_end: bool
+    learners: Learners,
+    played: Play,
+    discounting: Float[Array, " 2"],
+    horizon_is_end: bool,
+    devices: Devices = ALONE,
 ) -> tuple[Float[Array, "..."], Samples, Figures]:
     identity, horizon = learners.identity, played.reward.shape[0]
     last = jnp.arange(horizon)[:, None, None] == horizon - 1
@@ -126,29 +149,52 @@ def _samples(
     samples = jax.tree.map(lambda x: by_network(identity, x[..., None])[..., 0], samples)
     if played.legal is not None:
         samples = samples._replace(legal=by_network(identity, played.legal))
-    figures = _figures(learners.features, played, returns)
+    figures = _figures(learners.features, played, returns, devices)
     return by_network(identity, played.inputs), samples, figures
 
 
 _samples_outside = eqx.filter_jit(_samples)
 
 
-def _figures(features: ObservationFeatures, played: Play, returns: Array) -> Figures:
+def _figures(
+    features: ObservationFeatures, played: Play, returns: Array, devices: Devices
+) -> Figures:
+    def mean(x: Array) -> Array:
+        return devices.mean_over_trajectories(x.mean(where=played.alive))
+
+    def variance(x: Array) -> Array:
+        return mean(jnp.square(x - mean(x)))
+
+    fault, blind, bad_reward = _first_fault(features, played, devices)
+    return Figures(
+        mean_return=devices.mean_over_trajectories(played.reward.sum(0).mean()),
+        explained_variance=1 - variance(returns - played.value) / variance(returns),
+        statistics=jax.tree.map(
+            lambda x: devices.mean_over_trajectories(x.mean()), played.statistics
+        ),
+        fault=fault,
+        blind=blind,
+        bad_reward=bad_reward,
+    )
+
+
+def _first_fault(
+    features: ObservationFeatures, played: Play, devices: Devices
+) -> tuple[Int[Array, " 3"], Bool[Array, ""], Float[Array, ""]]:
+    """Of the first device that has one, with its own number of the trajectory; see `Figures`."""
     blind = ~features.valid(played.inputs[..., : features.num_features])
     if played.alive is not None:
         blind = blind & played.alive
-    wrong = jnp.where(blind.any(), blind, ~jnp.isfinite(played.reward))
+    blinded = devices.sum_over_trajectories(blind.any().astype(jnp.int32)) > 0
+    wrong = jnp.where(blinded, blind, ~jnp.isfinite(played.reward))
     place = jnp.argmax(wrong)
     where = jnp.where(wrong.any(), jnp.stack(jnp.unravel_index(place, wrong.shape)), -1)
-    return Figures(
-        mean_return=played.reward.sum(0).mean(),
-        explained_variance=1
-        - (returns - played.value).var(where=played.alive) / returns.var(where=played.alive),
-        statistics=jax.tree.map(lambda x: x.mean(), played.statistics),
-        fault=where.astype(jnp.int32),
-        blind=blind.any(),
-        bad_reward=played.reward.reshape(-1)[place],
+    own = (wrong.any(), where.astype(jnp.int32), played.reward.reshape(-1)[place])
+    faulty, where, reward = devices.gather_trajectories(
+        jax.tree.map(lambda x: x[None], own), axis=0
     )
+    first = jnp.argmax(faulty)
+    return where[first], blinded, reward[first]
 
 
 def refuse_faults(game: DynamicGame, state: PPOState, figures: Figures) -> None:

@@ -9,11 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from crowdnash.learners.ppo.loss import PPOSums, Samples, normalised, ppo_sums
 from crowdnash.policies.agent_networks import ActorCritic
 from crowdnash.policies.identity import Identity
+from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.tuning import tuning
 
 _ADAM_EPSILON = 1e-5
@@ -62,15 +64,20 @@ def improve(
     key: PRNGKeyArray,
     settings: UpdateSettings,
     shape: UpdateShape,
+    devices: Devices = ALONE,
 ) -> tuple[ActorCritic, optax.OptState, PPOSums]:
     """All passes for one network pair; returns mean losses over all minibatches too.
 
     `row` [B] are the samples' embedding rows, None if the networks have none. Every pass shuffles
     anew; where the minibatch size does not divide B, the last minibatch of a pass is padded with
     samples of weight 0, so that its means are over what is left.
+
+    Where `devices` share the trajectories, samples are this device's: it shuffles them by itself,
+    and a minibatch has equally many of each device.
     """
     count = inputs.shape[0]
-    size = min(shape.minibatch_size, count)
+    size = min(-(-shape.minibatch_size // devices.size("trajectories")), count)
+    key = devices.own_key(key)
     num_minibatches = -(-count // size)
     orders = jax.vmap(lambda k: jax.random.permutation(k, count))(
         jax.random.split(key, shape.num_passes)
@@ -86,8 +93,8 @@ def improve(
         weight = weight * mine.weight  # neither padding nor agents that were out
         mine = mine._replace(weight=weight)
         if shape.normalise_advantages:
-            mine = mine._replace(advantage=normalised(mine.advantage, weight))
-        gradient, sums = _gradient(networks, inputs, row, chosen, mine, settings, shape)
+            mine = mine._replace(advantage=normalised(mine.advantage, weight, devices))
+        gradient, sums = _gradient(networks, inputs, row, chosen, mine, settings, shape, devices)
         norm = optax.global_norm(gradient)
         scale = jnp.where(norm > settings.max_gradient_norm, settings.max_gradient_norm / norm, 1.0)
         gradient = jax.tree.map(lambda g: g * scale, gradient)
@@ -108,9 +115,10 @@ def _gradient(
     mine: Samples,
     settings: UpdateSettings,
     shape: UpdateShape,
+    devices: Devices,
 ) -> tuple[ActorCritic, PPOSums]:
     """Gradient of the mean total loss of one minibatch, added up over chunks that fit the cache."""
-    count = jnp.maximum(mine.weight.sum(), 1)
+    count = jnp.maximum(devices.sum_over_trajectories(mine.weight.sum()), 1)
 
     def loss(networks: ActorCritic, chosen: Array, mine: Samples) -> tuple[Array, PPOSums]:
         x = inputs[chosen]
@@ -133,7 +141,7 @@ def _gradient(
     size = chosen.shape[0]
     rows = min(shape.chunk_rows, size)
     if rows == size:
-        return differentiate(networks, chosen, mine)
+        return devices.sum_over_trajectories(differentiate(networks, chosen, mine))
     fill = -size % rows
 
     def cut(x: Array) -> Array:
@@ -150,7 +158,7 @@ def _gradient(
         lambda x: jnp.zeros(x.shape, x.dtype),
         jax.eval_shape(differentiate, networks, *jax.tree.map(lambda x: x[0], chunks)),
     )
-    return jax.lax.scan(add, start, chunks)[0]
+    return devices.sum_over_trajectories(jax.lax.scan(add, start, chunks)[0])
 
 
 @eqx.filter_jit
@@ -163,17 +171,50 @@ def improve_all(
     key: PRNGKeyArray,
     settings: UpdateSettings,
     shape: UpdateShape,
+    devices: Devices = ALONE,
 ) -> tuple[ActorCritic, optax.OptState, PPOSums]:
-    """`improve` for the one network, or for every agent's own; the last is a mean over all."""
+    """`improve` for the one network, or for every agent's own; the last is a mean over all.
+
+    Where `devices` share the trajectories, samples lie as `samples_lie` says, all else everywhere.
+    """
+
+    def here(*arguments: Any) -> tuple[ActorCritic, optax.OptState, PPOSums]:
+        return _improve_all(*arguments, shape=shape, devices=devices)
+
+    arguments = (networks, moments, identity, inputs, samples, key, settings)
+    if devices.mesh is None:
+        return here(*arguments)
+    own, everywhere = samples_lie(identity), PartitionSpec()
+    lie = (everywhere, everywhere, everywhere, own, own, everywhere, everywhere)
+    return devices.spread(here, lie, everywhere, *arguments)
+
+
+def samples_lie(identity: Identity) -> PartitionSpec:
+    """Where samples lie that `by_network` made of each device's trajectories."""
+    return PartitionSpec(*(None,) * identity.independent, "trajectories")
+
+
+def _improve_all(
+    networks: ActorCritic,
+    moments: optax.OptState,
+    identity: Identity,
+    inputs: Float[Array, "..."],
+    samples: Samples,
+    key: PRNGKeyArray,
+    settings: UpdateSettings,
+    *,
+    shape: UpdateShape,
+    devices: Devices,
+) -> tuple[ActorCritic, optax.OptState, PPOSums]:
     if not identity.independent:
         row = None
         if identity.num_rows:
             row = jnp.tile(identity.row, inputs.shape[0] // identity.num_agents)
-        return improve(networks, moments, inputs, row, samples, key, settings, shape)
+        return improve(networks, moments, inputs, row, samples, key, settings, shape, devices)
 
     def one(own: tuple) -> tuple:
         networks, moments, inputs, samples = own
-        return improve(networks, moments, inputs, None, samples, key, settings, shape)
+        return improve(networks, moments, inputs, None, samples, key, settings, shape, devices)
 
     # These go through all their minibatches before the next ones begin.
     size = tuning().ppo_networks or identity.num_agents
