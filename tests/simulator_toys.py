@@ -160,3 +160,37 @@ def stairs_values(probs):
         own, best = (rows * q[0]).sum(1), q[1].max(1)
         plans.append(q[1].argmax(1))
     return own[0], best[0], np.array(plans[::-1])
+
+
+class Meeting:
+    """Four walk on a field of ten by ten, and slip now and then; far from (5, 5) costs.
+
+    Where one begins is drawn from all of the field.
+    """
+
+    num_agents, num_actions, horizon, num_states = 4, 4, 20, 100
+    moves = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+
+    def reset(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.places = self.rng.integers(0, 10, (4, 2))
+        return self.places @ np.array([10, 1])
+
+    def step(self, actions):
+        slips, instead = self.rng.random(4) < 0.1, self.rng.integers(0, 4, 4)
+        rewards = -np.abs(self.places - 5).sum(1) / 10
+        moved = self.places + self.moves[np.where(slips, instead, actions)]
+        self.places = np.clip(moved, 0, 9)
+        return self.places @ np.array([10, 1]), rewards, np.ones(4, bool), None
+
+
+def meeting_values():
+    """By induction: what uniform play earns there, and what the best does."""
+    places = np.stack(np.divmod(np.arange(100), 10), 1)
+    ends = np.clip(places[:, None] + Meeting.moves, 0, 9) @ np.array([10, 1])
+    paid = -np.abs(places - 5).sum(1, keepdims=True) / 10
+    own, best = np.zeros(100), np.zeros(100)
+    for _ in range(20):
+        q = [paid + 0.9 * v[ends] + 0.1 * v[ends].mean(1, keepdims=True) for v in (own, best)]
+        own, best = q[0].mean(1), q[1].max(1)
+    return own.mean(), best.mean()

@@ -6,7 +6,17 @@ import pytest
 
 import crowdnash as cn
 from crowdnash.learners.mirror_outside import legal_pairs
-from simulator_toys import Cards, Doors, Drivers, Mortals, Stairs, stairs_values, uniform
+from simulator_toys import (
+    Cards,
+    Doors,
+    Drivers,
+    Meeting,
+    Mortals,
+    Stairs,
+    meeting_values,
+    stairs_values,
+    uniform,
+)
 
 KEY = jax.random.key(0)
 
@@ -198,6 +208,15 @@ def test_tables_of_deviations_come_close_to_the_best_response(stairs, budget, sh
     e = cn.exploitability(sim, policy, key=KEY, agents=[5], budget_steps=budget)
     assert share * gain < e.maximum.lower < gain
     assert abs(e.lower[0] - gain) < 0.02 * gain + 4 * e.standard_error[0]
+
+
+@pytest.mark.slow
+def test_a_table_of_eight_thousand_entries_is_learned_too():
+    """Twenty steps, a hundred places, four directions: a network needs several times the steps."""
+    earned, best = meeting_values()
+    e = cn.exploitability(Meeting(), uniform(Meeting()), key=KEY, agents=[1], budget_steps=100_000)
+    assert 0.9 * (best - earned) < e.maximum.lower < best - earned
+    assert abs(e.lower[0] - (best - earned)) < 0.05 * (best - earned) + 4 * e.standard_error[0]
 
 
 def climbing(sim):
