@@ -242,6 +242,23 @@ def test_a_mean_field_policy_of_openspiel_is_played_and_certified(iterations):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["python_mfg_crowd_modelling", "mfg_crowd_modelling_2d"])
+def test_openspiels_score_stays_as_it_is_there_and_back(name):
+    pytest.importorskip("pyspiel")
+    import open_spiel.python.mfg.games.crowd_modelling  # noqa: F401 (registers the first)
+    from open_spiel.python.mfg.algorithms import fictitious_play, nash_conv
+
+    sim = cn.simulators.open_spiel(name, num_agents=10)
+    learner = fictitious_play.FictitiousPlay(sim.game)
+    learner.iteration()
+    theirs = learner.get_policy()
+    again = cn.simulators.to_open_spiel(cn.simulators.from_open_spiel(theirs, sim), sim)
+    scores = [nash_conv.NashConv(sim.game, one).nash_conv() for one in (theirs, again)]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-5)
+    assert scores[0] > 1
+
+
+@pytest.mark.slow
 def test_players_of_a_simultaneous_game_are_asked_at_their_step():
     """Goofspiel: what a network gives the player for its tensor, among the cards it holds."""
     pytest.importorskip("pyspiel")
