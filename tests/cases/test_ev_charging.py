@@ -9,6 +9,7 @@ k that charge at step h, L_h = sum_k share_k rate_k x[k,h] and u_k the steps tha
 Twice the slope gives the least cost of all cars together. Clarabel solves it.
 """
 
+import functools
 import json
 import runpy
 
@@ -20,7 +21,7 @@ from scipy import sparse
 
 import crowdnash as cn
 from crowdnash import cases
-from crowdnash.cases import charging, ev_charging
+from crowdnash.cases import charging, charging_studies, ev_charging
 from crowdnash.cli import main
 from pages import ROOT
 
@@ -173,6 +174,30 @@ def test_the_case_from_play_alone(tmp_path, capsys):
     assert main(["case", "ev-charging", "--scale", "small", "--out", str(tmp_path)]) == 0
     assert "done before" in capsys.readouterr().err
     assert main(["case", "ev-charging", "--seed", "1", "--out", str(tmp_path)]) == 2
+
+
+@pytest.mark.slow
+def test_learners_compared(few, tmp_path):
+    game, types, _ = few
+    told = []
+    compare = functools.partial(
+        charging_studies.compare_learners, tmp_path, game, types, jax.random.key(0), told.append
+    )
+    curves = compare()
+    table = np.genfromtxt(
+        tmp_path / "learners.csv", delimiter=",", names=True, dtype=None, encoding=None
+    )
+    assert set(table["learner"]) == {name.replace(",", "") for name in curves}
+    fitted = table[table["learner"] == "a table a type fitted"]
+    # 1, 2, 5, ... 200 nights of 240 cars and 24 steps.
+    np.testing.assert_array_equal(fitted["agent_steps"][[0, -1]], np.array([1, 200]) * 240 * 24)
+    assert fitted["mean_gain"][-1] < 0.1 * fitted["mean_gain"][0]
+    assert (table["largest_gain"] >= table["mean_gain"]).all()
+    assert len(told) == 5
+    # What is there is not learned again.
+    before = (tmp_path / "learner-0.json").stat().st_mtime_ns
+    assert compare() == curves
+    assert (tmp_path / "learner-0.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow

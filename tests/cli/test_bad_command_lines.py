@@ -110,6 +110,8 @@ REFUSED = {
     "evaluate empty --confidence high": "--confidence must be",
     "reproduce fig1a --scale huge": "--scale must be one of smoke, small, paper, not 'huge'",
     "reproduce fig1a --seed x": "--seed must be INT, not 'x'",
+    "case ev-charging --study tolls": "--study of ev-charging must be one of none, learners, all,",
+    "case sioux-falls --study learners": "--study of sioux-falls must be one of none, tolls,",
     "completion tcsh": "must be one of bash, zsh, fish, not 'tcsh'",
     # values out of range
     "solve sis --num-agents 1": "num_agents",

@@ -22,6 +22,7 @@ from crowdnash.reproduction import (
 )
 from crowdnash.reproduction.costs_pictures import duration
 from crowdnash.reproduction.learning_curves import evaluated_epochs
+from crowdnash.reproduction.learning_curves_pictures import OUTPUTS
 from crowdnash.reproduction.robust_means import interquartile_mean
 from crowdnash.reproduction.study import Point
 
@@ -74,32 +75,38 @@ def _curve_settings(figure, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["theorem", "practical"])
+@pytest.mark.parametrize("preset", ["theorem", "practical", "fitted"])
 def test_learning_curves_are_those_of_solve(preset):
     settings = _curve_settings("fig1b", preset=preset)
     rows = learning_curves.measure(settings)
     game_key, learning_key, _ = jax.random.split(jax.random.key(1), 3)
     game = cn.games.RockPaperScissors.sample(game_key, num_agents=12, heterogeneity=0.05)
     settings = {"num_epochs": 3, "td_epochs": 5, "temperature": 0.01}
-    if preset == "practical":
-        learner = cn.PolicyMirrorDescent.practical(evaluation="td", **settings)
-    else:
-        learner = cn.PolicyMirrorDescent(**settings)
+    learner, names = {
+        "theorem": (cn.PolicyMirrorDescent(**settings), ("average",)),
+        "practical": (
+            cn.PolicyMirrorDescent.practical(evaluation="td", **settings),
+            ("average", "last"),
+        ),
+        "fitted": (
+            cn.PolicyMirrorDescent.practical(groups="symmetric", **settings),
+            ("last",),
+        ),
+    }[preset]
     result = cn.solve(game, learner, key=learning_key)
     # A-RPS is certified exactly, so no random number comes between.
-    expected = cn.exploitability(game, result.policies["average"], key=jax.random.key(9))
+    expected = cn.exploitability(game, result.policies[names[0]], key=jax.random.key(9))
     (row,) = (
         row
         for row in rows
-        if (row["run"], row["output"], row.get("epoch")) == (1, f"{preset}-average", 3)
+        if (row["run"], row["output"], row.get("epoch")) == (1, f"{preset}-{names[0]}", 3)
     )
     assert row["method"] == "exact"
     assert row["largest"] == pytest.approx(expected.maximum.upper, rel=1e-4)
     assert row["mean"] == pytest.approx(expected.mean.upper, rel=1e-4)
     assert row["agent_steps"] == 3 * 5 * 12 * game.horizon
     outputs = {row["output"] for row in rows} - {"game"}
-    both = {"practical-average", "practical-last"}
-    assert outputs == ({"theorem-average"} if preset == "theorem" else both)
+    assert outputs == {f"{preset}-{name}" for name in names}
     assert {row["epoch"] for row in rows if row["output"] != "game"} == {1, 3}
 
 
@@ -127,7 +134,7 @@ def _curve_rows(levels: dict) -> list[dict]:
                     "largest": 2 * level / epoch + 0.01 * run,
                     "mean": level / epoch + 0.01 * run,
                 }
-                for output in ("theorem-average", "practical-last", "practical-average")
+                for output in OUTPUTS
                 for epoch in (1, 10)
             ]
     return rows
@@ -186,7 +193,7 @@ def test_equilibria_of_fig2a_are_exact_and_those_of_single_solves():
 def test_fig2a_from_points_to_picture(tmp_path):
     def points(scale, seed):
         return tuple(
-            Point(p.name, {**p.settings, "num_agents": 20, "num_epochs": 3, "num_paths": 8})
+            Point(p.name, {**p.settings, "num_agents": 20, "num_epochs": 3, "num_paths": 32})
             for p in fig2a.STUDY.points(scale, seed)
         )
 
@@ -195,10 +202,12 @@ def test_fig2a_from_points_to_picture(tmp_path):
     exact = [row for row in results.rows if row["policy"] == "exact"]
     assert max(row["mean_field_exploitability"] for row in exact) < 1e-5
     # Agents who are all alike gain nothing against the exact equilibrium but what N leaves.
-    alike = [row["largest"] for row in exact if row["difference"] == 0]
-    differing = [row["largest"] for row in exact if row["difference"] == 0.2]
+    alike = [row["largest_upper"] for row in exact if row["difference"] == 0]
+    differing = [row["largest_upper"] for row in exact if row["difference"] == 0.2]
     assert max(alike) < min(differing)
-    assert {len(table.columns) for table in results.conclusion.tables} == {5}
+    assert {len(table.columns) for table in results.conclusion.tables} == {9}
+    other = [row for row in results.rows if row["policy"] == "exact-other"]
+    assert max(row["mean_field_exploitability"] for row in other) < 1e-5
     (picture,) = sweep.draw(study, tmp_path / "fig2a")
     assert picture.name == "fig2a.png"
 

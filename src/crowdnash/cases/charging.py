@@ -150,7 +150,6 @@ def learn_charging(
     Returns:
         The mean of the policies of the last phase (Algorithm 2 takes that of all).
     """
-    cars = _one_of_each(game, types)
     state, done, average, total = None, 0, np.zeros(0), np.zeros(0)
     for phase in phases:
         learner = PolicyMirrorDescent(
@@ -164,7 +163,7 @@ def learn_charging(
         )
         if state is None:
             state = learner.init(game, key=key)
-            first = jnp.log(jnp.asarray(_spread(game, cars), jnp.float32))
+            first = jnp.log(jnp.asarray(first_policy(game, types), jnp.float32))
             state = eqx.tree_at(lambda s: s.log_probs, state, first)
         result = learn(game, learner, key=key, state=state)
         state, before = result.state, average
@@ -177,6 +176,20 @@ def learn_charging(
         done += phase.num_epochs
     total = np.maximum(total, 0)
     return total / total.sum(-1, keepdims=True)
+
+
+def first_policy(game: FleetCharging, types: Int[np.ndarray, " N"]) -> Float[np.ndarray, "T H S A"]:
+    """Charge with probability (steps needed) / (steps left), within what is tried of both.
+
+    Args:
+        game: the game.
+        types: of the cars; cars of a type must be alike.
+    """
+    cars = _one_of_each(game, types)
+    left = np.maximum(cars.departure[:, None] - np.arange(game.horizon), 1)
+    share = np.arange(game.num_states) / left[:, :, None]
+    charge = np.clip(share, _LEAST_TRIED, 1 - _LEAST_TRIED)
+    return np.stack([1 - charge, charge], -1)
 
 
 def on_arrival(game: FleetCharging, types: Int[np.ndarray, " N"]) -> Float[np.ndarray, "T H S A"]:
@@ -196,14 +209,6 @@ def _one_of_each(game: FleetCharging, types: Int[np.ndarray, " N"]) -> Car:
     """The records of one car of each type."""
     _, first = np.unique(types, return_index=True)
     return Car(*(np.asarray(column)[first] for column in game.agents))
-
-
-def _spread(game: FleetCharging, cars: Car) -> Float[np.ndarray, "T H S A"]:
-    """Charge with probability (steps needed) / (steps left), within what is tried of both."""
-    left = np.maximum(cars.departure[:, None] - np.arange(game.horizon), 1)
-    share = np.arange(game.num_states) / left[:, :, None]
-    charge = np.clip(share, _LEAST_TRIED, 1 - _LEAST_TRIED)
-    return np.stack([1 - charge, charge], -1)
 
 
 def _follow(

@@ -2,9 +2,10 @@
 
 import functools
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from crowdnash.cases.charging import (
     solve_charging,
 )
 from crowdnash.cases.charging_pictures import draw_night
+from crowdnash.cases.charging_studies import compare_learners
 from crowdnash.cases.stages import Tell, certified, open_case, stage, write_table
 from crowdnash.certificates.certificate import exploitability
 from crowdnash.checks import check_choice, check_count
@@ -29,6 +31,7 @@ from crowdnash.reports.still import draw_picture
 from crowdnash.reports.style import save_figure
 
 Scale = Literal["small", "full"]
+Study = Literal["none", "learners", "all"]
 _TYPES = {"small": 100, "full": 400}
 _CARS = {"small": 10_000, "full": 100_000}
 
@@ -131,29 +134,36 @@ def run(
     *,
     scale: Scale = "full",
     seed: int = 0,
+    study: Study = "none",
     tell: Tell = lambda line: None,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Solve exactly, learn from play, certify that and charging on arrival; pictures and tables.
 
     Writes `exact.npz`, `central.npz`, `learned.npz`, `load.csv` (the learned fleet's),
     `certificate.json`, `certificate-on-arrival.json`, `nights.csv`, `models.csv`, `night.png`,
-    `gains.png` and `summary.json`. What is there is not learned again.
+    `gains.png` and `summary.json`; with a study `learners.csv` and `learners.png` too. What is
+    there is not learned again.
 
     Args:
         out: a directory, new or of the same case, scale and seed.
         scale: see `game`.
         seed: decides the fleet and all draws.
+        study: "learners" compares learners by what a car could save after so much play; "all" is
+            the same.
         tell: is called with a line about every stage.
+        executor: computes the learners of the study; None: one after the other.
 
     Returns:
         The summary.
 
     Raises:
-        ValueError: `scale` or `seed` is wrong, or `out` holds something else.
+        ValueError: `scale`, `seed` or `study` is wrong, or `out` holds something else.
         OSError: `out` cannot be written.
     """
     check_choice("scale", scale, tuple(_CARS))
     check_count("seed", seed, 0)
+    check_choice("study", study, get_args(Study))
     settings = {"case": "ev-charging", "scale": scale, "seed": seed}
     open_case(out, settings)
     fleet, types = game(scale, seed=seed)
@@ -192,6 +202,8 @@ def run(
         },
         "price_of_anarchy": nights["exact"].mean_cost / nights["central"].mean_cost,
     }
+    if study != "none":
+        summary["learners"] = compare_learners(out, fleet, types, keys[0], tell, executor)
     write_json(out / "summary.json", summary)
     return summary
 

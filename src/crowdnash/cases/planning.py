@@ -4,6 +4,8 @@ Axes: N drivers, L links, K classes of value of time, G = P K groups of drivers.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,14 +145,22 @@ def who_pays_tolls(
 
 
 def close_roads(
-    game_on: GameOn, roads: Network, tell: Callable[[str], Any] = lambda line: None
+    game_on: GameOn,
+    roads: Network,
+    tell: Callable[[str], Any] = lambda line: None,
+    executor: Executor | None = None,
 ) -> list[RoadStudy]:
-    """Every road closed, one after the other, both directions; drivers settle anew each time."""
+    """Every road closed, both directions, one at a time; drivers settle anew each time.
+
+    Args:
+        game_on: makes the game; with an executor of other processes, a function of a module.
+        roads: its links.
+        tell: is called with a line about every road.
+        executor: computes the cases, which are independent; None: one after the other, here.
+    """
     ends = zip(roads.from_node.tolist(), roads.to_node.tolist(), strict=True)
-    return [
-        _study(game_on, roads.without_road(*road), road, tell)
-        for road in sorted({(min(x), max(x)) for x in ends})
-    ]
+    closed = sorted({(min(x), max(x)) for x in ends})
+    return _studies(game_on, [roads.without_road(*road) for road in closed], closed, tell, executor)
 
 
 def add_roads(
@@ -158,25 +168,24 @@ def add_roads(
     roads: Network,
     candidates: Sequence[tuple[int, int, float]],
     tell: Callable[[str], Any] = lambda line: None,
+    executor: Executor | None = None,
 ) -> list[RoadStudy]:
     """Each candidate road added alone, of median capacity; it need not help (Braess 1968).
 
     Args:
-        game_on: makes the game.
+        game_on: as for `close_roads`.
         roads: its links.
         candidates: two nodes and the free-flow time between them.
         tell: is called with a line about every road.
+        executor: as for `close_roads`.
     """
     capacity = float(np.median(roads.capacity))
-    return [
-        _study(
-            game_on,
-            roads.with_road(one, other, free_flow_time=minutes, capacity=capacity),
-            (one, other),
-            tell,
-        )
+    longer = [
+        roads.with_road(one, other, free_flow_time=minutes, capacity=capacity)
         for one, other, minutes in candidates
     ]
+    ends = [(one, other) for one, other, _ in candidates]
+    return _studies(game_on, longer, ends, tell, executor)
 
 
 def new_roads(
@@ -199,13 +208,24 @@ def new_roads(
     return candidates
 
 
-def _study(
-    game_on: GameOn, roads: Network, road: tuple[int, int], tell: Callable[[str], Any]
-) -> RoadStudy:
+def _studies(
+    game_on: GameOn,
+    networks: Sequence[Network],
+    ends: Sequence[tuple[int, int]],
+    tell: Callable[[str], Any],
+    executor: Executor | None,
+) -> list[RoadStudy]:
+    each = map if executor is None else executor.map
+    studies = []
+    for road, total in zip(ends, each(partial(_total_time, game_on), networks), strict=True):
+        tell(f"road {road[0] + 1}-{road[1] + 1}: {total:,.0f} vehicle-minutes")
+        studies.append(RoadStudy(road, total))
+    return studies
+
+
+def _total_time(game_on: GameOn, roads: Network) -> float:
     game = game_on(roads)
-    total = judge(game, _settled(game), network=roads).total_time
-    tell(f"road {road[0] + 1}-{road[1] + 1}: {total:,.0f} vehicle-minutes")
-    return RoadStudy(road, total)
+    return judge(game, _settled(game), network=roads).total_time
 
 
 def _settled(

@@ -3,6 +3,7 @@
 The network is that of LeBlanc, Morlok and Pierskalla (1975); times are in minutes.
 """
 
+from concurrent.futures import Executor
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -92,6 +93,7 @@ def run(
     seed: int = 0,
     study: Study = "none",
     tell: Tell = lambda line: None,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Solve exactly, learn from play, certify what was learned; what is there is not done again.
 
@@ -104,6 +106,7 @@ def run(
         seed: decides all draws.
         study: what else to compute: "tolls", "roads", "all" or "none" (see `sioux_falls_studies`).
         tell: is called with a line about every stage.
+        executor: computes the roads of the study; None: one after the other.
 
     Returns:
         The summary.
@@ -156,7 +159,7 @@ def run(
     if study in ("tolls", "all"):
         summary["tolls"] = study_tolls(out, scene)
     if study in ("roads", "all"):
-        summary["roads"] = study_roads(out, scene, tell)
+        summary["roads"] = study_roads(out, scene, tell, executor)
     write_json(out / "summary.json", summary)
     return summary
 

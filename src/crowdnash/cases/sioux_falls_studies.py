@@ -4,6 +4,7 @@ Axes: L links, P pairs, N drivers, V nodes.
 """
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -108,7 +109,10 @@ def study_tolls(out: Path, scene: Scene) -> dict[str, Any]:
 
 
 def study_roads(
-    out: Path, scene: Scene, tell: Callable[[str], Any] = lambda line: None
+    out: Path,
+    scene: Scene,
+    tell: Callable[[str], Any] = lambda line: None,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Every road closed, and short ones added: `roads.csv` and `roads.png`.
 
@@ -116,13 +120,14 @@ def study_roads(
         out: a directory.
         scene: the case.
         tell: is called with a line about every road.
+        executor: computes the roads; None: one after the other.
 
     Returns:
         The share by which the total time grows, by road, for closing and adding.
     """
-    closed = close_roads(scene.game_on, scene.roads, tell)
+    closed = close_roads(scene.game_on, scene.roads, tell, executor)
     candidates = new_roads(scene.places, scene.roads, _LONGEST_NEW_ROAD)
-    added = add_roads(scene.game_on, scene.roads, candidates, tell)
+    added = add_roads(scene.game_on, scene.roads, candidates, tell, executor)
     changes = [_changes(study, scene.settled) for study in (closed, added)]
     lines = ["change,one,other,total_time_change"]
     for name, studies, shares in zip(("close", "add"), (closed, added), changes, strict=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,12 +13,16 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from crowdnash.cases import ev_charging, sioux_falls
-from crowdnash.cases.sioux_falls_studies import Study
 from crowdnash.cli.parsing import parse
+from crowdnash.runs.executors import Processes
 
 CASES = ("sioux-falls", "ev-charging")
 
 Scale = Literal["small", "full"]
+STUDIES = {
+    "sioux-falls": ("none", "tolls", "roads", "all"),
+    "ev-charging": ("none", "learners", "all"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,11 @@ class CaseFlags:
     """where to save: new, empty, or the directory of the same case"""
     seed: int = 0
     """decides all random draws"""
-    study: Study = "none"
-    """sioux-falls: tolls: who pays for them; roads: closed and added, one by one; all: both
-    (minutes more)"""
+    study: Literal["none", "tolls", "roads", "learners", "all"] = "none"
+    """sioux-falls: tolls: who pays for them; roads: closed and added, one by one; ev-charging:
+    learners, compared; all: what the case has (minutes more)"""
+    workers: int | None = None
+    """compute a study in so many processes"""
     json: bool = False
     """print the summary as JSON"""
 
@@ -54,12 +61,15 @@ def show_case(arguments: Sequence[str]) -> None:
         "seed": flags.seed,
         "tell": lambda line: print(line, file=sys.stderr),
     }
-    if flags.case == "sioux-falls":
-        summary = sioux_falls.run(out, study=flags.study, **options)
-    elif flags.study == "none":
-        summary = ev_charging.run(out, **options)
-    else:
-        raise ValueError(f"--study is for sioux-falls, not for {flags.case}: {flags.study}")
+    if flags.study not in STUDIES[flags.case]:
+        names = ", ".join(STUDIES[flags.case])
+        raise ValueError(f"--study of {flags.case} must be one of {names}, not {flags.study!r}")
+    runs: dict[str, Callable[..., dict[str, Any]]]
+    runs = {"sioux-falls": sioux_falls.run, "ev-charging": ev_charging.run}
+    workers = nullcontext() if flags.workers is None else Processes(flags.workers)
+    with workers as executor:
+        options["executor"] = executor
+        summary = runs[flags.case](out, study=flags.study, **options)
     if flags.json:
         print(json.dumps(summary, indent=2))
         return

@@ -359,10 +359,11 @@ def _check_schedules(temperature: Any, step_size: Any, num_iterations: int, play
     if is_traced(temperature, step_size):
         return
     steps = np.arange(max(num_iterations, 1), dtype=np.int32)
-    tau, xi = (
-        np.asarray(jax.vmap(f)(steps) if callable(f) else f, np.float64)
-        for f in (temperature, step_size)
-    )
+    with jax.ensure_compile_time_eval():  # also where the game is traced
+        tau, xi = (
+            np.asarray(jax.vmap(f)(steps) if callable(f) else f, np.float64)
+            for f in (temperature, step_size)
+        )
     highest = 1.0 if play else np.inf
     for name, values, wrong, rule in (
         ("temperature", tau, ~((tau >= 0) & (tau < np.inf)), ">= 0 and finite"),

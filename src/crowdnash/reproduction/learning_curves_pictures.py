@@ -1,4 +1,4 @@
-"""The pictures of `fig1b` and `fig1c`: exploitability over epochs, from saved rows.
+"""The pictures of `fig1b` and `fig1c`: exploitability over agent-steps, from saved rows.
 
 Axes: R seeds, E evaluated epochs.
 """
@@ -23,42 +23,46 @@ from crowdnash.runs.metrics_log import Row
 OUTPUTS = MappingProxyType(
     {
         "theorem-average": "Algorithm 2 as printed",
-        "practical-last": "practical preset, last iterate",
-        "practical-average": "practical preset, average",
+        "practical-last": "Algorithm 1, step 0.3, last iterate",
+        "practical-average": "Algorithm 1, step 0.3, average",
+        "fitted-last": "fitted evaluation, last iterate",
     }
 )
 """What is looked at: a preset and which of its policies."""
 
-_ENDS: Any = {"symmetric": ("blue", "solid", "circle"), "independent": ("red", "dashed", "square")}
+_ENDS: Any = {
+    "symmetric": ("blue", "solid", "circle"),
+    "independent": ("red", "dashed", "square"),
+    "mixed": ("cyan", "solid", "x"),
+}
 _BETWEEN: Any = (
     ("green", "long", "triangle-up"),
     ("purple", "dash-dotted", "triangle-down"),
     ("yellow", "dotted", "diamond"),
-    ("cyan", "solid", "x"),
 )
 
 
 class LearningCurve(NamedTuple):
-    """Epochs done [E] and a statistic over the seeds at each."""
+    """Agent-steps played [E] and a statistic over the seeds at each."""
 
-    epochs: Float[np.ndarray, " E"]
+    agent_steps: Float[np.ndarray, " E"]
     summary: RobustMean
 
 
 def learner_title(groups: Any) -> str:
     """What a grouping is called."""
-    names = {"symmetric": "Symm-PMD (G = 1)", "independent": "IPMD (G = N)"}
+    names = {"symmetric": "Symm-PMD (G = 1)", "independent": "IPMD (G = N)", "mixed": "mixed model"}
     return names.get(str(groups), f"G = {groups}")
 
 
 def curve_of(rows: Sequence[Row], column: str) -> LearningCurve:
     """A column of one learner's rows, over seeds."""
-    evaluated = sample(rows, "epoch", column)
+    evaluated = sample(rows, "agent_steps", column)
     return LearningCurve(evaluated.x, interquartile_mean(evaluated.values))
 
 
 def draw(rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Figure]:
-    """Largest and mean exploitability over agents, for the three outputs."""
+    """Largest and mean exploitability over agents, a panel for each preset's output."""
     title = f"{facts['title']}: exploitability while learning"
     charts = []
     for column in ("largest", "mean"):
@@ -72,6 +76,6 @@ def draw(rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Figure]:
                 middle, low, high = curve.summary.mean, curve.summary.low, curve.summary.high
                 ends = np.stack([low, high], 1)
                 label = learner_title(groups)
-                series.append(Series(label, curve.epochs, middle, *look, interval=ends))
-            charts.append(Chart(name, log("epochs"), log(f"{column} exploitability"), series))
+                series.append(Series(label, curve.agent_steps, middle, *look, interval=ends))
+            charts.append(Chart(name, log("agent-steps"), log(f"{column} exploitability"), series))
     return {str(facts["figure"]): draw_panels(panels(charts, len(OUTPUTS), title, share_y=True))}
