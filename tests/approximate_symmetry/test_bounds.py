@@ -12,7 +12,7 @@ import crowdnash as cn
 from crowdnash.approximate_symmetry.bounds import nash_bound
 from crowdnash.approximate_symmetry.measurement import Symmetry, symmetry
 from crowdnash.approximate_symmetry.moduli import LipschitzModuli
-from crowdnash.certificates.certificate import Interval
+from crowdnash.interval import Interval
 from random_games import RandomAffineGame, random_population_game
 
 
@@ -45,6 +45,7 @@ class Counterexample(cn.PopulationGame):
         return jnp.where(state == 1, 1.0, 0.0)
 
 
+@pytest.mark.slow
 def test_the_papers_counterexample():
     game = Counterexample(10_000)
     sym = symmetry(game, num_populations=32)

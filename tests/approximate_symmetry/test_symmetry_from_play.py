@@ -86,6 +86,7 @@ def sis_deviation(game, deviation) -> float:
     return 2 * apart * deviation.mu[0, 1] if deviation.action == 1 else 0.0
 
 
+@pytest.mark.slow
 def test_sis_against_closed_forms():
     game = sis({"susceptibility": 0.15, "recovery": 0.25})
     exact = cn.symmetry(game)
@@ -248,6 +249,7 @@ def test_identical_agents_are_not_found_different_over_many_seeds():
     check_size(1000)
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_different_agents_do():
     rng = np.random.default_rng(7)
     estimate = scores(60, rng.uniform(0.5, 1.0, 20), rng.uniform(0.1, 0.6, 20))

@@ -206,6 +206,7 @@ def test_leaving_out_the_own_share_breaks_monotonicity_by_one_over_n(num_agents)
     assert total > 0
 
 
+@pytest.mark.slow
 def test_counterexample_for_all_populations():
     game, groups = rock_paper_scissors(30, 1.0), np.arange(30) % 2
     result = cn.symmetry(game, groups).monotone
@@ -413,6 +414,7 @@ def test_a_search_climbs_from_every_group():
     np.testing.assert_allclose(beta, beta[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_game_is_not_taken_for_a_bound_that_does_not_apply(monkeypatch):
     """Any ValueError was, a GameError among them."""
 

@@ -47,6 +47,7 @@ def test_openspiels_braess(braess):
     np.testing.assert_allclose(roads.marginal_tolls(best.flows), [0.5, 0, 0, 0, 0.5], atol=0.03)
 
 
+@pytest.mark.slow
 def test_closing_the_short_cut_helps(braess):
     """And adding it hurts (Braess 1968): 3.5 without.
 

@@ -86,6 +86,7 @@ def test_exact_solution_is_the_judges(roads, equilibrium):
     assert judged.total_time == pytest.approx(judged.flows @ roads.times(judged.flows), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_all_or_nothing_against_shortest_paths(roads):
     """Everybody on the route that is shortest on empty roads; then the roads are not empty.
 

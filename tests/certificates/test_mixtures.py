@@ -72,7 +72,7 @@ def test_one_policy_is_its_own_mixture(case):
     np.testing.assert_allclose(alone.lower, cn.exploitability(game, policies[0], key=KEY).lower)
 
 
-@pytest.mark.parametrize("method", ["enumerate", "paths"])
+@pytest.mark.parametrize("method", ["enumerate", pytest.param("paths", marks=pytest.mark.slow)])
 def test_deviations_from_a_mixture_are_legal_and_start_where_the_agents_do(method):
     """Two halves of a policy mixed are that policy: illegal deviations would gain 0.3 more."""
     game = Drivers()

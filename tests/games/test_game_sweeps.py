@@ -38,6 +38,7 @@ def test_traced_and_plain_half_widths_draw_the_same():
     np.testing.assert_allclose(jax.jit(draw)(0.05), draw(0.05), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_sweep_through_the_induced_game():
     policy = np.full((3, 2, 2), 0.5)
 

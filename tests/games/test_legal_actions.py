@@ -95,6 +95,7 @@ def test_agents_that_share_a_table_must_have_the_same_actions():
         cn.solve(crowd(), cn.PolicyMirrorDescent(num_epochs=1), key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_ppo_learns_among_legal_actions(tmp_path):
     game, key = crowd(), jax.random.key(1)
     learner = cn.PPO(

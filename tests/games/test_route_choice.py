@@ -107,6 +107,7 @@ def test_drivers_who_value_time_more_pay_the_toll():
     assert certificate.mean.upper < 0.1 * uniform.mean.lower
 
 
+@pytest.mark.slow
 def test_days_of_commuting():
     """400 by the fast road take 8 (1 + 1) + 2 = 18 minutes the one day, 100 take 12 the other."""
     game = cn.games.RouteChoice(FORK, [0], [3], np.zeros(400, int), num_routes=2, horizon=2)

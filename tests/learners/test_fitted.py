@@ -281,6 +281,7 @@ def test_features_that_depend_on_the_step(representation):
     assert mean_return(game, policy) > 3.9  # of 4
 
 
+@pytest.mark.slow
 def test_runs_of_mixed_models_together_are_runs_apart():
     games = [
         cn.games.SIS.sample(key, num_agents=60, horizon=6, heterogeneity=0.1)

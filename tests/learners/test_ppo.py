@@ -371,6 +371,7 @@ def test_cart_pole_is_solved(seed):
     assert np.mean([m.mean_return for m in history[-10:]]) >= 475
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("horizon_is_end", [pytest.param(True, marks=slow), False])
 def test_an_end_and_a_cut_have_other_values(horizon_is_end):
     """Nobody falls within 4 steps: each pays 1, discount 1/2.

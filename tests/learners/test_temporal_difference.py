@@ -343,6 +343,7 @@ def test_td_converges_to_its_fixed_point(grouping):
     assert_converged(learned, fixed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "num_epochs"),
     [

@@ -22,6 +22,7 @@ def estimate(game):
     return mean_field.game_from_play(game, key=jax.random.key(1), num_trajectories=64)
 
 
+@pytest.mark.slow
 def test_laws_of_sis(game, estimate):
     """P(I|H,U) = susceptibility_i * sigma(I,U) and R = -1[I] - aversion_i 1[D], agent by agent."""
     mu = np.random.default_rng(0).dirichlet(np.full(4, 5.0), N).reshape(N, 2, 2)

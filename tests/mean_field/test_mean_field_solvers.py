@@ -349,6 +349,7 @@ def test_estimated_game_leads_to_the_same_equilibrium(name):
     assert there < 0.02 * mean_field.exploitability(true, uniform)
 
 
+@pytest.mark.slow
 def test_estimates_by_group_and_by_step():
     """Deterministic moves are found exactly, rewards up to who happens to be in a cell."""
     game = cn.games.RockPaperScissors.sample(jax.random.key(4), num_agents=90, horizon=3)

@@ -49,6 +49,7 @@ def reported(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_pictures_are_there_and_show_something(reported):
     for name in PICTURES:
         with Image.open(reported / f"{name}.png") as picture:

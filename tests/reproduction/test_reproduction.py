@@ -190,6 +190,7 @@ def _theorem2(**changes):
     return row
 
 
+@pytest.mark.slow
 def test_theorem2_measures_the_kink_game_s_bias():
     # Under the uniform policy Q_1(s,.) = s + tau H is met exactly. Action 1 at the first step
     # reaches state 1 with a chance that is larger by E|sigma(0) - 1/2|, the exploitability of

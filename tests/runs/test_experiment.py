@@ -363,6 +363,7 @@ def test_resume_of_a_finished_run_changes_nothing(copy):
     assert {entry: entry.stat().st_mtime_ns for entry in copy.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_more_epochs_continue_to_the_same_policies(copy, tmp_path):
     experiment.run(config(num_epochs=8), tmp_path / "long")
     result = experiment.resume(copy, num_epochs=8)
@@ -713,6 +714,7 @@ def run_to_death(out: Path, cache: Path, moment: str, nth: int, settings: RunCon
     assert process.returncode == -signal.SIGKILL, errors.decode()[-2000:]
 
 
+@pytest.mark.slow
 def test_killed_in_a_metrics_line_then_in_a_checkpoint(finished, tmp_path):
     out, cache = tmp_path / "run", tmp_path / "cache"
     # Without certificates on the way the killed processes compile less; the policies are the same.

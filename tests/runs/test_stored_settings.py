@@ -143,6 +143,7 @@ def test_a_simulator_says_what_a_lower_bound_would_cost(networks, tmp_path, caps
     assert advice.endswith("crowdnash evaluate runs/taxi --best-response-agents 4")
 
 
+@pytest.mark.slow
 def test_a_neural_policy_of_a_tabular_game_gets_a_two_sided_certificate(tmp_path):
     settings = {"num_epochs": 1, "hidden_sizes": (8,), "identity": "none"} | QUICK
     parameters = {"num_agents": 12, "horizon": 3}

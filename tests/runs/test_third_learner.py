@@ -112,6 +112,7 @@ GAME = ["solve", "sis", "--learner", "fictitious-play", "--num-agents", "12", "-
 EVALUATION = ["--num-evaluation-trajectories", "8", "--own-influence-agents", "0"]
 
 
+@pytest.mark.slow
 def test_solve_resume_certificate_and_report(registered, tmp_path, capsys):
     whole, out = tmp_path / "whole", tmp_path / "run"
     words = [*GAME, *EVALUATION, "--checkpoint-every", "2", "--num-trajectories", "5"]

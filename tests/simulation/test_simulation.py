@@ -67,6 +67,7 @@ def test_bad_arguments():
         cn.simulate(taxi, drift_policy(), key=KEY, num_trajectories=1)
 
 
+@pytest.mark.slow
 def test_a_simulator_that_shows_anything(tuned):
     """A-Taxi under a neural policy: what was seen, done and paid is one course of the game."""
     taxi = cn.games.Taxi.sample(KEY, num_agents=6, horizon=9)

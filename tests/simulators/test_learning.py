@@ -128,6 +128,7 @@ def test_networks_learn_from_agents_that_die():
     assert result.history[-1].mean_return > 6.45
 
 
+@pytest.mark.slow
 def test_networks_keep_the_best_card_and_play_none_twice():
     """Uniform play earns 1, the best 2."""
     result = cn.solve(Cards(), cn.PPO(**PPO, minibatch_size=60), key=KEY)
@@ -137,6 +138,7 @@ def test_networks_keep_the_best_card_and_play_none_twice():
     assert played.rewards.sum(1).mean() > 1.9
 
 
+@pytest.mark.slow
 def test_own_networks_leave_out_the_samples_of_the_dead():
     result = cn.solve(
         Mortals(), cn.PPO(**(PPO | {"num_epochs": 2}), identity="independent"), key=KEY
@@ -246,6 +248,7 @@ def test_measured_gains_stay_as_they_are_where_intervals_know_better():
     assert "no deviation that was learned is certain to gain anything" in e.statement
 
 
+@pytest.mark.slow
 def test_what_a_certificate_costs_is_said_before_it_begins():
     """Against a count of the simulator's own steps; one is played to see what it is."""
     calls, told = [], []
