@@ -121,6 +121,11 @@ class Learner(eqx.Module, Generic[StateT, MetricsT, PolicyT]):
 class StackedLearner(Learner[StateT, MetricsT, PolicyT]):
     """A learner that can step several runs of equal shapes as one program."""
 
+    @property
+    def steps_together(self) -> bool:
+        """Whether it does with these settings; else runs follow one another."""
+        return True
+
     @abc.abstractmethod
     def step_together(
         self, games: DynamicGame, states: StateT

@@ -147,9 +147,9 @@ def solve_together(
 ) -> tuple[SolveResult[StateT, MetricsT, PolicyT], ...]:
     """Learn R games at once: seeds of one experiment, or a sweep over agents' parameters.
 
-    Policy mirror descent on games whose arrays have the same shapes is one vectorised program
-    (`jax.vmap`), which a GPU fills better; other runs follow one another. The results are those of
-    R calls of `solve`, up to rounding.
+    Policy mirror descent for tables on games whose arrays have the same shapes is one vectorised
+    program (`jax.vmap`), which a GPU fills better; other runs follow one another. The results are
+    those of R calls of `solve`, up to rounding.
 
     Args:
         games: of one class, horizon and number of agents.
@@ -180,7 +180,7 @@ def solve_together(
     def notify(run: int) -> Callable[[StateT, MetricsT], Any]:
         return lambda state, metrics: callback and callback(run, state, metrics)
 
-    if isinstance(learner, StackedLearner) and len(games) > 1:
+    if isinstance(learner, StackedLearner) and learner.steps_together and len(games) > 1:
         states = [learner.init(game, key=key) for game, key in zip(games, keys, strict=True)]
         if len({_form(pair) for pair in zip(games, states, strict=True)}) == 1:
             return _solve_stacked(

@@ -313,6 +313,11 @@ class PolicyMirrorDescent(
         seconds = time.perf_counter() - begun
         return state_after, epoch_metrics(epoch, figures, agent_steps, seconds)
 
+    @property
+    def steps_together(self) -> bool:
+        """Only for tables: vectorised regressions can hang (jaxlib 0.10.2, a CPU of two cores)."""
+        return self.representation == "tables"
+
     def step_together(
         self, games: DynamicGame, states: MirrorDescentState
     ) -> tuple[MirrorDescentState, tuple[EpochMetrics, ...]]:
@@ -341,8 +346,7 @@ class PolicyMirrorDescent(
         return after, tuple(metrics)
 
     def _step_size(self, epoch: int) -> float:
-        """xi_t; 0 for "auto", which the state knows."""
-        if isinstance(self.step_size, str):
+        if isinstance(self.step_size, str):  # the state knows the automatic one
             return 1 / np.sqrt(epoch + 1) if self.step_size == "theorem" else 0.0
         return self.step_size
 
@@ -363,8 +367,7 @@ class PolicyMirrorDescent(
         state = at_home(state)
         if state.weights is not None:
             assert state.features is not None
-            basis, _ = game_basis(game, self.features)
-            legal = LegalActions.of(game)
+            basis, legal = game_basis(game, self.features)[0], LegalActions.of(game)
             return {"last": FeaturePolicy(state.weights, state.features, basis, legal)}
         both: dict[str, Policy] = {
             "average": TabularPolicy.grouped(state.average, state.groups),
@@ -387,12 +390,8 @@ class PolicyMirrorDescent(
 
     def _explain(self, game: DynamicGame, state: MirrorDescentState) -> None:
         """Play the failed epoch again where the fault can be named."""
-        simulate(
-            game,
-            self.policies(game, state)["last"],
-            key=epoch_key(state),
-            num_trajectories=self.td_epochs,
-        )
+        last = self.policies(game, state)["last"]
+        simulate(game, last, key=epoch_key(state), num_trajectories=self.td_epochs)
         raise FloatingPointError("the mean return of an epoch is not a finite number")
 
 

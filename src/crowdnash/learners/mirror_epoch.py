@@ -228,12 +228,7 @@ def _improved(
     return dataclasses.replace(state, log_probs=log_probs)
 
 
-# Vectorised runs of mixed models wait for ever (XLA of jaxlib 0.10.2, CPUs of two cores, 4 x 2000
-# agents) where independent parts of a program may run at the same time.
-_ONE_AFTER_THE_OTHER = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-
-
-@eqx.filter_jit(compiler_options=_ONE_AFTER_THE_OTHER)
+@eqx.filter_jit
 def epoch_of_many(
     games: DynamicGame, states: MirrorDescentState, numbers: EpochNumbers, size: int
 ) -> tuple[MirrorDescentState, Array, Array, Array]:
