@@ -82,6 +82,8 @@ format: $(DEVELOPMENT)
 bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/weak_scaling.py
+	$(BIN)/python benchmarks/one_device.py
 	$(BIN)/python benchmarks/ppo_speed.py
 	$(BIN)/python benchmarks/mean_field_speed.py
 	$(BIN)/python benchmarks/simulator_speed.py

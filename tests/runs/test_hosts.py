@@ -171,6 +171,7 @@ def test_two_processes_are_one_run(tmp_path, cluster, share):
 def test_networks_of_two_processes_are_those_of_two_devices(tmp_path, cluster):
     """As many devices, so the same bits; four devices then go on from their checkpoint."""
     settings = [*PPO, "--num-trajectories", 4, "--minibatch-size", 8, "--num-epochs", 2]
+    settings += ["--annealing-epochs", 0]
     settings += ["--no-report", "--num-evaluation-trajectories", 4, "--own-influence-agents", 0]
     one, several = tmp_path / "one", tmp_path / "several"
     cluster.start(*settings, "--out", several)
