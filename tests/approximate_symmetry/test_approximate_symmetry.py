@@ -178,6 +178,7 @@ def test_order_of_agents_does_not_matter():
     assert order[other.beta_attained.agent] == ours.beta_attained.agent
 
 
+@pytest.mark.slow
 def test_more_groups_are_more_alike():
     game = cn.games.SIS.sample(jax.random.key(0), num_agents=200)
     one, some, all_ = (symmetry(game, g) for g in ("symmetric", 16, "independent"))
@@ -352,6 +353,7 @@ def test_search_finds_what_the_whole_grid_shows(monkeypatch):
     np.testing.assert_allclose(place.mu * 6, others, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_declared_moduli_narrow_the_interval():
     game = Drift(np.linspace(0.2, 0.9, 200), horizon=1)
     wide = symmetry(game, num_populations=50)
@@ -361,6 +363,7 @@ def test_declared_moduli_narrow_the_interval():
     assert wide.beta.lower <= narrow.beta.upper < 1.5
 
 
+@pytest.mark.slow
 def test_random_queries_give_an_honest_lower_end():
     exact = symmetry(DriftByLaw())
     sampled = symmetry(DriftByLaw(), method="sample", num_populations=60, num_permutations=16)

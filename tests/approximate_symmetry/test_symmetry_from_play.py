@@ -118,6 +118,7 @@ def test_sis_against_closed_forms():
     assert 0.5 < bound.sharper / cn.nash_bound(game, exact).sharper < 1.2
 
 
+@pytest.mark.slow
 def test_groups_of_like_agents_are_alike():
     """Two types: as one group they differ; each in its own group not."""
     kind = np.arange(40) % 2

@@ -156,6 +156,7 @@ class Weighted(RandomAffineGame):
     """Agents of different weight."""
 
 
+@pytest.mark.slow
 def test_refusals_say_why():
     game = random_population_game(0, 4, 2, 2, 2, kind=Weighted, weighted=True)
     groups = np.array([0, 1, 1, 0])

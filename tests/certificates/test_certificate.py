@@ -258,6 +258,7 @@ def test_frozen_path_value_is_the_return(repeated):
     assert (error < 0.02).all()
 
 
+@pytest.mark.slow
 def test_sampled_bounds_hold_within_four_standard_errors(repeated):
     truth = repeated.reference.exploitability
     for e in repeated.certificates:

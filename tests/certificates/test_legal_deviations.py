@@ -48,6 +48,7 @@ def test_enumeration_counts_legal_deviations_alone(make, truth):
     assert (gains[:, 1] > gains[:, 0] + 0.3).all()  # what is illegal would have paid
 
 
+@pytest.mark.slow
 def test_sampled_certificate_counts_legal_deviations_alone(truth):
     game = Drivers()
     value, gains = truth
@@ -92,6 +93,7 @@ LEARNERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_learned_deviations_are_legal(learner, truth):
     game, (_, gains) = DriversByLaw(), truth

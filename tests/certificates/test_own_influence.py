@@ -160,6 +160,7 @@ def test_first_order_predicts_what_is_measured(epidemic):
     assert (more <= agents.largest + 1e-5).all()
 
 
+@pytest.mark.slow
 def test_a_small_influence_is_added_to_first_order(epidemic):
     _, _, e = epidemic
     assert e.influence.is_small

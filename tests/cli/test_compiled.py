@@ -61,6 +61,7 @@ def test_the_second_command_compiles_nothing(tmp_path):
     assert entries(tmp_path) == kept
 
 
+@pytest.mark.slow
 def test_users_decide(tmp_path):
     assert run_command(tmp_path, **{compiled.SWITCH: "off"}) == ["0", "None"]
     theirs = str(tmp_path / "theirs")

@@ -16,6 +16,7 @@ GAMES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GAMES)
 def test_a_batch_of_half_widths_draws_what_each_would(name):
     def draw(width):

@@ -33,6 +33,7 @@ def game(request):
     return request.param()
 
 
+@pytest.mark.slow
 def test_uniform_play_is_legal_and_starts_where_each_agent_does(game):
     cn.check_game(game)
     uniform = cn.TabularPolicy.uniform(game)

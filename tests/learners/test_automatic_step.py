@@ -82,6 +82,7 @@ class SISInCents(cn.games.SIS):
         return 100 * super().reward(agent, state, action, aggregate, step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "representation",
     [

@@ -390,6 +390,7 @@ def test_runs_together_are_those_alone(groups):
         assert int(found.state.epoch) == 3
 
 
+@pytest.mark.slow
 def test_runs_of_different_shapes_follow_one_another():
     games = [
         cn.games.SIS.sample(jax.random.key(0), num_agents=n, horizon=3, heterogeneity=0.1)

@@ -275,6 +275,7 @@ def test_losses_that_are_no_numbers():
 # --- who can learn what ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "identity",
     [
@@ -291,6 +292,7 @@ def test_identities_tell_kinds_apart(identity):
     assert history[-1].mean_return > 1.9
 
 
+@pytest.mark.slow
 def test_without_identity_kinds_are_alike():
     """Half the agents are of either kind, so every shared policy has the return 1."""
     result = cn.solve(TwoKinds(), learner("none", num_epochs=30), key=KEY)

@@ -23,6 +23,7 @@ def test_four_devices():
     on_four_devices(FOUR, "-m", "slow or not slow")
 
 
+@pytest.mark.slow
 def test_learning_and_play_on_four_devices():
     """The quick ones of all that need four, in one process."""
     some = "tables_are_bit_identical or gradient and one-hot or play_is_bit_identical and 5-"

@@ -280,6 +280,7 @@ def test_learned_values_are_those_of_the_loop(num_groups, rule, weighting):
     )
 
 
+@pytest.mark.slow
 def test_learned_values_of_some_agents_are_those_of_the_loop():
     game = cn.games.SIS.sample(jax.random.key(0), num_agents=120, horizon=4)
     policy = random_policy(3, game, np.arange(120) % 2)
@@ -333,6 +334,7 @@ def assert_converged(learned, fixed):
     assert np.median(4 * fixed.standard_error[~never]) < 0.04  # the comparison means something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "grouping",
     ["grouped", *(pytest.param(x, marks=pytest.mark.slow) for x in ("symmetric", "independent"))],

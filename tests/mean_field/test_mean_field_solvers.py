@@ -248,6 +248,7 @@ def test_history_and_stopping():
     np.testing.assert_allclose(none.policy, start, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_groups_are_populations():
     game = cn.games.SIS.sample(jax.random.key(1), num_agents=60, horizon=8)
     options = {"temperature": 0.003, "step_size": 3.0, "num_iterations": 5000, "tolerance": 1e-3}

@@ -176,6 +176,7 @@ class Breaking(Executor):
         return future
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_no_cell_unless_it_dies_again(four, tmp_path):
     grid = Grid.from_toml(FOUR)
     assert not run_grid(grid, tmp_path / "once", executor=Breaking("")).failures

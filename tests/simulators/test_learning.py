@@ -289,6 +289,7 @@ def test_what_a_certificate_costs_is_said_before_it_begins():
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_too_small_says_what_would_do():
     with pytest.raises(ValueError, match="budget_steps must be at least") as raised:
         cn.exploitability(Mortals(), uniform(Mortals()), key=KEY, agents=[0], budget_steps=10)
