@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from crowdnash.games.fleet_charging import CHARGE, Car, FleetCharging
 from crowdnash.learners.driver import solve as learn
 from crowdnash.learners.mirror_descent import PolicyMirrorDescent
+from crowdnash.learners.mirror_state import MirrorDescentState
 from crowdnash.mean_field.induced import induced_game
 from crowdnash.mean_field.solvers import solve
 from crowdnash.policies.tabular import TabularPolicy
@@ -162,9 +163,7 @@ def learn_charging(
             mixing=False,
         )
         if state is None:
-            state = learner.init(game, key=key)
-            first = jnp.log(jnp.asarray(first_policy(game, types), jnp.float32))
-            state = eqx.tree_at(lambda s: s.log_probs, state, first)
+            state = first_state(game, types, learner, key)
         result = learn(game, learner, key=key, state=state)
         state, before = result.state, average
         policy = result.policies["average"]
@@ -178,14 +177,26 @@ def learn_charging(
     return total / total.sum(-1, keepdims=True)
 
 
-def first_policy(game: FleetCharging, types: Int[np.ndarray, " N"]) -> Float[np.ndarray, "T H S A"]:
-    """Charge with probability (steps needed) / (steps left), within what is tried of both.
+def first_state(
+    game: FleetCharging,
+    types: Int[np.ndarray, " N"],
+    learner: PolicyMirrorDescent,
+    key: PRNGKeyArray,
+) -> MirrorDescentState:
+    """Where learning begins: charging that is spread evenly over the rest of a car's stay.
 
     Args:
         game: the game.
-        types: of the cars; cars of a type must be alike.
+        types: of the cars, which are the groups of the learner; cars of a type must be alike.
+        learner: of tables.
+        key: decides the play.
     """
-    cars = _one_of_each(game, types)
+    first = jnp.log(jnp.asarray(_spread(game, _one_of_each(game, types)), jnp.float32))
+    return eqx.tree_at(lambda s: s.log_probs, learner.init(game, key=key), first)
+
+
+def _spread(game: FleetCharging, cars: Car) -> Float[np.ndarray, "T H S A"]:
+    """Charge with probability (steps needed) / (steps left), within what is tried of both."""
     left = np.maximum(cars.departure[:, None] - np.arange(game.horizon), 1)
     share = np.arange(game.num_states) / left[:, :, None]
     charge = np.clip(share, _LEAST_TRIED, 1 - _LEAST_TRIED)

@@ -7,13 +7,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray, UInt32
 
-from crowdnash.cases.charging import first_policy
+from crowdnash.cases.charging import first_state
 from crowdnash.cases.stages import Tell, write_table
 from crowdnash.certificates.certificate import exploitability
 from crowdnash.files import read_json, write_json
@@ -125,10 +124,7 @@ def _curve(
     if groups is not None:
         settings |= {"groups": groups, "step_size": _STEP}
     learner = PolicyMirrorDescent.practical(evaluation=chosen.evaluation, **settings)
-    state = learner.init(game, key=key)
-    if groups is not None:
-        first = jnp.log(jnp.asarray(first_policy(game, groups), jnp.float32))
-        state = eqx.tree_at(lambda s: s.log_probs, state, first)
+    state = None if groups is None else first_state(game, groups, learner, key)
     curve: dict[str, list[float]] = {column: [] for column in _COLUMNS}
 
     def look(state: MirrorDescentState, metrics: EpochMetrics) -> None:
@@ -148,7 +144,7 @@ def _curve(
 def _panels(curves: Mapping[str, Mapping[str, list[float]]]) -> Panels:
     charts = [
         Chart(
-            f"The {word} gain",
+            f"The {column} gain",
             Axis("agent-steps of play", scale="log"),
             Axis("certified gain of a car, EUR", scale="log"),
             [
@@ -163,6 +159,6 @@ def _panels(curves: Mapping[str, Mapping[str, list[float]]]) -> Panels:
                 for name, curve in curves.items()
             ],
         )
-        for word, column in (("largest", "largest"), ("mean", "mean"))
+        for column in ("largest", "mean")
     ]
     return Panels(charts, "What a car could still save while the fleet learns", 2, legend="below")

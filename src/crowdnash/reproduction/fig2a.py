@@ -187,9 +187,9 @@ def conclude(rows: Sequence[Row]) -> Conclusion:
                 fact[column]["text"] = [summary.text(k) for k in range(len(measured.x))]
             fact["num_seeds"] = len(measured.values)
             column = "mean_field_exploitability"
-            found = [number(row, column) for row in part if column in row]
-            if found:
-                fact[column] = max(found)
+            gaps = [number(row, column) for row in part if column in row]
+            if gaps:
+                fact[column] = max(gaps)
     return Conclusion(facts, _tables(facts), _verdict(facts))
 
 

@@ -39,14 +39,33 @@ from crowdnash.reproduction.study import Conclusion, Point, Scale, Settings, Stu
 from crowdnash.runs.metrics_log import Row
 
 _TEMPERATURE = 0.01
-_PRESETS: Mapping[str, Callable[..., PolicyMirrorDescent]] = MappingProxyType(
+
+
+class _Preset(NamedTuple):
+    """How all groupings learn in one part of the figure.
+
+    Attributes:
+        learner: makes the learner.
+        trajectories: M.
+        outputs: names of its policies.
+        mixed: whether the mixed model stands beside its groups.
+    """
+
+    learner: Callable[..., PolicyMirrorDescent]
+    trajectories: int
+    outputs: tuple[str, ...]
+    mixed: bool = False
+
+
+_PRESETS: Mapping[str, _Preset] = MappingProxyType(
     {
-        "theorem": PolicyMirrorDescent,
-        "practical": partial(PolicyMirrorDescent.practical, evaluation="td"),
-        "fitted": PolicyMirrorDescent.practical,
+        "theorem": _Preset(PolicyMirrorDescent, 100, ("average",)),
+        "practical": _Preset(
+            partial(PolicyMirrorDescent.practical, evaluation="td"), 100, ("last", "average")
+        ),
+        "fitted": _Preset(PolicyMirrorDescent.practical, 20, ("last",), mixed=True),
     }
 )
-_TRAJECTORIES = MappingProxyType({"theorem": 100, "practical": 100, "fitted": 20})
 
 
 @dataclass(frozen=True)
@@ -108,18 +127,18 @@ def points_of(figure: str) -> Callable[[Scale, int], tuple[Point, ...]]:
                 "preset",
                 "groups",
                 figure=figure,
-                preset=preset,
+                preset=name,
                 groups=groups,
                 seed=seed,
                 num_seeds=size.num_seeds,
                 num_agents=BENCHMARKS[figure].num_agents[scale],
                 num_epochs=size.num_epochs,
-                td_epochs=_TRAJECTORIES[preset],
+                td_epochs=preset.trajectories,
                 num_evaluations=size.num_evaluations,
                 num_paths=size.num_paths,
             )
-            for preset in _PRESETS
-            for groups in (*size.groups, *(["mixed"] if preset == "fitted" else []))
+            for name, preset in _PRESETS.items()
+            for groups in (*size.groups, *(("mixed",) if preset.mixed else ()))
         )
 
     return points
@@ -140,7 +159,7 @@ def measure(settings: Settings, _folder: Path | None = None) -> Sequence[Row]:
     ]
     games = [benchmark.sample(key[0], point["num_agents"]) for key in keys]
     shared = {} if point["groups"] == "mixed" else {"groups": point["groups"]}
-    learner = _PRESETS[point["preset"]](
+    learner = _PRESETS[point["preset"]].learner(
         num_epochs=point["num_epochs"],
         td_epochs=point["td_epochs"],
         temperature=_TEMPERATURE,
@@ -181,9 +200,8 @@ def _facts_of(game: PopulationGame, run: int) -> Row:
 
 
 def _outputs(preset: str, policies: Mapping[str, Policy]) -> dict[str, Policy]:
-    """What is looked at: what each preset recommends, and the average of the one for TD."""
-    names = {"theorem": ("average",), "practical": ("last", "average"), "fitted": ("last",)}[preset]
-    return {f"{preset}-{name}": policies[name] for name in names}
+    """What is looked at, by its name in `OUTPUTS`."""
+    return {f"{preset}-{name}": policies[name] for name in _PRESETS[preset].outputs}
 
 
 def _gains(game: PopulationGame, policy: Policy, key: PRNGKeyArray, num_paths: int) -> Row:

@@ -72,16 +72,15 @@ class Devices:
 
     def run(self, function: Callable, *arguments: Any) -> Any:
         """`function(*arguments)` on every device; arguments and results lie everywhere."""
-        if self.mesh is None:
-            return function(*arguments)
-        return self.spread(
-            function, (PartitionSpec(),) * len(arguments), PartitionSpec(), *arguments
-        )
+        everywhere = PartitionSpec()
+        return self.spread(function, (everywhere,) * len(arguments), everywhere, *arguments)
 
     def spread(
         self, function: Callable, in_specs: tuple[Any, ...], out_specs: Any, *arguments: Any
     ) -> Any:
         """`function(*arguments)` on every device, where arrays lie as their specs say; in `jit`."""
+        if self.mesh is None:
+            return function(*arguments)
         arrays, static = eqx.partition(arguments, eqx.is_array)
 
         def on_device(*arrays: Any) -> Any:

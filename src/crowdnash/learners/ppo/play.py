@@ -106,8 +106,6 @@ def _collect(
         return _samples(learners, played, discounting, horizon_is_end, devices)
 
     arguments = (game, state.learners, draw_all(game, key, num_trajectories), discounting)
-    if devices.mesh is None:
-        return here(*arguments)
     everywhere, own = PartitionSpec(), samples_lie(state.identity)
     first, second = PartitionSpec("trajectories"), PartitionSpec(None, "trajectories")
     lie = (everywhere, everywhere, Draws._make((second, first, second)), everywhere)

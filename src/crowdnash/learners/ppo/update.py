@@ -3,6 +3,7 @@
 Axes: B samples of one network, F inputs, m samples of a minibatch, c samples of a chunk.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -177,13 +178,8 @@ def improve_all(
 
     Where `devices` share the trajectories, samples lie as `samples_lie` says, all else everywhere.
     """
-
-    def here(*arguments: Any) -> tuple[ActorCritic, optax.OptState, PPOSums]:
-        return _improve_all(*arguments, shape=shape, devices=devices)
-
+    here = partial(_improve_all, shape=shape, devices=devices)
     arguments = (networks, moments, identity, inputs, samples, key, settings)
-    if devices.mesh is None:
-        return here(*arguments)
     own, everywhere = samples_lie(identity), PartitionSpec()
     lie = (everywhere, everywhere, everywhere, own, own, everywhere, everywhere)
     return devices.spread(here, lie, everywhere, *arguments)
