@@ -21,6 +21,8 @@ class Tuning:
             to hide memory's latency; a lane takes about 10 bytes a step.
         shared_lanes: the same where several devices share the agents: a step then waits for a sum,
             30 us between GPUs, less than a tenth of the time of so many lanes on a CPU.
+        block_lanes: agents x trajectories that are played and fitted together where agents come
+            block by block.
         draws: random numbers drawn before a scan over steps, at most. Larger blocks leave a CPU's
             cache; on a GPU the whole horizon had better be one block, for each costs a launch.
         words_in_one_kernel: whether both words of the cipher are made one reduction. XLA compiles
@@ -45,6 +47,7 @@ class Tuning:
 
     lanes: int
     shared_lanes: int
+    block_lanes: int
     draws: int
     words_in_one_kernel: bool
     masked_pairs: int
@@ -58,6 +61,7 @@ class Tuning:
 CPU = Tuning(
     lanes=20_480,
     shared_lanes=81_920,
+    block_lanes=16384,
     draws=2**20,
     words_in_one_kernel=True,
     masked_pairs=16,
@@ -70,6 +74,7 @@ CPU = Tuning(
 ACCELERATOR = Tuning(
     lanes=2**20,
     shared_lanes=2**20,
+    block_lanes=2**20,
     draws=2**25,
     words_in_one_kernel=False,
     masked_pairs=16,

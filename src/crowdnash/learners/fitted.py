@@ -168,12 +168,7 @@ def regression(
     worth about as much as its state, whatever constant the rewards hold. Where agents' tables lie
     on several `devices`, their normal equations are summed.
     """
-    pairs = _moments(seen, features, devices)
-    states = pairs.by_state(num_actions)
-    values = jnp.zeros(states.right.shape).at[:, 0].set(states.crowd())
-    values = values + _ridge(states, values, _STATE_RIDGE)
-    values = jnp.repeat(values, num_actions, 0)
-    return values + _ridge(pairs, values, _LEVEL_RIDGE)
+    return moments(seen, features, devices).weights(num_actions)
 
 
 def fit_mixed(features: Float[Array, "N d"], num_actions: int, devices: Devices = ALONE) -> Fit:
@@ -230,7 +225,7 @@ def _shrinkage(memory: ResidualMemory, own: Array, devices: Devices) -> Float[Ar
     return jnp.where((memory.noise_count >= _ENOUGH_INNOVATIONS)[:, None], shrunk, 0.0)
 
 
-class _Moments(NamedTuple):
+class Moments(NamedTuple):
     """What a regression needs of one step's data: of K pairs or states, over all agents.
 
     Attributes:
@@ -247,20 +242,29 @@ class _Moments(NamedTuple):
         overall = targets.sum() / jnp.maximum(visits.sum(), 1)
         return jnp.where(visits > 0, targets / jnp.maximum(visits, 1), overall)
 
-    def by_state(self, num_actions: int) -> "_Moments":
+    def weights(self, num_actions: int) -> Float[Array, "K d"]:
+        """W of `regression`."""
+        states = self.by_state(num_actions)
+        values = jnp.zeros(states.right.shape).at[:, 0].set(states.crowd())
+        values = values + _ridge(states, values, _STATE_RIDGE)
+        values = jnp.repeat(values, num_actions, 0)
+        return values + _ridge(self, values, _LEVEL_RIDGE)
+
+    def by_state(self, num_actions: int) -> "Moments":
         """Of states: sums over actions, without a second pass over the agents."""
-        return _Moments(*(x.reshape(-1, num_actions, *x.shape[1:]).sum(1) for x in self))
+        return Moments(*(x.reshape(-1, num_actions, *x.shape[1:]).sum(1) for x in self))
 
 
-def _moments(seen: Visited, features: Float[Array, "N d"], devices: Devices) -> _Moments:
+def moments(seen: Visited, features: Float[Array, "N d"], devices: Devices = ALONE) -> Moments:
+    """What a regression on the features of these agents needs."""
     weighted = seen.visits[:, :, None] * features  # [X,N,d]
     high = jax.lax.Precision.HIGHEST
     gram = jnp.matmul(weighted.swapaxes(1, 2), features, precision=high)
     right = jnp.matmul(seen.targets, features, precision=high)
-    return _Moments(*devices.sum_over_tables((gram, right)))
+    return Moments(*devices.sum_over_tables((gram, right)))
 
 
-def _ridge(seen: _Moments, prior: Float[Array, "K d"], level: float) -> Float[Array, "K d"]:
+def _ridge(seen: Moments, prior: Float[Array, "K d"], level: float) -> Float[Array, "K d"]:
     """argmin_D sum_i visits_i (mean_i - phi_i . (prior + D))^2 + |D|^2, the ridge by coordinate."""
     high = jax.lax.Precision.HIGHEST
     right = seen.right - jnp.einsum("kde,ke->kd", seen.gram, prior, precision=high)

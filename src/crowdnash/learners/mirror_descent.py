@@ -31,7 +31,7 @@ from crowdnash.learners.automatic_step import AutomaticStep
 from crowdnash.learners.base import Metrics, SharedLearner, StackedLearner, game_fingerprint
 from crowdnash.learners.fitted import ResidualMemory
 from crowdnash.learners.mirror_devices import mirror_devices, run_epoch_on, state_specs
-from crowdnash.learners.mirror_epoch import epoch_of_many
+from crowdnash.learners.mirror_epoch import epoch_of_many, epoch_size
 from crowdnash.learners.mirror_outside import run_epoch_outside
 from crowdnash.learners.mirror_state import (
     EpochMetrics,
@@ -303,7 +303,7 @@ class PolicyMirrorDescent(
         if isinstance(game, OutsideGame):
             after = run_epoch_outside(game, state, numbers, self.td_epochs)
         else:
-            size = chunk_size(game.num_agents, self.td_epochs, devices)
+            size = epoch_size(game, state, self.td_epochs, devices)
             after = run_epoch_on(devices, game, state, numbers, size)
         state_after, *figures = after
         figures = jax.device_get(figures)

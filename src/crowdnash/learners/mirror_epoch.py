@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from crowdnash.games.base import DynamicGame
+from crowdnash.games.base import DynamicGame, PopulationGame
 from crowdnash.games.legal import uniform_over
+from crowdnash.learners.feature_epoch import evaluate_by_blocks, largest_change
 from crowdnash.learners.fitted import (
     Fit,
     Visited,
@@ -33,6 +34,7 @@ from crowdnash.policies.mirror_update import mirror_step
 from crowdnash.policies.tabular import TabularPolicy
 from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.layout import AgentLayout
+from crowdnash.simulation.rollouts import chunk_size
 from crowdnash.simulation.samplers import ActionSampler, action_sampler
 from crowdnash.simulation.statistics import VisitStatistics, simulate_statistics
 
@@ -71,8 +73,7 @@ def epoch_in_jit(
 
     Where `devices` share it, inside `devices.map`: `layout` has this device's agents.
     """
-    evaluate = _td_values if state.kept is None and state.weights is None else _fitted_values
-    evaluated, mean_return = evaluate(game, state, layout, state.probs, numbers, size, devices)
+    evaluated, mean_return = _evaluated(game, state, layout, numbers, size, devices)
     after, change, step_size = finish_epoch(state, evaluated, numbers, devices)
     return after, mean_return, change, step_size
 
@@ -92,10 +93,13 @@ def finish_epoch(
     after = _improved(state, values, numbers)
     if automatic is not None:
         automatic = record_move(automatic, state, after, devices)
-    old, new = state.probs, after.probs
     average = state.average
-    if average is not None:
+    if average is None:
+        change = largest_change(state, after, devices)
+    else:
+        old, new = state.probs, after.probs
         average = average + (new - average) / (state.epoch + 2)
+        change = devices.max_over_tables((0.5 * jnp.abs(new - old).sum(-1)).max())
     after = dataclasses.replace(
         after,
         epoch=state.epoch + 1,
@@ -104,8 +108,32 @@ def finish_epoch(
         automatic=automatic,
         before=None if automatic is None else values,
     )
-    change = devices.max_over_tables((0.5 * jnp.abs(new - old).sum(-1)).max())
     return after, change, numbers.step_size
+
+
+def _evaluated(
+    game: DynamicGame,
+    state: MirrorDescentState,
+    layout: AgentLayout,
+    numbers: EpochNumbers,
+    size: int,
+    devices: Devices,
+) -> tuple[PolicyValues, Float[Array, ""]]:
+    """The first stage, and the mean return."""
+    if state.weights is not None and isinstance(game, PopulationGame):
+        values = evaluate_by_blocks(game, state, layout.agent[0], numbers, size, devices)
+        return PolicyValues(values.weights, None, values.visits), values.mean_return
+    evaluate = _td_values if state.kept is None and state.weights is None else _fitted_values
+    return evaluate(game, state, layout, state.probs, numbers, size, devices)
+
+
+def epoch_size(
+    game: DynamicGame, state: MirrorDescentState, num_trajectories: int, devices: Devices
+) -> int:
+    """Trajectories that a device plays at once: a chunk of them, by blocks its whole share."""
+    if state.weights is not None and isinstance(game, PopulationGame):
+        return -(-num_trajectories // devices.size("trajectories"))
+    return chunk_size(game.num_agents, num_trajectories, devices)
 
 
 def _td_values(

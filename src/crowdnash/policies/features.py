@@ -38,6 +38,9 @@ MOST_QUADRATIC = 8
 """Parameters up to which "quadratic" means it; with more of them it means "linear"."""
 
 _LEAST_SPREAD = 1e-4
+_ROWS = 2**20
+"""Agents whose columns are made together, in float64: of all at once they would need more memory
+than a whole epoch."""
 
 
 class FeatureBasis(eqx.Module):
@@ -80,13 +83,21 @@ class FeatureBasis(eqx.Module):
         spread = raw.std(0)
         varies = spread > 1e-12 * np.maximum(np.abs(raw).max(0, initial=0.0), 1e-300)
         scale = np.where(varies, spread, np.inf)  # a constant says nothing: it becomes 0
-        columns = _polynomials((raw - raw.mean(0)) / scale, degree)
-        centred = columns - columns.mean(0)
+        centre = raw.mean(0)
+        parts = [slice(k, k + _ROWS) for k in range(0, len(raw), _ROWS)]
+
+        def columns(part: slice) -> Float[np.ndarray, "n p"]:
+            return _polynomials((raw[part] - centre) / scale, degree)
+
+        column_centre = np.sum([columns(part).sum(0) for part in parts], axis=0) / len(raw)
+        # Of many agents, the triangular factor of their columns has the same singular values.
+        centred = columns(parts[0]) - column_centre
+        for part in parts[1:]:
+            centred = np.linalg.qr(np.concatenate([centred, columns(part) - column_centre]), "r")
         _, singular, directions = np.linalg.svd(centred, full_matrices=False)
         singular = singular / np.sqrt(len(raw))
         kept = singular > _LEAST_SPREAD * max(singular.max(initial=0.0), 1e-300)
-        rotation = directions[kept].T / singular[kept]
-        return cls(degree, raw.mean(0), scale, columns.mean(0), rotation)
+        return cls(degree, centre, scale, column_centre, directions[kept].T / singular[kept])
 
     @property
     def size(self) -> int:
@@ -113,10 +124,13 @@ class FeatureBasis(eqx.Module):
         if raw.shape[:-2] != self.centre.shape[:-1]:
             form = "[n,k]" if self.num_steps is None else f"[{self.num_steps},n,k]"
             raise ValueError(f"features must have shape {form}, not {list(raw.shape)}")
-        standard = (raw - self.centre[..., None, :]) / self.scale[..., None, :]
-        columns = _polynomials(standard, self.degree)
-        rest = (columns - self.column_centre[..., None, :]) @ self.rotation
-        return np.concatenate([np.ones((*raw.shape[:-1], 1)), rest], axis=-1).astype(np.float32)
+        features = np.ones((*raw.shape[:-1], self.size), np.float32)
+        for first in range(0, raw.shape[-2], _ROWS):
+            part = np.s_[..., first : first + _ROWS, :]
+            standard = (raw[part] - self.centre[..., None, :]) / self.scale[..., None, :]
+            columns = _polynomials(standard, self.degree) - self.column_centre[..., None, :]
+            features[part][..., 1:] = columns @ self.rotation
+        return features
 
 
 def _stacked(bases: list[FeatureBasis]) -> FeatureBasis:

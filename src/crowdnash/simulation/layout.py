@@ -117,6 +117,8 @@ class AgentLayout(eqx.Module):
 def agent_layout(groups: Int[np.ndarray, " N"], num_groups: int) -> AgentLayout:
     """Lay N agents out for the map `groups` [N] -> 0..G-1; plain NumPy, done once a run."""
     groups = np.asarray(groups)
+    if num_groups == len(groups) and _counts_up(groups):
+        return _in_own_order(num_groups)
     sizes = np.bincount(groups, minlength=num_groups)
     length = _tile_length(sizes, len(groups))
     tiles = -(-sizes // length)
@@ -141,6 +143,17 @@ def agent_layout(groups: Int[np.ndarray, " N"], num_groups: int) -> AgentLayout:
         bool(valid.size > len(groups)),
         bool(np.array_equal(tile_group, np.arange(num_groups))),
     )
+
+
+def _counts_up(groups: Int[np.ndarray, " N"]) -> bool:
+    return bool((np.diff(groups) == 1).all() and groups[0] == 0)
+
+
+def _in_own_order(num_agents: int) -> AgentLayout:
+    """Every agent a group: no sorting, which for very many would need gigabytes."""
+    place = jnp.arange(num_agents, dtype=jnp.int32)
+    valid = jnp.ones((1, num_agents), bool)
+    return AgentLayout(place[None], valid, place, place, num_agents, False, True)
 
 
 def _tile_length(sizes: np.ndarray, num_agents: int) -> int:

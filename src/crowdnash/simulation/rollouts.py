@@ -133,7 +133,7 @@ def simulate_chunk(
     words = step_words(key, game.horizon + 1)
     if numbers_of is None:
         numbers_of = layout.agent.astype(jnp.uint32)
-    numbers = _draws(words[game.horizon :], numbers_of, trajectories)[0][0]
+    numbers = draws(words[game.horizon :], numbers_of, trajectories)[0][0]
     initial = game.initial_distribution.astype(jnp.float32)
     shape = (game.num_states, *numbers.shape)
     if initial.ndim == 1:
@@ -148,7 +148,7 @@ def simulate_chunk(
         actions = sampler.draw(table, states, step, act)
         probs, reward, total = _joint_law(game, layout, states, actions, step, devices)
         pairs = (states * game.num_actions + actions).astype(dtype)
-        reward = _poisoned_where_wrong(probs, reward)
+        reward = jnp.where(are_distributions(probs), reward, jnp.nan)
         if layout.padded:
             reward = jnp.where(layout.valid, reward, 0.0)
         return draw_index(probs, move), (pairs, reward, total)
@@ -156,7 +156,7 @@ def simulate_chunk(
     def block(states: Array, now: tuple) -> tuple[Array, tuple[Array, Array, Array]]:
         # A block's numbers are drawn before its scan: inside it they would spoil vectorisation.
         words, tables, steps = now
-        numbers = _draws(words, numbers_of, trajectories)
+        numbers = draws(words, numbers_of, trajectories)
         return jax.lax.scan(advance, states, (numbers, tables, steps))
 
     steps = jnp.arange(game.horizon, dtype=jnp.int32)
@@ -178,7 +178,7 @@ def _blocks_of_steps(horizon: int, lanes: int) -> tuple[int, int]:
     return blocks, -(-horizon // blocks)
 
 
-def _draws(
+def draws(
     words: Array, numbers_of: UInt32[Array, "*B L T"], trajectories: Array
 ) -> tuple[Array, Array]:
     """Two uniform numbers, each [steps,B,L,T]: one for the action, one for the move."""
@@ -216,13 +216,13 @@ def _joint_law(
     return probs, reward[..., layout.agent].astype(jnp.float32), jnp.zeros((0, batch))
 
 
-def _poisoned_where_wrong(probs: Array, reward: Array) -> Array:
+def are_distributions(probs: Float[Array, "S ..."]) -> Bool[Array, "..."]:
+    """Whether what lies along the leading axis is not negative and sums to 1."""
     total, least = probs[0], probs[0]
     for k in range(1, probs.shape[0]):
         total = total + probs[k]
         least = jnp.minimum(least, probs[k])
-    right = (jnp.abs(total - 1) <= PROBABILITY_TOLERANCE) & (least >= 0)
-    return jnp.where(right, reward, jnp.nan)
+    return (jnp.abs(total - 1) <= PROBABILITY_TOLERANCE) & (least >= 0)
 
 
 def _simulate_black_box(
@@ -255,7 +255,7 @@ def play_black_box(
 ) -> tuple[PyTree, Array, Array]:
     """What agents observed, [H,B,N,...], their actions and rewards, [H,B,L,T]."""
     words = step_words(key, game.horizon)
-    numbers, _ = _draws(words, layout.agent.astype(jnp.uint32), trajectories)
+    numbers, _ = draws(words, layout.agent.astype(jnp.uint32), trajectories)
     keys = jax.vmap(lambda m: jax.random.fold_in(jax.random.fold_in(key, game.horizon), m))(
         trajectories
     )

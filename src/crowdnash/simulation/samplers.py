@@ -97,11 +97,7 @@ class DeviatingSampler(ActionSampler):
 def table_sampler(probs: Float[Array, "G H S A"], layout: AgentLayout) -> TableSampler:
     """Sampler for group tables."""
     num_states, num_actions = probs.shape[-2:]
-    # A draw must never reach an action of probability 0, whatever the sums' last bits are.
-    later = jnp.cumsum(probs[..., ::-1], axis=-1)[..., ::-1][..., 1:]
-    below = jnp.cumsum(probs, axis=-1) / probs.sum(-1, keepdims=True)
-    limits = jnp.where(later > 0, below[..., :-1], 2.0)
-    by_step = jnp.moveaxis(limits, 0, -1)  # [H,S,A-1,G]
+    by_step = jnp.moveaxis(_limits(probs), 0, -1)  # [H,S,A-1,G]
     spread = layout.spread
     return TableSampler(
         tuple(
@@ -109,6 +105,29 @@ def table_sampler(probs: Float[Array, "G H S A"], layout: AgentLayout) -> TableS
             for s in range(num_states)
         )
     )
+
+
+def _limits(probs: Float[Array, "... A"]) -> Float[Array, "... B"]:
+    """The largest number that still draws an action <= a, for all a but the last."""
+    # A draw must never reach an action of probability 0, whatever the sums' last bits are.
+    later = jnp.cumsum(probs[..., ::-1], axis=-1)[..., ::-1][..., 1:]
+    below = jnp.cumsum(probs, axis=-1) / probs.sum(-1, keepdims=True)
+    return jnp.where(later > 0, below[..., :-1], 2.0)
+
+
+def draw_from_rows(
+    probs: Float[Array, "S A b"], states: Int[Array, "*B b"], numbers: Float[Array, "*B b"]
+) -> Int[Array, "*B b"]:
+    """Actions of b agents by their probabilities at one step, as an `action_sampler` draws them."""
+    num_states, num_actions, size = probs.shape
+    if num_actions > 1 and num_states * num_actions <= _MAX_SELECTS:
+        limits = _limits(jnp.moveaxis(probs, 1, -1))
+        columns = (
+            tuple(limits[s, :, a] for s in range(num_states)) for a in range(num_actions - 1)
+        )
+        return _inverse_cdf([_select(states, column) for column in columns], numbers)
+    rows = jnp.moveaxis(probs, -1, 0)[jnp.arange(size), states]
+    return draw_index(jnp.moveaxis(rows, -1, 0), numbers)
 
 
 def action_sampler(policy: Policy, layout: AgentLayout) -> ActionSampler:
@@ -135,6 +154,13 @@ def draw_index(probabilities: Float[Array, "C ..."], numbers: Array) -> Int[Arra
         below.append(below[-1] + probabilities[k])
     # Against the sum itself, not 1: a last entry of probability 0 must never be drawn.
     return _inverse_cdf(below[:-1], numbers * below[-1])
+
+
+def select_rows(table: Float[Array, "S b"], states: Int[Array, "M b"]) -> Float[Array, "M b"]:
+    """What a table of b agents has for their states."""
+    if len(table) <= _MAX_SELECTS:
+        return jnp.broadcast_to(_select(states, tuple(table)), states.shape)
+    return jnp.take_along_axis(table, states, axis=0)
 
 
 def _inverse_cdf(limits: list[Array], numbers: Array) -> Array:
