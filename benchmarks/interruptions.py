@@ -250,7 +250,9 @@ def _stopping_fault(trial: Trial, errors: str) -> str:
         return f"a traceback: {errors[-300:]}"
     if trial.exit_code == 0 and trial.seconds > LAST_MOMENT:
         return f"Ctrl-C was ignored for {trial.seconds:.1f} s"
-    if trial.exit_code not in (0, 130):
+    # After `main` Python takes its handlers down, and the system's own ends what is left: nothing.
+    endings = (0, 130, -signal.SIGINT) if trial.stage == "evaluated" else (0, 130)
+    if trial.exit_code not in endings:
         return f"exit code {trial.exit_code}: {errors[-300:]}"
     if trial.exit_code == 130 and "stopped" not in errors:
         return f"it does not say that it stopped: {errors[-300:]}"
