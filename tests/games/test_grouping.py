@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
+from crowdnash.games import grouping
 from crowdnash.games.grouping import assign_groups
 from small_games import DriftByLaw, DriftSimulator
 
@@ -50,6 +51,21 @@ def test_clusters_join_similar_agents():
     by_chance = between_clusters(np.arange(N) % 8, points)
     assert explained > 0.6
     assert by_chance < 0.3
+
+
+def test_of_very_many_agents_some_are_clustered(monkeypatch):
+    """As good as all, to a hundredth; and nobody is left out."""
+    game = cn.games.SIS.sample(jax.random.key(1), num_agents=4000)
+    points = np.asarray(game.agent_features)
+    explained = between_clusters(assign_groups(game, 8), points)
+    monkeypatch.setattr(grouping, "_CLUSTERED", 500)
+    of_some = assign_groups(game, 8)
+    np.testing.assert_array_equal(np.unique(of_some), np.arange(8))
+    np.testing.assert_array_equal(of_some, assign_groups(game, 8))
+    assert between_clusters(of_some, points) > explained - 0.02
+    nearly_alike = cn.games.SIS(np.repeat([0.5, 0.6], 2000), np.full(4000, 0.3), np.full(4000, 0.5))
+    with pytest.raises(ValueError, match=r"2 differ in their parameters, of 500 drawn from 4000"):
+        assign_groups(nearly_alike, 3)
 
 
 def test_parameters_are_standardised():

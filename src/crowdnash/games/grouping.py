@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Int
-from scipy.cluster.vq import ClusterError, kmeans2
+from scipy.cluster.vq import ClusterError, kmeans2, vq
 
 from crowdnash.checks import as_array, check_instance
 from crowdnash.games.base import DynamicGame
@@ -14,6 +14,9 @@ Groups = Literal["symmetric", "independent"] | int | Any
 """How to group: a name, a number of clusters G, or an integer array [N] -> 0..G-1."""
 
 _KMEANS_ATTEMPTS = 10
+_CLUSTERED = 65_536
+"""Of more agents, so many drawn at random, or eight a group, are clustered: k-means on ten million
+would take half an hour. The others join the nearest centre."""
 
 
 def assign_groups(game: DynamicGame, groups: Groups) -> Int[np.ndarray, " N"]:
@@ -111,17 +114,27 @@ def _clusters(game: DynamicGame, count: int) -> Int[np.ndarray, " N"]:
             f"groups={count} needs game.agent_features to cluster by; "
             f"{type(game).__name__} has none: give an array [N] instead"
         )
-    distinct = len(np.unique(points, axis=0)) if points.shape[1] else 1
+    size = max(_CLUSTERED, 8 * count)
+    some = points if n <= size else points[np.random.default_rng(0).choice(n, size, replace=False)]
+    distinct = len(np.unique(some, axis=0)) if some.shape[1] else 1
     if distinct < count:
+        among = "" if some is points else f", of {size} drawn from {n}"
         raise ValueError(
-            f"groups={count} needs as many different agents: {distinct} differ in their parameters"
+            f"groups={count} needs as many different agents: {distinct} differ in their "
+            f"parameters{among}"
         )
-    return _kmeans(points, count)
+    labels, centres = _kmeans(some, count)
+    if some is points:
+        return labels
+    labels = vq(points, centres)[0].astype(np.int32)
+    if np.bincount(labels, minlength=count).min() == 0:
+        raise ValueError(f"groups={count}: a cluster is empty; ask for fewer groups")
+    return labels
 
 
-def _kmeans(points: np.ndarray, count: int) -> Int[np.ndarray, " N"]:
-    """Best of several k-means++ runs with no empty cluster; deterministic."""
-    best, least = None, np.inf
+def _kmeans(points: np.ndarray, count: int) -> tuple[Int[np.ndarray, " n"], np.ndarray]:
+    """Best of several k-means++ runs with no empty cluster, and its centres; deterministic."""
+    best, best_centres, least = None, None, np.inf
     for seed in range(_KMEANS_ATTEMPTS):
         try:
             centres, labels = kmeans2(points, count, minit="++", rng=seed, missing="raise")
@@ -129,10 +142,10 @@ def _kmeans(points: np.ndarray, count: int) -> Int[np.ndarray, " N"]:
             continue
         spread = float(((points - centres[labels]) ** 2).sum())
         if spread < least and len(np.unique(labels)) == count:
-            best, least = labels, spread
-    if best is None:
+            best, best_centres, least = labels, centres, spread
+    if best is None or best_centres is None:
         raise ValueError(
             f"groups={count}: k-means left a cluster empty in {_KMEANS_ATTEMPTS} attempts; "
             "ask for fewer groups or give an array [N]"
         )
-    return best.astype(np.int32)
+    return best.astype(np.int32), best_centres
