@@ -77,6 +77,9 @@ CASES: dict[str, Case] = {
     "routes, kind hidden, independent": Case(
         _routes, {"groups": "independent", "td_epochs": 20}, (0.05, 0.001)
     ),
+    "routes, kind hidden, independent, step 0.3": Case(
+        _routes, {"groups": "independent", "td_epochs": 20, "step_size": 0.3}, (0.05, 0.001)
+    ),
     "routes, kind hidden, independent, M = 100": Case(
         _routes, {"groups": "independent", "td_epochs": 100}
     ),

@@ -6,6 +6,8 @@ Here a session is drawn anew every night and is part of the state, so that all c
 only their power is left to tell them apart, and one policy serves them all.
 
     python examples/charging_sessions.py
+
+also writes charging_symmetry.png: alpha and beta against what is put into the state.
 """
 
 from typing import ClassVar, NamedTuple
@@ -115,10 +117,32 @@ def both_ways(num_types: int = 12, num_agents: int = 120) -> dict[str, cn.Symmet
     }
 
 
-def main() -> None:
+def draw(ways: dict[str, cn.Symmetry], path: str) -> None:
+    """Both numbers of every way as bars, in a picture."""
+    from matplotlib.figure import Figure
+
+    panels = {
+        "alpha (at most 2)": [sym.alpha.upper for sym in ways.values()],
+        "beta, EUR": [sym.beta.upper for sym in ways.values()],
+    }
+    figure = Figure((8.5, 2.6), layout="constrained")
+    for axes, (title, values) in zip(
+        figure.subplots(1, 2, sharey=True), panels.items(), strict=True
+    ):
+        bars = axes.barh(list(ways), values, color="#2a6f97")
+        axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
+        axes.set(title=title, xlim=(0, 1.2 * max(values)))
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=150)
+
+
+def main(picture: str = "charging_symmetry.png") -> None:
     """Measure both ways, and let 1200 cars learn one policy."""
-    for name, sym in both_ways().items():
+    ways = both_ways()
+    for name, sym in ways.items():
         print(f"{name:40} alpha {sym.alpha.upper:.3f}  beta {sym.beta.upper:.3f} EUR")
+    draw(ways, picture)
     drawn, prices = ev_charging.draw_sessions(12, 0), ev_charging.night_prices()
     need = np.maximum(np.ceil(drawn.energy / drawn.power - 1e-4), 1).astype(int)
     sessions = drawn.arrival, drawn.departure, need

@@ -201,7 +201,7 @@ def test_learners_compared(few, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_session_in_the_state():
+def test_the_session_in_the_state(tmp_path):
     """The example's game: cars move alike, and beta is what their power makes of missing energy."""
     example = runpy.run_path(str(ROOT / "examples" / "charging_sessions.py"))
     game = example["ChargingSessions"]([4.0, 8.0], ([1], [3], [2]), [0.3, 0.2, 0.1])
@@ -218,3 +218,5 @@ def test_the_session_in_the_state():
     assert ways["steps still needed"].alpha.lower > 1
     assert ways["that, and a policy for each type"].beta.upper < 1e-9
     assert ways["the whole session, one power for all"].beta.upper < 1e-9
+    example["draw"](ways, tmp_path / "ways.png")
+    assert (tmp_path / "ways.png").stat().st_size > 10_000
