@@ -198,6 +198,21 @@ def as_array(argument: str, value: Any, *, integers: bool = False) -> Any:
     return array
 
 
+def check_range(argument: str, value: Any) -> None:
+    """Check a pair of finite numbers, the lower one first.
+
+    Args:
+        argument: its name, for the message.
+        value: what was passed.
+
+    Raises:
+        ValueError: it is none.
+    """
+    ends = np.asarray(as_array(argument, value), np.float64)
+    if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
+        raise ValueError(f"{argument} must be (lowest, highest), lowest < highest: {shown(value)}")
+
+
 def check_below(argument: str, numbers: Any, size: int) -> None:
     """Check that all numbers of an array are in 0..size-1.
 

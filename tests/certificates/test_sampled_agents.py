@@ -67,5 +67,5 @@ def test_what_is_no_number_of_agents(game, agents, message):
 
 def test_a_number_of_agents_is_for_paths():
     game = cn.games.RockPaperScissors.sample(KEY, num_agents=5, horizon=2)
-    with pytest.raises(ValueError, match="is for method 'paths', not 'exact'"):
+    with pytest.raises(ValueError, match="is for methods 'paths' and 'learned', not 'exact'"):
         cn.exploitability(game, cn.TabularPolicy.uniform(game), key=KEY, agents=3)

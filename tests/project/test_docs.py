@@ -32,7 +32,7 @@ RUNNABLE = {
     "howto/many_runs.md": 3,
     "howto/mean_field.md": 2,
     "howto/newcomers.md": 2,
-    "howto/read_a_certificate.md": 6,
+    "howto/read_a_certificate.md": 7,
     "howto/write_a_game.md": 3,
 }
 

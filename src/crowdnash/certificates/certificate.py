@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -41,6 +42,7 @@ from crowdnash.checks import (
     check_instance,
     check_key,
     check_number,
+    check_range,
 )
 from crowdnash.games.base import DynamicGame, PopulationGame, TabularGame
 from crowdnash.games.declarations import check_declarations
@@ -54,6 +56,7 @@ Method = Literal["auto", "paths", "exact", "enumerate", "learned"]
 
 _AUTO_JOINT, _AUTO_POLICIES = 200_000, 2_000_000
 _AGENTS_THAT_LEARN = 4
+_AGENT_STREAM = 0x5A9E11
 
 
 def exploitability(
@@ -69,6 +72,7 @@ def exploitability(
     learner: PPO | OptimisticQLearning | None = None,
     budget_steps: int | None = None,
     callback: Callable[[LearningProgress], Any] | None = None,
+    reward_range: tuple[float | int, float | int] | None = None,
     mesh: Mesh | str | None = None,
 ) -> Exploitability:
     """Measure how much each agent could gain by deviating alone from `policy` (Def. 2).
@@ -85,7 +89,8 @@ def exploitability(
         agents: Indices of the agents to examine, default all N ("learned": 4, evenly spread). An
             integer m >= 2 (method "paths"): the agents whom a coarse pass over everybody finds
             worst, for `maximum`, and m random ones, for the `mean` over all N, in whose interval
-            their sampling error is.
+            their sampling error is. Method "learned": m random ones, who then speak for all N in
+            `statement` and `gain_of_all_but`.
         confidence: In (0,1), of the intervals `maximum` and `mean`.
         own_influence_agents: For how many agents at most, those with the largest gain, deviations
             are really played (method "paths" only; 0 for none: lower ends are then predicted where
@@ -103,6 +108,9 @@ def exploitability(
         callback: Method "learned", but by `OptimisticQLearning`: is told, before anything is played
             and as it goes on, how many steps of the game were played and how many will be in all.
             What it raises stops the evaluation.
+        reward_range: Method "learned": the (lowest, highest) reward of an agent at one step, as
+            `game.reward_range` declares it. Lower ends then hold for any number of plays (a bound
+            by betting, Waudby-Smith and Ramdas 2024) and not for many alone.
         mesh: Devices of this process that share the paths (method "paths"): a mesh of axis
             "trajectories", or "auto" for all of them. The intervals are those of one device up to
             rounding. None: the default device.
@@ -134,13 +142,15 @@ def exploitability(
             learner=learner,
             budget_steps=budget_steps,
             callback=callback,
+            reward_range=reward_range,
             mesh=mesh,
         )
     used = method_for(game, method)
     if agents is None and used == "learned":
         agents = evenly_spread(game.num_agents, _AGENTS_THAT_LEARN)
     sampled = _sampled(game, agents, used)
-    agents = None if sampled else agents
+    if sampled:
+        agents = _drawn(key, game.num_agents, sampled) if used == "learned" else None
     index = _check(game, policy, num_trajectories, agents, confidence, own_influence_agents)
     if learner is not None and used != "learned":
         raise ValueError(f"learner is for method='learned', not for {used!r}")
@@ -148,6 +158,10 @@ def exploitability(
         raise ValueError(f"callback is for method='learned', not for {used!r}")
     if learner is not None:
         check_instance("learner", learner, PPO, OptimisticQLearning)
+    if reward_range is not None:
+        check_range("reward_range", reward_range)
+        if used != "learned":
+            raise ValueError(f"reward_range is for method='learned', not for {used!r}")
     if mesh is not None and used != "paths":
         raise ValueError(f"mesh is for method 'paths', not for {used!r}")
     how: PPO | OptimisticQLearning | TableSearch | None = learner
@@ -160,7 +174,7 @@ def exploitability(
     origin = Origin.of(game, policy, key, own_influence_agents, how, sampled)
     if used == "learned":
         certificate = learned_exploitability(
-            game, policy, index, key, num_trajectories, confidence, how, callback
+            game, policy, index, key, num_trajectories, confidence, how, callback, reward_range
         )
     elif sampled:
         assert isinstance(game, PopulationGame)
@@ -208,11 +222,20 @@ def _sampled(game: DynamicGame, agents: Any, used: str) -> int:
     if isinstance(agents, bool) or not isinstance(agents, int | np.integer):
         return 0
     check_count("agents", agents, 2)
-    if used != "paths":
-        raise ValueError(f"agents={agents}, a number, is for method 'paths', not {used!r}")
+    if used not in ("paths", "learned"):
+        raise ValueError(
+            f"agents={agents}, a number, is for methods 'paths' and 'learned', not {used!r}"
+        )
     if agents > game.num_agents:
         raise ValueError(f"agents must be at most N = {game.num_agents}, not {agents}")
     return int(agents)
+
+
+def _drawn(key: PRNGKeyArray, num_agents: int, count: int) -> Int[np.ndarray, " n"]:
+    """Random agents, by a stream of their own."""
+    seed = np.asarray(jax.random.key_data(key)).ravel()
+    rng = np.random.default_rng([*seed, _AGENT_STREAM])
+    return np.sort(rng.choice(num_agents, count, replace=False))
 
 
 def _without_sampling(

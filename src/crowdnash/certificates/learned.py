@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from crowdnash.certificates.bounded import bounded_lower_end
 from crowdnash.certificates.intervals import lower_end, mean_interval, of_best_deviations
 from crowdnash.certificates.ppo_deviations import (
     DeviationGains,
@@ -29,9 +30,13 @@ from crowdnash.certificates.table_deviations import (
     plays_of_tables,
 )
 from crowdnash.games.base import DynamicGame
+from crowdnash.interval import Interval
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy
 from crowdnash.simulators.game import OutsideGame
+
+_ROUNDING = 1e-5
+"""Of totals in float32, relative to the largest that there may be."""
 
 
 class _Judged(NamedTuple):
@@ -50,6 +55,7 @@ def learned_exploitability(
     confidence: float,
     learner: PPO | OptimisticQLearning | TableSearch | None,
     callback: Callable[[LearningProgress], Any] | None = None,
+    reward_range: tuple[float | int, float | int] | None = None,
 ) -> Exploitability:
     """The evaluation by method "learned"; see `certificate.exploitability`.
 
@@ -58,7 +64,8 @@ def learned_exploitability(
     the best deviations, which gain at least what the policy itself gains, 0.
 
     Raises:
-        ValueError: there is a callback, and the learner is no PPO.
+        ValueError: there is a callback, and the learner is no PPO; or an agent's total reward is
+            none that `reward_range` allows.
     """
     count = num_trajectories
     if isinstance(learner, OptimisticQLearning):
@@ -74,8 +81,14 @@ def learned_exploitability(
     played, gain = judged.played, judged.played.gain.mean(1)
     error = played.gain.std(1, ddof=1) / np.sqrt(count)
     pick = int(np.argmax(judged.promise))
-    largest = lower_end(gain[pick], error[pick], confidence, count)
-    average = mean_interval(played.gain.mean(0), confidence)
+    if reward_range is None:
+        largest = lower_end(gain[pick], error[pick], confidence, count)
+        average = mean_interval(played.gain.mean(0), confidence).lower
+    else:
+        limits = _limits_of_gains(game, played, agents, reward_range)
+        # Nothing is said from above: the whole error is allowed below.
+        ends = (played.gain[pick], played.gain.mean(0))
+        largest, average = (bounded_lower_end(x, limits, 1 - confidence) for x in ends)
     return Exploitability(
         agents=agents,
         value=played.value.mean(1),
@@ -84,11 +97,33 @@ def learned_exploitability(
         standard_error=error,
         upper_standard_error=np.zeros(len(agents)),
         maximum=of_best_deviations(largest, np.inf),
-        mean=of_best_deviations(average.lower, np.inf),
+        mean=of_best_deviations(average, np.inf),
         confidence=confidence,
         method="learned",
         num_trajectories=count,
+        reward_range=None if reward_range is None else Interval(*map(float, reward_range)),
     )
+
+
+def _limits_of_gains(
+    game: DynamicGame,
+    played: DeviationGains,
+    agents: Int[np.ndarray, " n"],
+    reward_range: tuple[float | int, float | int],
+) -> Interval:
+    """Where the difference of two plays' total rewards lies, common random numbers or not."""
+    low, high = (game.horizon * float(end) for end in reward_range)
+    slack = _ROUNDING * max(abs(low), abs(high))
+    for totals in (played.value, played.value + played.gain):
+        wrong = (totals < low - slack) | (totals > high + slack)
+        if wrong.any():
+            k, play = (int(x) for x in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"reward_range={tuple(reward_range)} allows total rewards from {low:g} to {high:g} "
+                f"in {game.horizon} steps; agent {agents[k]} had {totals[k, play]:g} (who is out "
+                "earns 0)"
+            )
+    return Interval(low - high, high - low)
 
 
 def _by_q_learning(

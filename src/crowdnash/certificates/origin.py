@@ -28,7 +28,8 @@ class Origin:
     `parameters_digest` one of the arrays alone; `policy` and `policy_digest` likewise. `key` holds
     the random key, its kind before the colon. `learner` describes the learner of method "learned",
     "" for none. `versions` are those of crowdnash, JAX, NumPy and Python; `device` is where it was
-    computed. `sampled_agents` is how many were drawn at random, 0 if they were named.
+    computed. `sampled_agents` is how many were drawn at random, 0 if they were named, out of
+    `num_agents` (0 in files of earlier versions).
     """
 
     game: str
@@ -42,6 +43,7 @@ class Origin:
     versions: str
     device: str
     sampled_agents: int = 0
+    num_agents: int = 0
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class Origin:
             versions=f"{versions}, Python {platform.python_version()}",
             device=jax.default_backend(),
             sampled_agents=sampled_agents,
+            num_agents=game.num_agents,
         )
 
 

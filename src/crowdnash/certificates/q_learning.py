@@ -22,10 +22,9 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from crowdnash.checks import as_array, check_count, check_number
+from crowdnash.checks import check_count, check_number, check_range
 
 _FAILURE_PROBABILITY = 0.05
 _RECOMMENDING_RATE = 2.0
@@ -64,12 +63,7 @@ class OptimisticQLearning:
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size, 1)
         if self.reward_range is not None:
-            ends = np.asarray(as_array("reward_range", self.reward_range), np.float64)
-            if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
-                raise ValueError(
-                    "reward_range must be (lowest, highest), lowest < highest: "
-                    f"{self.reward_range!r}"
-                )
+            check_range("reward_range", self.reward_range)
 
 
 class QTables(eqx.Module):

@@ -18,6 +18,8 @@ from jaxtyping import Float, Int, Shaped
 from crowdnash.certificates.by_label import LabelGains, gains_by_label
 from crowdnash.certificates.origin import Origin
 from crowdnash.certificates.statement import describe
+from crowdnash.certificates.unexamined import rank_for
+from crowdnash.checks import check_number
 from crowdnash.files import read_arrays, read_json, write_arrays, write_json
 from crowdnash.interval import Interval
 
@@ -112,6 +114,9 @@ class Exploitability:
     about best deviations, and whoever keeps to the policy gains 0: no end is below that. The gains
     in `lower` are as they were measured, and may be.
 
+    `reward_range` is the declared range of one step's reward if lower ends rest on it: they then
+    hold for any number of plays. Where it is None they are Student's, good for many plays.
+
     `frozen` has the figures against frozen population paths (methods "paths" and "exact"; None for
     the others), `influence` and `own_influence` what those leave out (method "paths"). `origin`
     says of what the certificate is and how it was made, for `crowdnash verify`.
@@ -134,6 +139,7 @@ class Exploitability:
     frozen: FrozenGains | None = None
     influence: Influence | None = None
     origin: Origin | None = None
+    reward_range: Interval | None = None
 
     def __repr__(self) -> str:
         """A line: arrays of thousands of agents would bury the two intervals."""
@@ -153,6 +159,41 @@ class Exploitability:
     def best_response_value(self) -> Float[np.ndarray, " n"]:
         """Return of the deviation behind `lower`."""
         return self.value + self.lower
+
+    def gain_of_all_but(self, share: float) -> float:
+        """A gain that at most a share of all agents exceeds, from randomly drawn ones (Def. 2).
+
+        One of the drawn agents' own gains, by the order statistics of a sample without replacement
+        (Wilks 1941): exact for any number of agents, at `confidence`, and free of assumptions. It
+        is about what this certificate's deviators would find and measure (`lower`) if they examined
+        everybody, not about what could be gained.
+
+        Args:
+            share: In (0,1), fixed before the gains are seen.
+
+        Returns:
+            The smallest such gain; infinity if too few agents were drawn to say.
+
+        Raises:
+            ValueError: `share` is out of range, or the agents were not drawn at random by method
+                "learned" (`agents=30`).
+        """
+        check_number("share", share, above=0, below=1)
+        if not self.speaks_for_all:
+            raise ValueError(
+                "gain_of_all_but needs agents drawn at random: method='learned' with agents=30, say"
+            )
+        assert self.origin is not None  # else nobody was drawn
+        num_agents, num_drawn = self.origin.num_agents, len(self.agents)
+        most = int(share * num_agents * (1 + 1e-12))
+        rank = rank_for(num_agents, num_drawn, most, 1 - self.confidence)
+        return np.inf if rank is None else float(np.sort(self.lower)[rank - 1])
+
+    @property
+    def speaks_for_all(self) -> bool:
+        """Whether the agents are a random sample that learned, so that others may be spoken of."""
+        origin = self.origin
+        return self.method == "learned" and origin is not None and origin.sampled_agents > 0
 
     def by(self, labels: Any) -> tuple[LabelGains, ...]:
         """Gains by group or type: who gains (Def. 2).

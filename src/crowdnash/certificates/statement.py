@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crowdnash.certificates.unexamined import most_above
+
 if TYPE_CHECKING:
     from crowdnash.certificates.result import Exploitability
 
@@ -23,7 +25,9 @@ def describe(certificate: "Exploitability") -> str:
     low, high = certificate.maximum
     among = f"{len(certificate.agents)} agents examined"
     sampled = certificate.origin.sampled_agents if certificate.origin else 0
-    if sampled:
+    if certificate.speaks_for_all:
+        among += " (drawn at random)"
+    elif sampled:
         among += f" ({sampled} random ones, and the worst by a coarse pass over everybody)"
     says = f"At confidence {certificate.confidence:g}, the largest gain of any of the {among}"
     if np.isfinite(high):
@@ -32,7 +36,36 @@ def describe(certificate: "Exploitability") -> str:
         says += f" is at least {low:.4g}, own influence included"
     if certificate.method == "learned" and low == 0:
         says += " (no deviation that was learned is certain to gain anything)"
-    return f"{says}; {_upper_ends(certificate)}.{_warning(certificate)}"
+    says += f"; {_upper_ends(certificate)}.{_lower_end(certificate)}{_others(certificate)}"
+    return says + _warning(certificate)
+
+
+def _lower_end(certificate: "Exploitability") -> str:
+    """Whether the lower end holds for any number of plays, where plays alone stand behind it."""
+    if certificate.method != "learned":
+        return ""
+    plays = certificate.num_trajectories
+    if certificate.reward_range is None:
+        return f" The lower end is Student's, from {plays} plays: approximate where these are few."
+    low, high = certificate.reward_range
+    return (
+        f" The lower end holds for any number of plays (here {plays}), as every step pays between "
+        f"{low:g} and {high:g}."
+    )
+
+
+def _others(certificate: "Exploitability") -> str:
+    """What agents drawn at random say of those that were not examined."""
+    if not certificate.speaks_for_all or certificate.origin is None:
+        return ""
+    num_agents, num_drawn = certificate.origin.num_agents, len(certificate.agents)
+    tail = 1 - certificate.confidence
+    share = most_above(num_agents, num_drawn, num_drawn, tail) / num_agents
+    return (
+        f" At confidence {certificate.confidence:g}, at most {share:.1%} of all {num_agents} "
+        f"agents would be found to gain more than {certificate.lower.max():.4g}, the most that was "
+        "measured here: this is about what these deviators find, not about what could be gained."
+    )
 
 
 def _upper_ends(certificate: "Exploitability") -> str:
