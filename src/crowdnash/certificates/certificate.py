@@ -2,11 +2,12 @@
 
     E^i(pi) = max_{pi'} J^i(pi', pi^-i) - J^i(pi)
 
-Four methods. "enumerate": tiny games, the joint chain in full. "exact": agents that move
+Five methods. "enumerate": tiny games, the joint chain in full. "exact": agents that move
 independently with rewards affine in the crowd. "paths": any `PopulationGame`; population paths
 are simulated under the policy, against each path all agents' best responses are computed exactly,
 and deviations are really played, for the others feel them. "learned": any simulator; a few agents
-learn to deviate, which bounds their exploitability from below only.
+learn to deviate, which bounds their exploitability from below only. "estimated": any simulator in
+which each agent observes its state; upper ends rest on laws estimated from play.
 
 Axes: n agents examined (all N unless `agents` says otherwise), K population paths.
 """
@@ -22,12 +23,14 @@ from jax.sharding import Mesh
 from jaxtyping import Int, PRNGKeyArray
 
 from crowdnash.certificates.enumeration import can_enumerate, enumerate_values, enumeration_size
+from crowdnash.certificates.estimated import estimated_exploitability
+from crowdnash.certificates.estimated_game import check_can_be_estimated
 from crowdnash.certificates.independent import independent_values, is_exact
 from crowdnash.certificates.intervals import of_best_deviations
 from crowdnash.certificates.learned import learned_exploitability
 from crowdnash.certificates.mixtures import remembering
 from crowdnash.certificates.origin import Origin
-from crowdnash.certificates.outside_plan import plan_outside
+from crowdnash.certificates.outside_plan import plan_estimate, plan_outside
 from crowdnash.certificates.path_values import tabulate
 from crowdnash.certificates.paths import exploitability_on_paths
 from crowdnash.certificates.ppo_deviations import LearningProgress, evenly_spread
@@ -52,7 +55,7 @@ from crowdnash.policies.mixture import PolicyMixture
 from crowdnash.simulators.contract import Simulator
 from crowdnash.simulators.game import OutsideGame, as_game
 
-Method = Literal["auto", "paths", "exact", "enumerate", "learned"]
+Method = Literal["auto", "paths", "exact", "enumerate", "learned", "estimated"]
 
 _AUTO_JOINT, _AUTO_POLICIES = 200_000, 2_000_000
 _AGENTS_THAT_LEARN = 4
@@ -85,7 +88,8 @@ def exploitability(
         key: Decides every draw.
         num_trajectories: K >= 2 population paths to evaluate on, and as many again to plan on.
             "learned": trajectories on which each learned deviation is played, as many before to
-            choose.
+            choose. "estimated": on which each deviation is played; a game in JAX is played as often
+            to estimate its laws.
         agents: Indices of the agents to examine, default all N ("learned": 4, evenly spread). An
             integer m >= 2 (method "paths"): the agents whom a coarse pass over everybody finds
             worst, for `maximum`, and m random ones, for the `mean` over all N, in whose interval
@@ -93,11 +97,15 @@ def exploitability(
             `statement` and `gain_of_all_but`.
         confidence: In (0,1), of the intervals `maximum` and `mean`.
         own_influence_agents: For how many agents at most, those with the largest gain, deviations
-            are really played (method "paths" only; 0 for none: lower ends are then predicted where
-            own influence is small, and 0 where it is not).
-        method: "enumerate", "exact", "paths", "learned", or "auto": "exact" if the game declares
-            transitions free of the aggregate and rewards affine in it, "enumerate" if it is tiny,
-            else "paths" for a `PopulationGame` and "learned" for any other.
+            are really played (methods "paths" and "estimated"; 0 for none: lower ends are then
+            predicted where own influence is small, and 0 where it is not, or with "estimated").
+        method: "enumerate", "exact", "paths", "learned", "estimated", or "auto": "exact" if the
+            game declares transitions free of the aggregate and rewards affine in it, "enumerate" if
+            it is tiny, else "paths" for a `PopulationGame` and "learned" for any other. "estimated"
+            is for a
+            simulator whose agents observe one integer each and stay to the end; laws are
+            regressed on play (`mean_field.game_from_play`) and certified, so that there are upper
+            ends, which rest on that regression.
         learner: How deviations are learned by method "learned": settings of `PPO` (default
             `best_response_learner(game)`) or, for agents that observe one integer each,
             `OptimisticQLearning`. In a simulator outside JAX whose agents observe one integer each,
@@ -165,17 +173,27 @@ def exploitability(
     if mesh is not None and used != "paths":
         raise ValueError(f"mesh is for method 'paths', not for {used!r}")
     how: PPO | OptimisticQLearning | TableSearch | None = learner
-    if isinstance(game, OutsideGame):
+    plan = None
+    if used == "estimated":
+        check_can_be_estimated(game)
+        known = (num_trajectories, own_influence_agents, budget_steps)
+        plan = plan_estimate(game, len(index), *known)
+    elif isinstance(game, OutsideGame):
         how, num_trajectories = plan_outside(
             game, policy, len(index), num_trajectories, learner, budget_steps
         )
-    elif budget_steps is not None:
+    if budget_steps is not None and not isinstance(game, OutsideGame):
         raise ValueError("budget_steps is for simulators outside JAX, and this game is none")
+    if used == "paths":
+        assert isinstance(game, PopulationGame)
+        check_declarations(game)
     origin = Origin.of(game, policy, key, own_influence_agents, how, sampled)
     if used == "learned":
         certificate = learned_exploitability(
             game, policy, index, key, num_trajectories, confidence, how, callback, reward_range
         )
+    elif plan is not None:
+        certificate = estimated_exploitability(game, policy, index, key, plan, confidence)
     elif sampled:
         assert isinstance(game, PopulationGame)
         certificate = exploitability_of_sample(
@@ -314,12 +332,15 @@ def method_for(game: DynamicGame, method: str = "auto") -> str:
         ValueError: There is no such method, or it does not apply to the game.
     """
     check_choice("method", method, get_args(Method))
+    if method == "estimated":
+        return method
     if not isinstance(game, TabularGame):
         if method in ("auto", "learned"):
             return "learned"
         raise ValueError(
             f"method={method!r} needs a TabularGame, whose laws can be queried; "
-            f"{type(game).__name__} is only a simulator: use 'learned'"
+            f"{type(game).__name__} is only a simulator: use 'learned' or "
+            "'estimated'"
         )
     population = isinstance(game, PopulationGame)
     if method == "auto":

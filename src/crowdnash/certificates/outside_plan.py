@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from crowdnash.certificates.estimated_game import LEAST_PLAYS
 from crowdnash.certificates.ppo_deviations import (
     agent_steps_to_learn,
     best_response_learner,
 )
 from crowdnash.certificates.table_deviations import TableSearch, plays_of_tables
 from crowdnash.checks import check_count
+from crowdnash.games.base import DynamicGame
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy
 from crowdnash.simulators.game import OutsideGame
@@ -16,6 +18,9 @@ from crowdnash.simulators.game import OutsideGame
 _BUDGET_STEPS = 100_000
 _MEASURING = 0.4
 """Share of the budget for plays that judge deviations; the rest are plays to learn from."""
+
+_MOST_VISITS = 2**22
+"""Of agents and steps: what more of them would add to estimated laws is little."""
 
 _MOST_EPOCHS, _LEAST_PLAYS = 150, 2
 _MOST_ROUNDS, _EPISODES_A_ROUND = 50, 8
@@ -28,6 +33,53 @@ class Plan(NamedTuple):
 
     learner: PPO | TableSearch
     num_trajectories: int
+
+
+class EstimatePlan(NamedTuple):
+    """Plays to estimate laws from, who deviates then, and plays of each deviation."""
+
+    num_plays: int
+    num_deviators: int
+    num_measured: int
+
+
+def plan_estimate(
+    game: DynamicGame,
+    num_agents: int,
+    num_trajectories: int,
+    num_deviators: int,
+    budget_steps: int | None,
+) -> EstimatePlan:
+    """Spend a budget of simulator steps on estimating laws and on measuring deviations.
+
+    A game in JAX has no budget: it is played `num_trajectories` times for each of the two.
+
+    Args:
+        game: the simulator.
+        num_agents: how many agents are examined.
+        num_trajectories: the most to measure a deviation on.
+        num_deviators: the most agents that really deviate.
+        budget_steps: calls of `step` in all, None for 100,000.
+
+    Raises:
+        ValueError: the budget is too small.
+    """
+    deviators = min(num_deviators, num_agents)
+    if not isinstance(game, OutsideGame):
+        return EstimatePlan(max(num_trajectories, LEAST_PLAYS), deviators, num_trajectories)
+    budget = _BUDGET_STEPS if budget_steps is None else budget_steps
+    check_count("budget_steps", budget, 1)
+    most, each = budget // game.horizon, deviators + 1 if deviators else 0
+    measured = min(num_trajectories, int(_MEASURING * most / each)) if each else 2
+    enough = max(LEAST_PLAYS, _MOST_VISITS // (game.num_agents * game.horizon))
+    plays = min(most - measured * each, enough)
+    if measured < _LEAST_PLAYS or plays < LEAST_PLAYS:
+        least = max(LEAST_PLAYS / (1 - _MEASURING), _LEAST_PLAYS * each / _MEASURING)
+        raise ValueError(
+            f"budget_steps must be at least {(int(least) + 1) * game.horizon} for {deviators} "
+            f"deviations and {game.horizon} steps a play, not {budget}"
+        )
+    return EstimatePlan(plays, deviators, measured)
 
 
 def plan_outside(

@@ -59,7 +59,6 @@ from crowdnash.certificates.result import (
     OwnInfluence,
 )
 from crowdnash.games.base import PopulationGame
-from crowdnash.games.declarations import check_declarations
 from crowdnash.policies.base import Policy
 
 _AGENTS_AT_ONCE = 65_536
@@ -115,7 +114,6 @@ def exploitability_on_paths(
     `mean` is about all agents examined, with deviations of random ones played, or about those that
     are `counted`, with lower ends as predicted.
     """
-    check_declarations(game)
     setting = Setting.of(game, policy, key, num_paths, counted, mesh)
     blocks = _blocks(setting, agents)
     if num_paths * len(agents) <= _MOST_KEPT:

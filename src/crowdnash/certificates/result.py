@@ -35,6 +35,7 @@ UPPER_KINDS = {
     "first order": "frozen paths and own influence to first order in 1/N",
     "coupling": "frozen paths and the most that own influence can add",
     "any crowd": "the agent's best return whatever the others do",
+    "estimated": "laws that were estimated from play, with an error bar: no proof",
     "none": "no upper end is known",
 }
 """What the upper end of an agent is, by the name in `Exploitability.upper_kind`."""

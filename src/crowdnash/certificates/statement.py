@@ -16,6 +16,10 @@ _UPPER = {
     "first order": "add own influence to first order in 1/N",
     "coupling": "add the most that own influence can do",
     "any crowd": "hold whatever the others do",
+    "estimated": (
+        "rest on laws estimated from play, with an error bar by refitting, and on their form "
+        "(affine in the population, polynomial in the agents' parameters): they are no proof"
+    ),
     "none": "are not known",
 }
 
@@ -42,6 +46,8 @@ def describe(certificate: "Exploitability") -> str:
 
 def _lower_end(certificate: "Exploitability") -> str:
     """Whether the lower end holds for any number of plays, where plays alone stand behind it."""
+    if certificate.method == "estimated":
+        return " Lower ends were really played in the game and rest on nothing else."
     if certificate.method != "learned":
         return ""
     plays = certificate.num_trajectories

@@ -51,14 +51,16 @@ def verify_certificate(
 
     Raises:
         ValueError: The certificate does not say how it was made, or its deviators learned
-            (method "learned"), which is not played again.
+            (method "learned") or its laws were estimated: that is not played again.
         GameError: see `exploitability`.
     """
     origin = certificate.origin
     if origin is None:
         raise ValueError("the certificate does not say of what it is: evaluate again and save that")
-    if certificate.method == "learned":
-        raise ValueError("a certificate by method 'learned' is not made again: evaluate anew")
+    if certificate.method in ("learned", "estimated"):
+        raise ValueError(
+            f"a certificate by method {certificate.method!r} is not made again: evaluate anew"
+        )
     key = key_from_text(origin.key)
     here = Origin.of(game, policy, key, origin.own_influence_agents, None)
     strangers = [
