@@ -80,6 +80,11 @@ CASES: dict[str, Case] = {
     "routes, kind hidden, independent, step 0.3": Case(
         _routes, {"groups": "independent", "td_epochs": 20, "step_size": 0.3}, (0.05, 0.001)
     ),
+    "routes, kind hidden, independent, step 0.3, tau = 0.003": Case(
+        _routes,
+        {"groups": "independent", "td_epochs": 20, "step_size": 0.3, "temperature": 0.003},
+        (0.05, 0.001),
+    ),
     "routes, kind hidden, independent, M = 100": Case(
         _routes, {"groups": "independent", "td_epochs": 100}
     ),
@@ -202,7 +207,7 @@ def main() -> None:
                     print(f"{name}, seed {seed}: {row['frozen_maximum']} {row['frozen_mean']}")
     head = "# How close to equilibrium learners come from play alone\n\n"
     note = (
-        "300 epochs, tau = 0.01, 20 trajectories an epoch unless the case says otherwise; mean "
+        "300 epochs, tau = 0.01 and 20 trajectories an epoch unless the case says otherwise; mean "
         "and standard error over seeds of the certificate's ends, against frozen population paths "
         "(128 to plan, 128 to judge). Seconds with compiling, on a shared machine.\n\n"
     )
