@@ -85,7 +85,7 @@ def epoch_record(mesh: Any, num_agents: int, trajectories: int) -> Epoch:
 
     import crowdnash as cn
     from crowdnash.learners.mirror_devices import _run_shared
-    from crowdnash.simulation.rollouts import chunk_size
+    from crowdnash.learners.mirror_epoch import epoch_size
 
     game = cn.games.SIS.sample(
         jax.random.key(0), num_agents=num_agents, horizon=HORIZON, heterogeneity=0.1
@@ -98,13 +98,13 @@ def epoch_record(mesh: Any, num_agents: int, trajectories: int) -> Epoch:
     devices, game, state = learner.shared(game, state, mesh)
     jax.block_until_ready(state)
     made = time.perf_counter() - begun
-    size = chunk_size(num_agents, trajectories, devices)
+    size = epoch_size(game, state, trajectories, devices)
     program: Any = _run_shared  # compiled by equinox, which types do not say
     lowered = program.lower(devices, game, state, learner._numbers(0), size)
     steps = -(-trajectories // size) * HORIZON
     (step_bytes,), sent = messages(lowered.compile().compiled.as_text(), steps)
     seconds = []
-    for _ in range(8):
+    for _ in range(4):
         begun = time.perf_counter()
         state, _ = learner.step(game, state, devices)
         seconds.append(time.perf_counter() - begun)
@@ -147,7 +147,7 @@ def messages(text: str, steps: int) -> tuple[list[int], list[int]]:
     return play, sent
 
 
-def link_seconds(devices: Any, size: int, repeats: int = 100) -> float:
+def link_seconds(devices: Any, size: int, repeats: int = 50) -> float:
     """Of one all-reduce of so many bytes, in a loop that does nothing else."""
     import jax
     import jax.numpy as jnp
