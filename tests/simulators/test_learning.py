@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
+from crowdnash.certificates.outside_plan import plan_outside
 from crowdnash.learners.mirror_outside import legal_pairs
 from simulator_toys import (
     Cards,
@@ -307,5 +308,39 @@ def test_a_budget_that_is_too_small_says_what_would_do():
         cn.exploitability(
             Mortals(), uniform(Mortals()), key=KEY, budget_steps=100, learner=cn.PPO()
         )
-    with pytest.raises(ValueError, match="must be a PPO for a simulator"):
-        cn.exploitability(Mortals(), uniform(Mortals()), key=KEY, learner=cn.OptimisticQLearning())
+    q_learning = cn.OptimisticQLearning()
+    with pytest.raises(ValueError, match="budget_steps sets the learner's settings"):
+        cn.exploitability(
+            Mortals(), uniform(Mortals()), key=KEY, budget_steps=100, learner=q_learning
+        )
+
+
+@pytest.mark.parametrize("num_episodes", [450, pytest.param(3000, marks=SLOW)])
+def test_q_learning_finds_best_responses_outside_jax(num_episodes):
+    """Beside the induction; with an action that nobody has, and a last round that is not full."""
+    sim, told = NarrowStairs(), []
+    policy = resting(sim)
+    earned, best, _ = stairs_values(np.asarray(policy.probs)[0, ..., :2])
+    learner = cn.OptimisticQLearning(num_episodes=num_episodes)
+    e = cn.exploitability(
+        sim, policy, key=KEY, agents=[5], learner=learner, num_trajectories=60, callback=told.append
+    )
+    assert abs(e.lower[0] - (best - earned)) < 0.05 * (best - earned) + 4 * e.standard_error[0]
+    assert e.maximum.lower > 0.7 * (best - earned)
+    # To learn; then nobody deviates and the agent does, to choose and to measure.
+    assert told[-1] == (told[-1].total_steps,) * 2
+    assert told[-1].steps == 5 * (num_episodes + 4 * 60)
+
+
+def test_q_learning_outside_jax_knows_who_is_out():
+    """Dying at the last step earns 6.5, at once 1.5."""
+    sim = Mortals()
+    learner = cn.OptimisticQLearning(num_episodes=300, batch_size=20)
+    e = cn.exploitability(
+        sim, uniform(sim), key=KEY, agents=[3], learner=learner, num_trajectories=40
+    )
+    gain = 6.5 - 1.25 * (2 - 1 / 32)
+    assert abs(e.lower[0] - gain) < 4 * e.standard_error[0]
+    cards = cn.simulators.as_game(Cards())
+    with pytest.raises(ValueError, match="must have num_states for tables"):
+        plan_outside(cards, uniform(sim), 1, 40, learner, None)

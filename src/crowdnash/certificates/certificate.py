@@ -109,13 +109,13 @@ def exploitability(
         learner: How deviations are learned by method "learned": settings of `PPO` (default
             `best_response_learner(game)`) or, for agents that observe one integer each,
             `OptimisticQLearning`. In a simulator outside JAX whose agents observe one integer each,
-            tables are fitted to what the deviators went through, unless a `PPO` is given.
+            tables are fitted to what the deviators went through, unless a learner is given.
         budget_steps: Simulators outside JAX: how many steps of the simulator may be played in all
             (by default 100,000), from which the number of epochs and of trajectories follow,
             `num_trajectories` at most. Not beside `learner`.
-        callback: Method "learned", but by `OptimisticQLearning`: is told, before anything is played
-            and as it goes on, how many steps of the game were played and how many will be in all.
-            What it raises stops the evaluation.
+        callback: Method "learned", but by `OptimisticQLearning` in JAX: is told, before anything is
+            played and as it goes on, how many steps of the game were played and how many will be in
+            all. What it raises stops the evaluation.
         reward_range: Method "learned": the (lowest, highest) reward of an agent at one step, as
             `game.reward_range` declares it. Lower ends then hold for any number of plays (a bound
             by betting, Waudby-Smith and Ramdas 2024) and not for many alone.

@@ -24,6 +24,7 @@ from crowdnash.certificates.q_deviations import learn_table, measure_tables
 from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.result import Exploitability
 from crowdnash.certificates.table_deviations import (
+    Search,
     TableSearch,
     learn_tables,
     measure_table_deviations,
@@ -64,18 +65,18 @@ def learned_exploitability(
     the best deviations, which gain at least what the policy itself gains, 0.
 
     Raises:
-        ValueError: there is a callback, and the learner is no PPO; or an agent's total reward is
-            none that `reward_range` allows.
+        ValueError: there is a callback, and Q-learning in JAX, which tells nothing; or an agent's
+            total reward is none that `reward_range` allows.
     """
     count = num_trajectories
-    if isinstance(learner, OptimisticQLearning):
+    if isinstance(game, OutsideGame) and isinstance(learner, Search):
+        judged = _by_tables(game, policy, agents, key, count, learner, callback)
+    elif isinstance(learner, OptimisticQLearning):
         if callback is not None:
             raise ValueError("callback is for deviations that a PPO learns")
         judged = _by_q_learning(game, policy, agents, key, count, learner)
-    elif isinstance(learner, TableSearch):
-        assert isinstance(game, OutsideGame)  # planned for it
-        judged = _by_tables(game, policy, agents, key, count, learner, callback)
     else:
+        assert not isinstance(learner, TableSearch)  # planned for simulators outside JAX
         learner = learner or best_response_learner(game)
         judged = _by_networks(game, policy, agents, key, count, learner, callback)
     played, gain = judged.played, judged.played.gain.mean(1)
@@ -154,10 +155,10 @@ def _by_tables(
     agents: Int[np.ndarray, " n"],
     key: PRNGKeyArray,
     count: int,
-    search: TableSearch,
+    search: Search,
     callback: Callable[[LearningProgress], Any] | None,
 ) -> _Judged:
-    """Tables, from play of a simulator outside JAX."""
+    """Tables, by sweeps or by Q-learning, from play of a simulator outside JAX."""
     learn_key, measure_key = jax.random.split(key)
     plays = plays_of_tables(game, len(agents), search, count)
     tell = _Teller(callback, game.horizon, plays * game.horizon)

@@ -8,9 +8,11 @@ from crowdnash.certificates.ppo_deviations import (
     agent_steps_to_learn,
     best_response_learner,
 )
+from crowdnash.certificates.q_learning import OptimisticQLearning
 from crowdnash.certificates.table_deviations import TableSearch, plays_of_tables
 from crowdnash.checks import check_count
 from crowdnash.games.base import DynamicGame
+from crowdnash.games.checks import states_for_tables
 from crowdnash.learners.ppo.learner import PPO
 from crowdnash.policies.base import Policy
 from crowdnash.simulators.game import OutsideGame
@@ -31,7 +33,7 @@ _MOST_ENTRIES = 2**22
 class Plan(NamedTuple):
     """The learner of deviations, and the trajectories that each of them is measured on."""
 
-    learner: PPO | TableSearch
+    learner: PPO | TableSearch | OptimisticQLearning
     num_trajectories: int
 
 
@@ -104,16 +106,14 @@ def plan_outside(
 
     Raises:
         ValueError: the budget is too small to play every deviation twice, or there is a learner
-            beside it, or one that cannot play simulators.
+            beside it, or one of tables where agents do not observe one integer each.
     """
     if learner is not None:
         if budget_steps is not None:
             raise ValueError("budget_steps sets the learner's settings: it needs learner=None")
-        if not isinstance(learner, PPO):
-            raise ValueError(
-                f"learner must be a PPO for a simulator outside JAX, not {type(learner).__name__}; "
-                "without one, tables learn where agents observe one integer each"
-            )
+        assert isinstance(learner, PPO | OptimisticQLearning)  # checked where it came in
+        if isinstance(learner, OptimisticQLearning):
+            states_for_tables(game)
         return Plan(learner, num_trajectories)
     tables = _has_tables(game)
 

@@ -13,14 +13,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
-from crowdnash.certificates.fitted_tables import (
-    OWN,
-    OwnPlay,
-    actions_to_explore,
-    recommended_actions,
-)
+from crowdnash.certificates.fitted_tables import OWN
 from crowdnash.certificates.outside import Deviator, total_rewards_outside
 from crowdnash.certificates.ppo_deviations import (
     FEW,
@@ -28,16 +23,21 @@ from crowdnash.certificates.ppo_deviations import (
     OnPlays,
     gains_alone,
 )
+from crowdnash.certificates.q_learning import OptimisticQLearning
+from crowdnash.certificates.table_learners import (
+    CAUTIONS,
+    FittedLearner,
+    QLearner,
+    TableLearner,
+    where_legal,
+)
 from crowdnash.policies.base import Policy
 from crowdnash.policies.drawing import draw_legal
 from crowdnash.simulation.outside import Episode, Situation, play_outside, policy_rows
 from crowdnash.simulators.game import OutsideGame
 
-_CAUTIONS = (0.5, 2.0)
-_CANDIDATES = len(_CAUTIONS) + 1
-_HOPE = 0.5
-_MOST_TRIES, _TRIES = 0.5, 2.0
-"""Of an agent's steps at most half, and about two an episode, try any legal action."""
+_MAX_BATCH = 32
+"""Episodes of a round of Q-learning, which play the same table."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class TableSearch:
 
     num_rounds: int
     num_trajectories: int
+
+
+Search = TableSearch | OptimisticQLearning
+"""What learns tables: fitted sweeps, or Q-learning episode by episode."""
 
 
 class TableDeviations(NamedTuple):
@@ -59,11 +63,27 @@ class TableDeviations(NamedTuple):
     promise: Float[np.ndarray, " K"]
 
 
-def plays_of_tables(game: OutsideGame, count: int, search: TableSearch, measured: int) -> int:
+def plays_of_tables(game: OutsideGame, count: int, search: Search, measured: int) -> int:
     """Episodes that are played while `count` agents learn and are judged."""
     blocks = -(-count // max(1, game.num_agents // FEW))
-    judging = 1 + count * _CANDIDATES + 1 + count
-    return blocks * search.num_rounds * search.num_trajectories + judging * measured
+    candidates = len(CAUTIONS) + 1 if isinstance(search, TableSearch) else 1
+    judging = 1 + count * candidates + 1 + count
+    return blocks * sum(_rounds(search)) + judging * measured
+
+
+def _rounds(search: Search) -> list[int]:
+    """How many episodes each round has."""
+    if isinstance(search, TableSearch):
+        return [search.num_trajectories] * search.num_rounds
+    size = min(search.batch_size or _MAX_BATCH, search.num_episodes)
+    whole, rest = divmod(search.num_episodes, size)
+    return [size] * whole + [rest] * (rest > 0)
+
+
+def _learner(game: OutsideGame, agent: int, search: Search) -> TableLearner:
+    if isinstance(search, TableSearch):
+        return FittedLearner(game, agent)
+    return QLearner(game, agent, search)
 
 
 def learn_tables(
@@ -72,7 +92,7 @@ def learn_tables(
     agents: Int[np.ndarray, " K"],
     *,
     key: PRNGKeyArray,
-    search: TableSearch,
+    search: Search,
     num_trajectories: int,
     on_plays: OnPlays,
 ) -> TableDeviations:
@@ -88,16 +108,16 @@ def learn_tables(
     at_once = max(1, game.num_agents // FEW)
     learned: list[Int[np.ndarray, "C H S"]] = []
     for block, first in enumerate(range(0, len(agents), at_once)):
-        learners = [_Learner(game, int(agent)) for agent in agents[first : first + at_once]]
+        learners = [_learner(game, int(k), search) for k in agents[first : first + at_once]]
         block_key = jax.random.fold_in(learn_key, block)
-        for number in range(search.num_rounds):
+        for number, episodes in enumerate(_rounds(search)):
             round_key = jax.random.fold_in(block_key, number)
-            _play_round(game, policy, learners, round_key, search.num_trajectories)
-            on_plays(search.num_trajectories)
+            _play_round(game, policy, learners, round_key, episodes)
+            on_plays(episodes)
         learned += [learner.candidates() for learner in learners]
     tables = np.stack(learned)
     promises, value = [np.zeros(len(agents))], None  # whoever keeps to the policy gains 0
-    for candidate in range(_CANDIDATES):
+    for candidate in range(tables.shape[1]):
         played = measure_table_deviations(
             game,
             policy,
@@ -148,27 +168,15 @@ def table_deviator(agent: int, table: Int[np.ndarray, "H S"]) -> tuple[int, Devi
     def act(situation: Situation, drawn: np.ndarray) -> np.ndarray:
         (states,) = jax.tree.leaves(situation.observations)
         legal = None if situation.legal is None else situation.legal[:, agent]
-        return _where_legal(table[situation.step, states[:, agent]], legal, drawn)
+        return where_legal(table[situation.step, states[:, agent]], legal, drawn)
 
     return agent, act
-
-
-def _where_legal(
-    actions: Int[np.ndarray, " B"],
-    legal: Bool[np.ndarray, "B A"] | None,
-    instead: Int[np.ndarray, " B"],
-) -> Int[np.ndarray, " B"]:
-    """`actions`, and `instead` where they are `OWN` or illegal."""
-    may = actions != OWN
-    if legal is not None:
-        may &= legal[np.arange(len(actions)), actions]
-    return np.where(may, actions, instead)
 
 
 def _play_round(
     game: OutsideGame,
     policy: Policy,
-    learners: Sequence["_Learner"],
+    learners: Sequence[TableLearner],
     key: PRNGKeyArray,
     num_trajectories: int,
 ) -> None:
@@ -191,66 +199,3 @@ def _play_round(
     play_outside(game, choose, key, num_trajectories, on_step)
     for learner in learners:
         learner.plan()
-
-
-class _Learner:
-    """One agent: what happened to it, and what it wants to try."""
-
-    def __init__(self, game: OutsideGame, agent: int) -> None:
-        assert game.num_states is not None  # the plan has seen to it
-        self.agent, self._num_states, self._horizon = agent, game.num_states, game.horizon
-        shape = (game.horizon, game.num_states, game.num_actions)
-        self._policy = np.zeros(shape)
-        self._legal = np.full(shape, not game.form.limited)
-        self._tries = np.full(shape[:2], OWN)
-        self._share = _MOST_TRIES
-        self._rounds: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-
-    def begin(self, num_trajectories: int) -> None:
-        """Make room for a round."""
-        shape = (num_trajectories, self._horizon)
-        states = np.full(shape, self._num_states)
-        self._rounds.append((states, np.zeros(shape, np.int64), np.zeros(shape)))
-
-    def act(self, situation: Situation, probs: Float[np.ndarray, "B A"]) -> np.ndarray:
-        """What it does at a step; remembers what it could have done."""
-        (states,) = jax.tree.leaves(situation.observations)
-        own, alive = states[:, self.agent], situation.alive[:, self.agent]
-        legal = None if situation.legal is None else situation.legal[:, self.agent]
-        self._policy[situation.step, own[alive]] = probs[alive]
-        if legal is not None:
-            np.logical_or.at(self._legal, (situation.step, own[alive]), legal[alive])
-        # One number says whether to try anything, and what remains of it is as good as new.
-        number, share = situation.numbers[:, self.agent], self._share
-        tries = number < share
-        rest = np.where(tries, number / share, (number - share) / (1 - share))
-        anything = draw_legal(np.ones_like(probs), rest, legal)
-        planned = self._tries[situation.step, own]
-        planned = _where_legal(planned, legal, draw_legal(probs, rest, legal))
-        return np.where(tries, anything, planned)
-
-    def note(self, episode: Episode) -> None:
-        """Keep what happened at a step."""
-        states, actions, rewards = self._rounds[-1]
-        (seen,) = jax.tree.leaves(episode.observations)
-        place, alive = (episode.rows, episode.step), episode.alive[:, self.agent]
-        states[place] = np.where(alive, seen[:, self.agent], self._num_states)
-        actions[place] = np.where(alive, episode.actions[:, self.agent], 0)
-        rewards[place] = episode.rewards[:, self.agent]
-
-    def plan(self) -> None:
-        """What to try in the next round."""
-        self._tries = actions_to_explore(self._play(), _HOPE)
-        self._share = min(_MOST_TRIES, _TRIES / self._horizon)
-
-    def candidates(self) -> Int[np.ndarray, "C H S"]:
-        """What might be better than the policy: by state, more or less cautiously, and blindly."""
-        play = self._play()
-        tables = [recommended_actions(play, caution) for caution in _CAUTIONS]
-        blind = recommended_actions(play.without_states(), _CAUTIONS[0])
-        return np.stack([*tables, np.broadcast_to(blind, tables[0].shape)])
-
-    def _play(self) -> OwnPlay:
-        """All rounds."""
-        states, actions, rewards = (np.concatenate(x) for x in zip(*self._rounds, strict=True))
-        return OwnPlay(states, actions, rewards, self._policy, self._legal)
