@@ -97,9 +97,10 @@ def test_the_gradient_of_all_samples_is_that_of_one_device(identity):
     assert farthest(one.networks, four.networks) < 1e-3 * GRADIENT / 1e-5
 
 
-def test_an_epoch_of_several_passes_is_that_of_one_device():
+@pytest.mark.parametrize("magnet_weight", [0.0, 1.0])
+def test_an_epoch_of_several_passes_is_that_of_one_device(magnet_weight):
     """Four steps of size 1e-3, the gradients' differences of each felt by the later ones."""
-    one, four = (solve(on, num_passes=4) for on in (None, mesh()))
+    one, four = (solve(on, num_passes=4, magnet_weight=magnet_weight) for on in (None, mesh()))
     start = ppo().init(SIS, key=KEY).networks
     assert farthest(one.state.networks, start) > 1e-3
     assert farthest(one.state.networks, four.state.networks) < 2e-5

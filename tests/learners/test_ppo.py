@@ -54,6 +54,9 @@ def same(a: Any, b: Any) -> list[bool]:
         ({"learning_rate": 0.0}, "learning_rate must be > 0 and finite, not 0.0"),
         ({"clip": math.nan}, "clip must be > 0 and finite, not nan"),
         ({"max_gradient_norm": math.inf}, "max_gradient_norm must be > 0 and finite, not inf"),
+        ({"magnet_weight": -0.1}, "magnet_weight must be >= 0 and finite, not -0.1"),
+        ({"magnet_start": -1}, "magnet_start must be at least 0, not -1"),
+        ({"magnet_rate": 1.5}, "magnet_rate must be in [0, 1], not 1.5"),
         ({"entropy_weight": -0.1}, "entropy_weight must be >= 0 and finite, not -0.1"),
         ({"value_weight": math.inf}, "value_weight must be >= 0 and finite, not inf"),
         ({"discount": 1.1}, "discount must be in [0, 1], not 1.1"),
@@ -212,6 +215,37 @@ def test_no_epochs_and_the_callback():
     assert [int(state.epoch) for state, _ in seen] == [1, 2, 3, 4]
     assert tuple(metrics for _, metrics in seen) == result.history
     assert all(same(result.policy, result.last_policy))
+
+
+def test_the_magnet_follows_slowly():
+    """Its parameters are NumPy's moving average of the actor's, and a run goes on with them."""
+    states = []
+
+    def note(state: Any, metrics: Any) -> None:
+        states.append(state)
+
+    drawn = {"magnet_weight": 0.5, "magnet_rate": 0.25, "annealing_epochs": 0}
+    start = learner(**drawn).init(TwoKinds(), key=KEY)
+    whole = cn.solve(TwoKinds(), learner(**drawn), key=KEY, callback=note)
+    expected = [np.asarray(x) for x in jax.tree.leaves(start.networks.actor)]
+    for state in states:
+        actor = jax.tree.leaves(state.networks.actor)
+        expected = [m + 0.25 * (np.asarray(x) - m) for m, x in zip(expected, actor, strict=True)]
+    for a, b in zip(jax.tree.leaves(whole.state.magnet), expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    went_on = cn.solve(TwoKinds(), learner(**drawn), key=KEY, state=states[1])
+    assert all(same(went_on.state, whole.state))
+    free = cn.solve(TwoKinds(), learner(annealing_epochs=0), key=KEY)
+    assert free.state.magnet is None
+    late = cn.solve(TwoKinds(), learner(**drawn, magnet_start=3), key=KEY, callback=note)
+    begun, after = states[-2:]
+    assert all(same(begun.magnet, begun.networks.actor))
+    assert not any(same(after.magnet.weights, after.networks.actor.weights))
+    for a, b in zip(late.history, free.history, strict=True):  # the first step is at the magnet
+        assert a.mean_return == b.mean_return
+    assert not any(same(free.state.networks.actor.weights, whole.state.networks.actor.weights))
+    with pytest.raises(ValueError, match="state must be of the same learner and game"):
+        cn.solve(TwoKinds(), learner(**drawn), key=KEY, state=free.state)
 
 
 def test_learning_rates():

@@ -189,6 +189,26 @@ def test_gradients_by_hand():
     np.testing.assert_array_equal(gradient("policy_loss")[0], 0)
 
 
+def test_the_magnet_by_hand():
+    """pi = (1/4, 3/4), rho = (1/2, 1/2): KL = sum pi log(pi/rho), d KL / d logits by formula.
+
+    d/d logit_a = pi_a (log(pi_a / rho_a) - KL); padding does not count.
+    """
+    pi, rho = np.array([0.25, 0.75]), np.array([0.5, 0.5])
+    kl = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    samples = samples_of(weight=[1.0, 0.0])
+    samples = samples._replace(magnet=jnp.asarray(np.log([rho, [0.9, 0.1]]), jnp.float32))
+    logits = jnp.asarray(np.log([pi, rho]), jnp.float32)
+    assert sums(logits, [0.0, 0.0], samples)["magnet"] == pytest.approx(kl, abs=1e-6)
+    assert sums(logits, [0.0, 0.0], samples._replace(magnet=None))["magnet"] == 0
+
+    def loss(logits):
+        return ppo_sums(logits, jnp.zeros(2), samples, clip=0.2, clip_values=True).magnet
+
+    expected = [pi * (np.log(pi / rho) - kl), [0.0, 0.0]]
+    np.testing.assert_allclose(jax.grad(loss)(logits), expected, atol=1e-6)
+
+
 # --- updates ---
 
 
@@ -216,9 +236,19 @@ _improve = eqx.filter_jit(improve)
 
 
 def run(
-    networks, inputs, samples, *, moments=None, key=KEY, learning_rate=1e-2, norm=0.5, **shape
+    networks,
+    inputs,
+    samples,
+    *,
+    moments=None,
+    key=KEY,
+    learning_rate=1e-2,
+    norm=0.5,
+    magnet=None,
+    magnet_weight=0.0,
+    **shape,
 ) -> Run:
-    settings = (learning_rate, 0.01, 0.9, norm, 0.2)
+    settings = (learning_rate, 0.01, 0.9, norm, 0.2, magnet_weight)
     plain = {
         "num_passes": 1,
         "minibatch_size": 64,
@@ -238,6 +268,7 @@ def run(
         key,
         UpdateSettings(*(jnp.float32(x) for x in settings)),
         UpdateShape(**(plain | shape)),
+        magnet=magnet,
     )
     return Run(networks, moments, {name: float(x) for name, x in means._asdict().items()})
 
@@ -293,6 +324,35 @@ def test_gradients_in_chunks():
     for a, b in _leaves(whole.moments.mu, parts.moments.mu):
         np.testing.assert_allclose(a, b, atol=1e-6 * scale)
     assert parts.means == pytest.approx(whole.means, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_strong_magnet_holds_the_policy():
+    """Without advantages the magnet alone moves the policy, all the way, whatever the chunks."""
+    inputs, samples = inputs_of(), random_samples(6)
+    samples = samples._replace(advantage=jnp.zeros(COUNT))
+    networks, magnet = fresh_networks(), fresh_networks(9).actor
+    wanted = jax.nn.softmax(magnet(inputs))
+
+    def far(networks: ActorCritic) -> float:
+        return float(jnp.abs(jax.nn.softmax(networks.actor(inputs)) - wanted).max())
+
+    def learn(weight: float, chunk_rows: int) -> Run:
+        return run(
+            networks,
+            inputs,
+            samples,
+            magnet=magnet,
+            magnet_weight=weight,
+            num_passes=400,
+            chunk_rows=chunk_rows,
+        )
+
+    held, parts, free = learn(100.0, 64), learn(100.0, 3), learn(0.0, 64)
+    assert far(networks) > 0.2
+    assert far(held.networks) < 0.1
+    assert far(parts.networks) < 0.1
+    assert far(free.networks) > 0.2
 
 
 @pytest.mark.parametrize(("count", "size"), [(15, 4), (15, 5)])

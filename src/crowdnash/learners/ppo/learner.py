@@ -33,6 +33,7 @@ from crowdnash.learners.ppo.update import (
 )
 from crowdnash.policies.agent_networks import ActorCritic
 from crowdnash.policies.identity import Identity, IdentityName
+from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.neural import NeuralPolicy
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.device_choice import Work, devices_for
@@ -106,6 +107,12 @@ class PPO(SharedLearner[PPOState, PPOMetrics, NeuralPolicy]):
         clip: range of the probability ratio, > 0.
         clip_values: whether the value loss is clipped likewise.
         normalise_advantages: within each minibatch.
+        magnet_weight: of the KL divergence, in nats, of the policy from its magnet, a moving
+            average of its own parameters, which damps swings of the whole fleet (magnetic mirror
+            descent, Sokota et al. 2023); at least 0, 0 for no magnet.
+        magnet_rate: share of the way to the policy that the magnet goes after an epoch, in [0, 1].
+        magnet_start: epochs without the magnet, at least 0: while much is still to be learned, it
+            holds back.
         hidden_sizes: widths of the hidden layers of the policy and of the value network.
         horizon_is_end: whether nothing comes after the last step; else play is merely cut off
             there and the critic, asked about step H, stands for the rest (for games whose values
@@ -135,6 +142,9 @@ class PPO(SharedLearner[PPOState, PPOMetrics, NeuralPolicy]):
     clip: float = 0.2
     clip_values: bool = True
     normalise_advantages: bool = True
+    magnet_weight: float = 0.0
+    magnet_rate: float = 0.05
+    magnet_start: int = 0
     hidden_sizes: tuple[int, ...] = (128, 128)
     horizon_is_end: bool = True
     matrix_dtype: Literal["float32", "bfloat16"] | str = "float32"
@@ -145,13 +155,14 @@ class PPO(SharedLearner[PPOState, PPOMetrics, NeuralPolicy]):
             ("num_trajectories", 1),
             ("num_passes", 1),
             ("minibatch_size", 1),
+            ("magnet_start", 0),
         ):
             check_count(name, getattr(self, name), least)
         for name in ("learning_rate", "max_gradient_norm", "clip"):
             check_number(name, getattr(self, name), above=0.0)
-        for name in ("entropy_weight", "value_weight"):
+        for name in ("entropy_weight", "value_weight", "magnet_weight"):
             check_number(name, getattr(self, name), least=0.0)
-        for name in ("discount", "gae_lambda"):
+        for name in ("discount", "gae_lambda", "magnet_rate"):
             check_number(name, getattr(self, name), least=0.0, most=1.0)
         for name in ("clip_values", "normalise_advantages", "horizon_is_end"):
             check_flag(name, getattr(self, name))
@@ -216,6 +227,7 @@ class PPO(SharedLearner[PPOState, PPOMetrics, NeuralPolicy]):
             key_impl=str(jax.random.key_impl(key)),
             agents=learners.agents,
             others=learners.others,
+            magnet=learners.networks.actor if self.magnet_weight else None,
         )
 
     def shared(
@@ -270,6 +282,7 @@ class PPO(SharedLearner[PPOState, PPOMetrics, NeuralPolicy]):
             self.value_weight,
             self.max_gradient_norm,
             self.clip,
+            self.magnet_weight if epoch >= self.magnet_start else 0.0,
         )
         networks, moments, means = improve_all(
             state.networks,
@@ -281,6 +294,7 @@ class PPO(SharedLearner[PPOState, PPOMetrics, NeuralPolicy]):
             UpdateSettings(*(jnp.float32(x) for x in settings)),
             self._update_shape(),
             devices,
+            state.magnet,
         )
         losses = {name: float(x) for name, x in jax.device_get(means)._asdict().items()}
         if not all(map(math.isfinite, losses.values())):
@@ -289,7 +303,11 @@ class PPO(SharedLearner[PPOState, PPOMetrics, NeuralPolicy]):
                 f"(now {learning_rate:g}) or rewards of smaller scale may help"
             )
         after = dataclasses.replace(
-            state, epoch=state.epoch + 1, networks=networks, moments=moments
+            state,
+            epoch=state.epoch + 1,
+            networks=networks,
+            moments=moments,
+            magnet=self._drawn_along(epoch, state.magnet, networks.actor),
         )
         mean_return = float(figures.mean_return)
         metrics = PPOMetrics(
@@ -331,6 +349,16 @@ class PPO(SharedLearner[PPOState, PPOMetrics, NeuralPolicy]):
     def summary(self) -> str:
         """What the policy is told of the agent, and what the paper calls that."""
         return _SUMMARIES[self.identity]
+
+    def _drawn_along(
+        self, epoch: int, magnet: NeuralNetwork | None, actor: NeuralNetwork
+    ) -> NeuralNetwork | None:
+        """The magnet after the epoch; before its first it is the policy itself."""
+        if magnet is None:
+            return None
+        if epoch < self.magnet_start:
+            return actor
+        return jax.tree.map(lambda old, new: old + self.magnet_rate * (new - old), magnet, actor)
 
     def _learning_rate(self, epoch: int) -> float:
         over = self.num_epochs if self.annealing_epochs is None else self.annealing_epochs

@@ -6,7 +6,8 @@ With rho = exp(log pi(a) - log pi_old(a)), normalised advantages A, returns G an
     value     1/2 mean (V - G)^2, or the larger of that and (V' - G)^2, where
               V' = V_old + clip(V - V_old, -c, c)
     entropy   mean H(pi)
-    total     policy - entropy_weight * entropy + value_weight * value
+    magnet    mean sum_a pi(a) (log pi(a) - log rho(a)), where there is a magnet rho
+    total     policy - entropy_weight * entropy + value_weight * value + magnet_weight * magnet
 
 All means are over the samples whose `weight` counts: a minibatch may have padding, which weighs 0.
 
@@ -30,7 +31,8 @@ class Samples(NamedTuple):
 
     `log_prob` of the action and `value` of the state are those of the networks that played;
     `returns` is what the value should be; `weight` is 1, or 0 for padding and for agents that were
-    out; `legal` are the actions there were, None for all.
+    out; `legal` are the actions there were, None for all; `magnet` are the log-probabilities of the
+    policy that the new one is drawn towards, None without one.
     """
 
     action: Int[Array, "*B"]
@@ -40,6 +42,7 @@ class Samples(NamedTuple):
     returns: Float[Array, "*B"]
     weight: Float[Array, "*B"]
     legal: Bool[Array, "*B A"] | None = None
+    magnet: Float[Array, "*B A"] | None = None
 
 
 class PPOSums(NamedTuple):
@@ -50,6 +53,7 @@ class PPOSums(NamedTuple):
     entropy: Float[Array, ""]
     approximate_kl: Float[Array, ""]
     clipped: Float[Array, ""]
+    magnet: Float[Array, ""]
     weight: Float[Array, ""]
 
 
@@ -92,13 +96,18 @@ def ppo_sums(
     if clip_values:
         near = samples.value + jnp.clip(values - samples.value, -clip, clip)
         value = jnp.maximum(value, (near - samples.returns) ** 2)
-    entropy = -(jnp.exp(log_probs) * log_probs).sum(-1)
+    probs = jnp.exp(log_probs)
+    entropy = -(probs * log_probs).sum(-1)
+    magnet = jnp.zeros_like(entropy)
+    if samples.magnet is not None:
+        magnet = (probs * (log_probs - samples.magnet)).sum(-1)
     parts = (
         policy,
         0.5 * value,
         entropy,
         ratio - 1 - log_ratio,
         (jnp.abs(ratio - 1) > clip).astype(jnp.float32),
+        magnet,
         jnp.ones_like(value),
     )
     return PPOSums(*((samples.weight * part).sum() for part in parts))

@@ -22,6 +22,7 @@ from crowdnash.learners.ppo.update import samples_lie
 from crowdnash.policies.agent_networks import ActorCritic, by_network
 from crowdnash.policies.base import Policy
 from crowdnash.policies.identity import Identity
+from crowdnash.policies.network import NeuralNetwork
 from crowdnash.policies.observations import ObservationFeatures
 from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.simulation.neural import Draws, Learners, Play, draw_all, play_drawn
@@ -32,7 +33,7 @@ class PPOState(eqx.Module):
     """Run state before epoch `epoch`: arrays enough to continue exactly.
 
     All agents learn, or only `agents` [K], each with its own network, against the `others`.
-    `fingerprint` is of the game.
+    `fingerprint` is of the game; `magnet` the moving average of the actor, if one is kept.
     """
 
     epoch: Int[Array, ""]
@@ -45,6 +46,7 @@ class PPOState(eqx.Module):
     key_impl: str = eqx.field(static=True)
     agents: Int[Array, " K"] | None = None
     others: Policy | None = None
+    magnet: NeuralNetwork | None = None
 
     @property
     def learners(self) -> Learners:

@@ -13,9 +13,11 @@ import optax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from crowdnash.games.legal import legal_logits
 from crowdnash.learners.ppo.loss import PPOSums, Samples, normalised, ppo_sums
 from crowdnash.policies.agent_networks import ActorCritic
 from crowdnash.policies.identity import Identity
+from crowdnash.policies.network import NeuralNetwork
 from crowdnash.simulation.devices import ALONE, Devices
 from crowdnash.tuning import tuning
 
@@ -30,6 +32,7 @@ class UpdateSettings(NamedTuple):
     value_weight: Float[Array, ""]
     max_gradient_norm: Float[Array, ""]
     clip: Float[Array, ""]
+    magnet_weight: Float[Array, ""] | float = 0.0
 
 
 class UpdateShape(NamedTuple):
@@ -66,6 +69,7 @@ def improve(
     settings: UpdateSettings,
     shape: UpdateShape,
     devices: Devices = ALONE,
+    magnet: NeuralNetwork | None = None,
 ) -> tuple[ActorCritic, optax.OptState, PPOSums]:
     """All passes for one network pair; returns mean losses over all minibatches too.
 
@@ -74,8 +78,11 @@ def improve(
     samples of weight 0, so that its means are over what is left.
 
     Where `devices` share the trajectories, samples are this device's: it shuffles them by itself,
-    and a minibatch has equally many of each device.
+    and a minibatch has equally many of each device. `magnet` is the policy that the new one is
+    drawn towards, if it is.
     """
+    if magnet is not None:
+        samples = samples._replace(magnet=_log_probs(magnet, inputs, row, samples.legal, shape))
     count = inputs.shape[0]
     size = min(-(-shape.minibatch_size // devices.size("trajectories")), count)
     key = devices.own_key(key)
@@ -108,6 +115,23 @@ def improve(
     return networks, moments, jax.tree.map(lambda x: x / total.weight, total)
 
 
+def _log_probs(
+    network: NeuralNetwork,
+    inputs: Array,
+    row: Array | None,
+    legal: Array | None,
+    shape: UpdateShape,
+) -> Float[Array, "B A"]:
+    """Of all actions in all samples, under a policy that stays the same during the update."""
+
+    def one(sample: tuple[Array, Array | None, Array | None]) -> Array:
+        x, r, may = sample
+        logits = network(x[None], None if r is None else r[None], dtype=shape.dtype)[0]
+        return jax.nn.log_softmax(legal_logits(logits, may))
+
+    return jax.lax.map(one, (inputs, row, legal), batch_size=min(shape.chunk_rows, len(inputs)))
+
+
 def _gradient(
     networks: ActorCritic,
     inputs: Array,
@@ -136,6 +160,8 @@ def _gradient(
             - settings.entropy_weight * sums.entropy
             + settings.value_weight * sums.value_loss
         )
+        if mine.magnet is not None:
+            total = total + settings.magnet_weight * sums.magnet
         return total / count, sums
 
     differentiate = eqx.filter_grad(loss, has_aux=True)
@@ -173,15 +199,16 @@ def improve_all(
     settings: UpdateSettings,
     shape: UpdateShape,
     devices: Devices = ALONE,
+    magnet: NeuralNetwork | None = None,
 ) -> tuple[ActorCritic, optax.OptState, PPOSums]:
     """`improve` for the one network, or for every agent's own; the last is a mean over all.
 
     Where `devices` share the trajectories, samples lie as `samples_lie` says, all else everywhere.
     """
     here = partial(_improve_all, shape=shape, devices=devices)
-    arguments = (networks, moments, identity, inputs, samples, key, settings)
+    arguments = (networks, moments, identity, inputs, samples, key, settings, magnet)
     own, everywhere = samples_lie(identity), PartitionSpec()
-    lie = (everywhere, everywhere, everywhere, own, own, everywhere, everywhere)
+    lie = (everywhere, everywhere, everywhere, own, own, everywhere, everywhere, everywhere)
     return devices.spread(here, lie, everywhere, *arguments)
 
 
@@ -198,6 +225,7 @@ def _improve_all(
     samples: Samples,
     key: PRNGKeyArray,
     settings: UpdateSettings,
+    magnet: NeuralNetwork | None,
     *,
     shape: UpdateShape,
     devices: Devices,
@@ -206,14 +234,18 @@ def _improve_all(
         row = None
         if identity.num_rows:
             row = jnp.tile(identity.row, inputs.shape[0] // identity.num_agents)
-        return improve(networks, moments, inputs, row, samples, key, settings, shape, devices)
+        return improve(
+            networks, moments, inputs, row, samples, key, settings, shape, devices, magnet
+        )
 
     def one(own: tuple) -> tuple:
-        networks, moments, inputs, samples = own
-        return improve(networks, moments, inputs, None, samples, key, settings, shape, devices)
+        networks, moments, inputs, samples, magnet = own
+        return improve(
+            networks, moments, inputs, None, samples, key, settings, shape, devices, magnet
+        )
 
     # These go through all their minibatches before the next ones begin.
     size = tuning().ppo_networks or identity.num_agents
-    everyone = (networks, moments, inputs, samples)
+    everyone = (networks, moments, inputs, samples, magnet)
     networks, moments, means = jax.lax.map(one, everyone, batch_size=size)
     return networks, moments, jax.tree.map(jnp.mean, means)
