@@ -81,6 +81,7 @@ LATER: dict[str, Callable[[Size], dict[str, Any]]] = {
     "then 4 plays": lambda s: {"num_trajectories": 4, "minibatch_size": 4 * s.minibatch_size},
 }
 ALL = VARIANTS | LATER
+ONE_ZONE = 0.95
 
 
 def _fleet(size: Size, seed: int, *, fresh: bool = False) -> cn.games.Taxi:
@@ -267,16 +268,24 @@ def _better_zone(first: float, second: float) -> float:
     return abs(first - second) if np.isfinite(first - second) else np.nan
 
 
+def collapsed(row: dict[str, Any]) -> bool:
+    """Whether nearly all taxis were in one zone to the end: such a fleet has no swing to damp."""
+    share = np.mean(row["share"][row["skipped"] :])
+    return bool(max(share, 1 - share) > ONE_ZONE)
+
+
 def _with_error(values: list[float], digits: int = 4) -> str:
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return f"{np.mean(values):.{digits}f} ({error:.{digits}f})"
 
 
 def tables(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The markdown tables: swings, fleets, and what taxis gain."""
+    """The markdown tables: swings, fleets, and what taxis gain; of fleets in both zones."""
     yield "| variant | seeds | swing of the policy | swing as played | period | share | reward |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    played = [row for row in rows if "share" in row]
+    played = [row for row in rows if "share" in row and not collapsed(row)]
+    lost = [row for row in rows if "share" in row and collapsed(row)]
+    stuck = {(row["variant"], row["seed"]) for row in lost}
     for variant in ALL:
         own = [row for row in played if row["variant"] == variant]
         if own:
@@ -286,7 +295,8 @@ def tables(rows: list[dict[str, Any]]) -> Iterator[str]:
                 for name, digits in (("policy", 3), ("played", 3), ("period", 0), ("mean", 3))
             ]
             reward = _with_error([one["reward"] for one in of])
-            yield f"| {variant} | {len(own)} | {' | '.join(cells)} | {reward} |"
+            seeds = f"{len(own)} of {len(own) + sum(r['variant'] == variant for r in lost)}"
+            yield f"| {variant} | {seeds} | {' | '.join(cells)} | {reward} |"
     yield ""
     yield "| variant | policy | own fleet | fresh - own | share in zone 1 | better zone's gain |"
     yield "| --- | --- | --- | --- | --- | --- |"
@@ -305,6 +315,7 @@ def tables(rows: list[dict[str, Any]]) -> Iterator[str]:
     for variant in ALL:
         for name in ("last", "average"):
             own = [r for r in rows if r["variant"] == variant and r.get("policy") == name]
+            own = [r for r in own if (variant, r["seed"]) not in stuck]
             if own:
                 mean, most = ([f(row["gain"]) for row in own] for f in (np.mean, np.max))
                 value = [np.mean(row["value"]) for row in own]
@@ -319,7 +330,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[""], help="variants whose name has one")
     parser.add_argument("--certify", nargs="*", help="gains of deviations of these variants")
     parser.add_argument("--policies", nargs="*", default=["last", "average"], help="to certify")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--limit-minutes", type=float, default=1e9)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, into results/partial")
     parser.add_argument("--summarise", action="store_true")
