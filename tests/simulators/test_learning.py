@@ -7,6 +7,7 @@ import pytest
 import crowdnash as cn
 from crowdnash.certificates.outside_plan import plan_outside
 from crowdnash.learners.mirror_outside import legal_pairs
+from crowdnash.simulators.game import OutsideGame
 from simulator_toys import (
     Cards,
     Doors,
@@ -341,6 +342,6 @@ def test_q_learning_outside_jax_knows_who_is_out():
     )
     gain = 6.5 - 1.25 * (2 - 1 / 32)
     assert abs(e.lower[0] - gain) < 4 * e.standard_error[0]
-    cards = cn.simulators.as_game(Cards())
+    cards = OutsideGame(Cards())
     with pytest.raises(ValueError, match="must have num_states for tables"):
         plan_outside(cards, uniform(sim), 1, 40, learner, None)
