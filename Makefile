@@ -83,7 +83,7 @@ bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/weak_scaling.py
-	$(BIN)/python benchmarks/one_device.py
+	$(if $(OLD),$(BIN)/python benchmarks/one_device.py --old $(OLD),@echo "one_device.py: for its rows, make bench OLD=<the source folder of version 0.1.0>")
 	$(BIN)/python benchmarks/ppo_speed.py
 	$(BIN)/python benchmarks/mean_field_speed.py
 	$(BIN)/python benchmarks/simulator_speed.py
