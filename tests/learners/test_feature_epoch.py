@@ -57,7 +57,10 @@ GAMES = {
 }
 
 
-@pytest.fixture(params=GAMES)
+SLOW = ("one step", "own starts", "many selects")
+
+
+@pytest.fixture(params=[pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in GAMES])
 def game(request):
     return GAMES[request.param]()
 
@@ -105,8 +108,8 @@ def test_features_of_each_step():
     game = sis()
     learner, state = state_of(game, features=hour)
     numbers = learner._numbers(0)
-    by_blocks = evaluate_by_blocks(game, state, state.layout.agent[0], numbers, M)
-    expected, _ = mirror_epoch._fitted_values(
+    by_blocks = eqx.filter_jit(evaluate_by_blocks)(game, state, state.layout.agent[0], numbers, M)
+    expected, _ = eqx.filter_jit(mirror_epoch._fitted_values)(
         game, state, state.layout, state.probs, numbers, M, mirror_epoch.ALONE
     )
     scale = np.abs(expected.values).max()
