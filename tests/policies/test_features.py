@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import crowdnash as cn
+from crowdnash.policies import features as features_module
 from crowdnash.policies.features import FeatureBasis, game_basis
 
 GAME = cn.games.SIS.sample(jax.random.key(0), num_agents=30, horizon=3, heterogeneity=0.1)
@@ -159,3 +160,13 @@ def test_it_plays_and_only_its_own_game():
     larger = cn.games.SIS.sample(jax.random.key(0), num_agents=31, horizon=3, heterogeneity=0.1)
     with pytest.raises(ValueError, match="the game has N=31, the policy N=30"):
         cn.simulate(larger, learned, key=jax.random.key(1), num_trajectories=3)
+
+
+def test_of_very_many_agents_columns_are_made_by_parts(monkeypatch):
+    """The same functions of the parameters, up to a rotation, and uncorrelated as before."""
+    parameters = np.random.default_rng(0).normal(size=(103, 3)).astype(np.float32)
+    whole = FeatureBasis.of(parameters, 2)(parameters).astype(np.float64)
+    monkeypatch.setattr(features_module, "_ROWS", 20)
+    parts = FeatureBasis.of(parameters, 2)(parameters).astype(np.float64)
+    np.testing.assert_allclose(parts.T @ parts / 103, np.eye(10), atol=1e-5)
+    np.testing.assert_allclose(parts @ parts.T, whole @ whole.T, atol=1e-4)

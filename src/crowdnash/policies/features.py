@@ -80,22 +80,27 @@ class FeatureBasis(eqx.Module):
             raise ValueError(f"degree must be 0, 1 or 2, not {degree!r}")
         if raw.ndim == 3:
             return _stacked([cls.of(at_step, degree) for at_step in raw])
-        spread = raw.std(0)
+        count = len(raw)
+        parts = [slice(k, k + _ROWS) for k in range(0, count, _ROWS)]
+
+        def summed(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+            return np.sum([function(raw[part].astype(np.float64)).sum(0) for part in parts], axis=0)
+
+        centre = summed(lambda x: x) / count
+        spread = np.sqrt(summed(lambda x: (x - centre) ** 2) / count)
         varies = spread > 1e-12 * np.maximum(np.abs(raw).max(0, initial=0.0), 1e-300)
         scale = np.where(varies, spread, np.inf)  # a constant says nothing: it becomes 0
-        centre = raw.mean(0)
-        parts = [slice(k, k + _ROWS) for k in range(0, len(raw), _ROWS)]
 
         def columns(part: slice) -> Float[np.ndarray, "n p"]:
-            return _polynomials((raw[part] - centre) / scale, degree)
+            return _polynomials((raw[part].astype(np.float64) - centre) / scale, degree)
 
-        column_centre = np.sum([columns(part).sum(0) for part in parts], axis=0) / len(raw)
+        column_centre = np.sum([columns(part).sum(0) for part in parts], axis=0) / count
         # Of many agents, the triangular factor of their columns has the same singular values.
         centred = columns(parts[0]) - column_centre
         for part in parts[1:]:
             centred = np.linalg.qr(np.concatenate([centred, columns(part) - column_centre]), "r")
         _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-        singular = singular / np.sqrt(len(raw))
+        singular = singular / np.sqrt(count)
         kept = singular > _LEAST_SPREAD * max(singular.max(initial=0.0), 1e-300)
         return cls(degree, centre, scale, column_centre, directions[kept].T / singular[kept])
 
@@ -127,8 +132,9 @@ class FeatureBasis(eqx.Module):
         features = np.ones((*raw.shape[:-1], self.size), np.float32)
         for first in range(0, raw.shape[-2], _ROWS):
             part = np.s_[..., first : first + _ROWS, :]
-            standard = (raw[part] - self.centre[..., None, :]) / self.scale[..., None, :]
-            columns = _polynomials(standard, self.degree) - self.column_centre[..., None, :]
+            centred = raw[part].astype(np.float64) - self.centre[..., None, :]
+            columns = _polynomials(centred / self.scale[..., None, :], self.degree)
+            columns = columns - self.column_centre[..., None, :]
             features[part][..., 1:] = columns @ self.rotation
         return features
 
@@ -166,7 +172,7 @@ def game_basis(game: DynamicGame, features: Features | str) -> tuple[FeatureBasi
         raise ValueError(
             f"features={features!r} needs game.agent_features; {type(game).__name__} has none"
         )
-    parameters = np.asarray(game.agent_features, np.float64)
+    parameters = np.asarray(game.agent_features)
     quadratic = features == "quadratic" and parameters.shape[1] <= MOST_QUADRATIC
     return FeatureBasis.of(parameters, 2 if quadratic else 1), parameters
 
@@ -359,7 +365,9 @@ def log_linear_tables(
 
 
 def _checked_parameters(parameters: Any) -> Float[np.ndarray, "*H n k"]:
-    raw = np.asarray(parameters, np.float64)
+    raw = np.asarray(parameters)
+    if raw.dtype != np.float32:  # of very many agents, float64 would be a second copy
+        raw = np.asarray(raw, np.float64)
     if raw.ndim not in (2, 3) or 0 in raw.shape[:-1]:
         raise ValueError(f"features must have shape [n,k], n >= 1, not {list(raw.shape)}")
     if not np.isfinite(raw).all():
