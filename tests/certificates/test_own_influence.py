@@ -119,7 +119,8 @@ def test_intervals_cover_in_a_crowd_of_fifty():
     assert max(misses(game, policy, truth, 300, 256)) <= 21
     e = cn.exploitability(game, policy, key=KEY, method="paths", num_trajectories=256)
     assert set(e.upper_kind) == {"first order"}
-    assert e.maximum.upper - e.maximum.lower < 1.1 * (
+    # As narrow as the frozen one, but for the error of the measured influence.
+    assert e.maximum.upper - e.maximum.lower < 1.25 * (
         e.frozen.maximum.upper - e.frozen.maximum.lower
     )
     assert abs(e.value.mean() - value) < 0.02
