@@ -8,7 +8,7 @@ from jax.extend.random import threefry_2x32
 
 from crowdnash.games import random_draws as draws
 from crowdnash.simulation.layout import agent_layout
-from crowdnash.simulation.rollouts import _draws
+from crowdnash.simulation.rollouts import draws as draws_of_steps
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def numbers():
     layout = agent_layout(np.arange(64), 64)
     words = draws.step_words(jax.random.key(11), 16)
     agents = layout.agent.astype(jnp.uint32)
-    pair = _draws(words, agents, jnp.arange(64, dtype=jnp.uint32))
+    pair = draws_of_steps(words, agents, jnp.arange(64, dtype=jnp.uint32))
     return np.stack(pair).astype(np.float64)[:, :, :, 0]
 
 

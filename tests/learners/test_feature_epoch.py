@@ -101,6 +101,7 @@ def test_largest_change_of_all_tables():
     np.testing.assert_allclose(largest_change(before, after), tables.max(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_of_each_step():
     def hour(agents, step):
         return jnp.stack([agents.susceptibility, agents.recovery * (step + 1)], axis=1)
