@@ -275,7 +275,9 @@ def collapsed(row: dict[str, Any]) -> bool:
 
 
 def _with_error(values: list[float], digits: int = 4) -> str:
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    if len(values) < 2:  # one seed has no error
+        return f"{np.mean(values):.{digits}f}"
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
     return f"{np.mean(values):.{digits}f} ({error:.{digits}f})"
 
 

@@ -102,8 +102,7 @@ def exploitability(
         method: "enumerate", "exact", "paths", "learned", "estimated", or "auto": "exact" if the
             game declares transitions free of the aggregate and rewards affine in it, "enumerate" if
             it is tiny, else "paths" for a `PopulationGame` and "learned" for any other. "estimated"
-            is for a
-            simulator whose agents observe one integer each and stay to the end; laws are
+            is for a simulator whose agents observe one integer each and stay to the end; laws are
             regressed on play (`mean_field.game_from_play`) and certified, so that there are upper
             ends, which rest on that regression.
         learner: How deviations are learned by method "learned": settings of `PPO` (default
@@ -339,8 +338,7 @@ def method_for(game: DynamicGame, method: str = "auto") -> str:
             return "learned"
         raise ValueError(
             f"method={method!r} needs a TabularGame, whose laws can be queried; "
-            f"{type(game).__name__} is only a simulator: use 'learned' or "
-            "'estimated'"
+            f"{type(game).__name__} is only a simulator: use 'learned' or 'estimated'"
         )
     population = isinstance(game, PopulationGame)
     if method == "auto":

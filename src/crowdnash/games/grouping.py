@@ -134,7 +134,7 @@ def _clusters(game: DynamicGame, count: int) -> Int[np.ndarray, " N"]:
 
 def _kmeans(points: np.ndarray, count: int) -> tuple[Int[np.ndarray, " n"], np.ndarray]:
     """Best of several k-means++ runs with no empty cluster, and its centres; deterministic."""
-    best, best_centres, least = None, None, np.inf
+    best, least = None, np.inf
     for seed in range(_KMEANS_ATTEMPTS):
         try:
             centres, labels = kmeans2(points, count, minit="++", rng=seed, missing="raise")
@@ -142,10 +142,10 @@ def _kmeans(points: np.ndarray, count: int) -> tuple[Int[np.ndarray, " n"], np.n
             continue
         spread = float(((points - centres[labels]) ** 2).sum())
         if spread < least and len(np.unique(labels)) == count:
-            best, best_centres, least = labels, centres, spread
-    if best is None or best_centres is None:
+            best, least = (labels.astype(np.int32), centres), spread
+    if best is None:
         raise ValueError(
             f"groups={count}: k-means left a cluster empty in {_KMEANS_ATTEMPTS} attempts; "
             "ask for fewer groups or give an array [N]"
         )
-    return best.astype(np.int32), best_centres
+    return best

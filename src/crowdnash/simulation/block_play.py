@@ -143,9 +143,8 @@ def play_by_blocks(
             actions = draw_from_rows(policy(block, step), here, drawn)
             own = contributions(game, block.records(game), here, actions)
             own = jnp.where(block.counts, own, jnp.zeros((), own.dtype))
-            return block.write(pairs, here * game.num_actions + actions), total + sum_over_agents(
-                own
-            )
+            total = total + sum_over_agents(own)
+            return block.write(pairs, here * game.num_actions + actions), total
 
         return add
 
